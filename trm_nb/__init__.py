@@ -1,0 +1,63 @@
+"""trm-nb: text, images and grids to 224x224 pictures, to capsules, to a Tiny Recursive Model.
+
+Names are imported when they are first used, so that `import trm_nb` (and with it `trm-nb --help`) costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trm_nb.build import build, open_run
+    from trm_nb.capsule_dataset import CapsuleDataset
+    from trm_nb.config import MultimodalDatasetConfig
+    from trm_nb.image_cache import ImageCache
+    from trm_nb.records import Item
+    from trm_nb.render.grid import GridRenderer
+    from trm_nb.render.text import TextRenderer
+    from trm_nb.streaming_builder import StreamingEncoderBuilder
+    from trm_nb.training_progress import TrainingProgressTracker
+    from trm_nb.vision_encoder import TRMVisionEncoder
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "build": "trm_nb.build",
+    "open_run": "trm_nb.build",
+    "CapsuleDataset": "trm_nb.capsule_dataset",
+    "GridRenderer": "trm_nb.render.grid",
+    "ImageCache": "trm_nb.image_cache",
+    "Item": "trm_nb.records",
+    "MultimodalDatasetConfig": "trm_nb.config",
+    "StreamingEncoderBuilder": "trm_nb.streaming_builder",
+    "TRMVisionEncoder": "trm_nb.vision_encoder",
+    "TextRenderer": "trm_nb.render.text",
+    "TrainingProgressTracker": "trm_nb.training_progress",
+}
+__all__ = [
+    "CapsuleDataset",
+    "GridRenderer",
+    "ImageCache",
+    "Item",
+    "MultimodalDatasetConfig",
+    "StreamingEncoderBuilder",
+    "TRMVisionEncoder",
+    "TextRenderer",
+    "TrainingProgressTracker",
+    "build",
+    "open_run",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'trm_nb' has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value  # importing trm_nb.build also binds the module under the same name; the function wins
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -1,0 +1,284 @@
+"""build(config) and open_run(params): the only place that wires the stages.
+
+A `Run` is one output folder and its config. Its stages are methods; each first completes what comes before it, does
+what is missing, and returns at once when there is nothing to do, so that a notebook may start anywhere. `build` is
+all of them with drawing and encoding overlapped. The folder is locked while something is written, not while a Run
+lives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from trm_nb.config import MultimodalDatasetConfig, load_params, resolve_paths
+from trm_nb.consolidate import Consolidator
+from trm_nb.dataset_files import samples_table, write_dataset_files
+from trm_nb.durable import locked
+from trm_nb.image_cache import ImageCache
+from trm_nb.plan import Planner, source_changes
+from trm_nb.records import Item, Progress, Rejected, Sample, UserError
+from trm_nb.sources import scan
+from trm_nb.streaming_builder import StreamingEncoderBuilder
+from trm_nb.training_progress import TrainingProgressTracker
+
+if TYPE_CHECKING:
+    from trm_nb.training.trm import TrainReport
+    from trm_nb.vision_encoder import TRMVisionEncoder
+
+
+@dataclass(frozen=True, slots=True)
+class BuildReport:
+    """A complete dataset, and what this call added to it. `training` is None where the config asks for none."""
+
+    output_dir: Path
+    content_digest: str
+    rows: int
+    pictures_drawn: int
+    batches_encoded: int
+    training: TrainReport | None
+
+
+def build(config: MultimodalDatasetConfig, on_progress: Progress | None = None) -> BuildReport:
+    """Build the dataset of `config`, and train on it where `train_steps` asks for that. ONE call; it resumes.
+
+    Run again after an interruption it says what it found and continues; on a complete run it changes nothing.
+    Raises UserError for what the user can mend, DamagedError for data that is no longer what was written.
+    """
+    run = Run(resolve_paths(config, Path.cwd()))
+    with run.writing("building"):
+        run.builder.announce()
+        run.prepare()
+        drawn, encoded = run.stream(on_progress)
+        run.consolidate(on_progress)
+        training = run.train(on_progress) if run.config.train_steps else None
+    return BuildReport(run.path, run.info()["content_digest"], run.tracker.rows_planned(), drawn, encoded, training)
+
+
+def open_run(params: str | Path | None = None, output_dir: str | Path | None = None, **fields: Any) -> Run:
+    """The run of a params file, with other values where `fields` are not None.
+
+    Without `params`, `fields` are the config. Relative paths are relative to the project's root. Raises UserError.
+    """
+    overrides = {"output_dir": None if output_dir is None else str(output_dir), **fields}
+    if params is not None:
+        return Run(load_params(params, **overrides))
+    given = {name: value for name, value in overrides.items() if value is not None}
+    return Run(resolve_paths(MultimodalDatasetConfig.parse(given, "open_run"), Path.cwd()))
+
+
+class Run:
+    """One output folder, its config and its stages. Use `open_run` to get one."""
+
+    def __init__(self, config: MultimodalDatasetConfig) -> None:
+        self.config = config
+        self.path = Path(config.output_dir)
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"output_dir: {self.path} is a file; name a folder")
+        self._depth = 0
+
+    # -- its parts --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def tracker(self) -> TrainingProgressTracker:
+        """The run's one record of progress."""
+        return TrainingProgressTracker(self.path, create=True)
+
+    @cached_property
+    def cache(self) -> ImageCache:
+        """The run's pictures."""
+        c = self.config
+        return ImageCache(
+            self.path / "images.zarr", c.use_denoiser, c.denoiser_path, image_size=c.image_size, font_size=c.font_size,
+            shard_size=c.batch_size, workers=c.workers,
+        )  # fmt: skip
+
+    @cached_property
+    def encoder(self) -> TRMVisionEncoder:
+        """The encoder: the checkpoint at `encoder_path`, or untrained weights from the seed."""
+        from trm_nb.vision_encoder import TRMVisionEncoder
+
+        c = self.config
+        if c.encoder_path:
+            return TRMVisionEncoder.load(c.encoder_path, device=c.device)
+        return TRMVisionEncoder(c.encoder, seed=c.seed, image_size=c.image_size)
+
+    @cached_property
+    def builder(self) -> StreamingEncoderBuilder:
+        """What draws, encodes and consolidates."""
+        c = self.config
+        return StreamingEncoderBuilder(
+            self.path, c.batch_size, batches_per_chunk=c.batches_per_chunk, cache=self.cache,
+            encoder=lambda: self.encoder, micro_batch=c.micro_batch, torch_threads=c.torch_threads, device=c.device, tracker=self.tracker,
+        )  # fmt: skip
+
+    @property
+    def consolidator(self) -> Consolidator:
+        """What makes chunks of batches."""
+        return self.builder.consolidator
+
+    # -- looking ----------------------------------------------------------------------------------------------------
+
+    def items(self) -> Iterator[Item]:
+        """The items of the sources, read anew; what cannot be used is left out (see `rejected`)."""
+        for reading in scan(self.config):
+            yield from (entry for entry in reading.entries if isinstance(entry, Item))
+
+    def samples(self) -> pa.Table:
+        """The plan as a table with the columns of samples.parquet, in row order."""
+        return samples_table(self.tracker)
+
+    def rejected(self) -> list[Rejected]:
+        """What is quarantined, with the reasons."""
+        return self.tracker.rejected()
+
+    def info(self) -> dict[str, Any]:
+        """dataset_info.json of a finished dataset."""
+        info: dict[str, Any] = json.loads((self.path / "dataset_info.json").read_text(encoding="utf-8"))
+        return info
+
+    # -- the stages -------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def writing(self, purpose: str) -> Iterator[None]:
+        """Hold the folder's lock; calls may nest. Raises UserError when another process has it."""
+        if self._depth:
+            yield
+            return
+        with locked(self.path, purpose):
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+
+    def prepare(self) -> None:
+        """Bind the plan's settings, see that the sources are still those of the plan, and forget what is damaged."""
+        for stage in ("plan", "denoise"):
+            self.tracker.bind(stage, self.config.stage_fields(stage))
+        source_changes(self.config, self.tracker)
+        self.builder.mend()
+
+    def render(self, on_progress: Progress | None = None) -> int:
+        """Plan, and draw every picture that needs no denoising; returns how many were new."""
+        with self.writing("rendering"):
+            self.prepare()
+            if self._all_drawn():
+                return 0
+            return self.builder.draw((s for s in self._planned() if not self.cache.denoises(s.modality)), on_progress)
+
+    def denoise(self, on_progress: Progress | None = None) -> int:
+        """Draw and denoise what `render` left to the denoiser; returns how many pictures were new."""
+        with self.writing("denoising"):
+            drawn = self.render(on_progress)
+            if not self._all_drawn():
+                return drawn + self.builder.draw(self._planned(), on_progress, stage="denoise")
+            if self.tracker.stage_status("denoise") != "done":
+                self.tracker.begin("denoise")
+                self.tracker.finish(
+                    "denoise", None if self.cache.denoiser else "no denoiser: pictures are cached as drawn"
+                )
+            return drawn
+
+    def encode(self, on_progress: Progress | None = None) -> int:
+        """Encode every batch that is missing; returns how many were."""
+        with self.writing("encoding"):
+            self.denoise(on_progress)
+            self._bind_encoding()
+            if len(self.tracker.batches()) == self.consolidator.batches_total():
+                return 0
+            self.builder.announce()
+            return self.builder.encode(on_progress)
+
+    def stream(self, on_progress: Progress | None = None) -> tuple[int, int]:
+        """Draw, denoise and encode, overlapped; returns how many (pictures, batches) were new."""
+        with self.writing("building"):
+            self._bind_encoding()
+            if self._all_drawn() and len(self.tracker.batches()) == self.consolidator.batches_total():
+                return 0, 0
+            report = self.builder.stream(self._planned(), self.config.start_threshold, on_progress)
+            self.denoise(on_progress)
+            return report.pictures_drawn, report.batches_encoded
+
+    def consolidate(self, on_progress: Progress | None = None) -> int:
+        """Make the chunks that are missing and write the dataset's files; returns how many chunks were new."""
+        with self.writing("consolidating"):
+            self.encode(on_progress)
+            made = self.builder.consolidate(on_progress) if self.consolidator.ready() else 0
+            self._finish()
+            return made
+
+    def train(self, on_progress: Progress | None = None) -> TrainReport:
+        """Train the TRM on the dataset's labels for `train_steps` steps; raises UserError when they are 0."""
+        from trm_nb.training.trm import train
+
+        if not self.config.train_steps:
+            raise UserError("train_steps is 0, so there is nothing to train; set it, for example train_steps=1000")
+        with self.writing("training"):
+            self.consolidate(on_progress)
+            self.tracker.bind("train", self.config.stage_fields("train"))
+            return train(self.path, self.config, self.tracker, on_step=on_progress)
+
+    def _planned(self) -> Iterator[Sample]:
+        c = self.config
+        planner = Planner(
+            self.tracker, self.cache.samples, seed=c.seed, test_fraction=c.test_fraction, max_errors=c.max_errors
+        )
+        return planner.from_sources(c)
+
+    def _all_drawn(self) -> bool:
+        return bool(self.tracker.get("plan_frozen", False)) and self.tracker.first_waiting() is None
+
+    def _bind_encoding(self) -> None:
+        for stage in ("encode", "consolidate"):
+            self.tracker.bind(stage, self.config.stage_fields(stage))
+
+    def _finish(self) -> None:
+        """Write the dataset's files unless they are those of exactly these chunks."""
+        receipts = [self.consolidator.receipt(chunk) for chunk in sorted(self.tracker.chunks())]
+        signature = hashlib.sha256(json.dumps([(r.number, r.rows, r.sha256) for r in receipts]).encode()).hexdigest()
+        files = ("samples.parquet", "quarantine.jsonl", "README.md", "dataset_info.json")
+        whole = self.tracker.get("dataset_files") == signature and all((self.path / name).is_file() for name in files)
+        if not whole:
+            encoder = {
+                "preset": self.encoder.preset, "fingerprint": self.encoder.fingerprint, "trained": self.encoder.trained,
+            }  # fmt: skip
+            write_dataset_files(self.path, self.config, self.tracker, self.consolidator, encoder)
+            self.tracker.set("dataset_files", signature)
+        if self.tracker.stage_status("consolidate") != "done":
+            self.tracker.begin("consolidate")
+            self.tracker.finish("consolidate")
+        self.consolidator.remove_batches_zarr()
+
+
+def reset(output_dir: str | Path, keep_cache: bool = True) -> list[str]:
+    """Delete a run's dataset, tracker, model, notebooks and report (and, unless kept, its pictures); returns the names.
+
+    Only what a run makes is touched. Raises UserError when the folder holds no run or is being written.
+    """
+    path = Path(output_dir)
+    if not (path / "progress.sqlite").is_file():
+        raise UserError(f"{path}: no run here (progress.sqlite is missing), so nothing is deleted")
+    made = ["batches.zarr", "capsules.zarr", "samples.parquet", "quarantine.jsonl", "dataset_info.json", "README.md",
+            "progress.sqlite", "model", "notebooks", "report"]  # fmt: skip
+    removed = []
+    with locked(path, "reset"):
+        for name in made if keep_cache else ["images.zarr", *made]:
+            target = path / name
+            if target.is_dir():
+                shutil.rmtree(target)
+            elif target.exists():
+                target.unlink()
+            else:
+                continue
+            removed.append(name)
+    return removed

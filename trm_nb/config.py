@@ -1,0 +1,218 @@
+"""MultimodalDatasetConfig: one flat model for everything a run can be told, and its YAML form.
+
+Each field belongs to a stage. A run binds a stage's fields when the stage begins; from then on a different value is
+refused, because data made with two settings must never be mixed. Fields of the stage "free" cannot change a byte
+of the dataset and may differ from call to call.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal, Self, TypeAlias
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from trm_nb.records import UserError
+
+Stage: TypeAlias = Literal["plan", "denoise", "encode", "consolidate", "train", "free"]
+STAGES: tuple[Stage, ...] = ("plan", "denoise", "encode", "consolidate", "train")
+
+
+def _field(stage: Stage, default: Any, description: str, **limits: Any) -> Any:
+    return Field(default, description=description, json_schema_extra={"stage": stage}, validate_default=True, **limits)
+
+
+class MultimodalDatasetConfig(BaseModel):
+    """What a run is to do. `source_paths` and `output_dir` are required; everything else has a default.
+
+    Relative paths are relative to the current folder; a params file's are relative to the project's root
+    (see `load_params`). Raises pydantic.ValidationError for a wrong value; an unknown key is an error with a
+    suggestion.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    source_paths: list[str] = _field("plan", ..., "files and folders to read, in this order", min_length=1)
+    output_dir: str = _field("free", ..., "the run's folder", min_length=1)
+    include_text: bool = _field("plan", True, "read text files")
+    include_images: bool = _field("plan", True, "read pictures")
+    include_grids: bool = _field("plan", True, "read ARC grids")
+    render_text_to_image: bool = _field("plan", True, "draw text as pages; False leaves text out, and says so")
+    limit: int | None = _field("plan", None, "at most so many items from each source path; None: all", ge=1)
+    max_errors: int | float | None = _field(
+        "free", None, "stop when more items are quarantined: a count, or below 1 a fraction; None: never", ge=0
+    )
+    seed: int = _field("plan", 0, "splits, untrained weights and training order follow from it", ge=0, lt=2**32)
+    test_fraction: float = _field("plan", 0.2, "part of the items held out, chosen by content", ge=0, lt=1)
+    image_size: int = _field(
+        "plan", 224, "side of a picture in pixels, a multiple of 28", ge=28, le=1792, multiple_of=28
+    )
+    font_size: int = _field("plan", 12, "text size in pixels: 12 on 7x14 cells or 8 on 5x10 cells")
+
+    use_denoiser: bool = _field("denoise", False, "denoise photographs and scans before they are cached")
+    denoiser_path: str | None = _field("denoise", None, "the denoiser's checkpoint; None: none is installed")
+
+    encoder: Literal["base", "tiny"] = _field("encode", "base", "encoder preset")
+    encoder_path: str | None = _field("encode", None, "encoder checkpoint; None: untrained weights from the seed")
+    batch_size: int = _field("encode", 1000, "samples in a batch file", ge=1, le=100_000)
+    micro_batch: int = _field("encode", 16, "samples that go through the encoder together", ge=1)
+    torch_threads: int = _field("encode", 2, "CPU threads of the encoder; fixed, as it can change last bits", ge=1)
+    device: str = _field("encode", "cpu", "torch device of encoder and training: cpu, cuda, cuda:1, mps")
+
+    batches_per_chunk: int = _field("consolidate", 100, "batches consolidated into one chunk", ge=1)
+
+    train_steps: int = _field("free", 0, "optimiser steps of the TRM on the labels; 0: no training", ge=0)
+    train_batch_size: int = _field("train", 64, "samples in a training batch", ge=1)
+    train_width: int = _field("train", 128, "width of the trained TRM, a multiple of 64", ge=64, multiple_of=64)
+    learning_rate: float = _field("train", 1e-3, "peak learning rate of the TRM", gt=0)
+    weight_decay: float = _field("train", 0.1, "weight decay of the TRM", ge=0)
+
+    workers: int | None = _field("free", None, "rendering processes; None: one a core", ge=0)
+    start_threshold: int = _field("free", 50_000, "encoding starts once so many pictures are cached", ge=1)
+
+    @field_validator("source_paths", mode="before")
+    @classmethod
+    def _one_path_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str | Path) else [str(v) if isinstance(v, Path) else v for v in value]
+
+    @field_validator("output_dir", "denoiser_path", "encoder_path", mode="before")
+    @classmethod
+    def _paths_are_strings(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, Path) else value
+
+    @field_validator("font_size")
+    @classmethod
+    def _known_font_size(cls, value: int) -> int:
+        if value not in (8, 12):
+            raise ValueError("there are two sizes: 12 (7x14 cells) and 8 (5x10 cells)")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unknown_keys_get_a_suggestion(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            for name in values:
+                if name not in cls.model_fields:
+                    raise ValueError(unknown_field(str(name)))
+        return values
+
+    def with_changes(self, **changes: Any) -> Self:
+        """The same config with other values, validated; raises UserError."""
+        return type(self).parse({**self.model_dump(), **changes}, where="the overrides")
+
+    @classmethod
+    def parse(cls, values: dict[str, Any], where: str) -> Self:
+        """Validate `values`; raises UserError in one sentence that names `where` they came from."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise UserError(_one_sentence(error, where)) from None
+
+    def stage_fields(self, stage: Stage) -> dict[str, Any]:
+        """The values bound to one stage, by field name."""
+        return {name: getattr(self, name) for name in type(self).model_fields if stage_of(name) == stage}
+
+    def fingerprint(self, *stages: Stage) -> str:
+        """16 hex digits over the fields of these stages (all that can change bytes, when none is named)."""
+        fields = {stage: self.stage_fields(stage) for stage in (stages or STAGES)}
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def stage_of(name: str) -> Stage:
+    """The stage a config field belongs to."""
+    extra = MultimodalDatasetConfig.model_fields[name].json_schema_extra
+    assert isinstance(extra, dict)
+    return extra["stage"]  # type: ignore[return-value]
+
+
+def unknown_field(name: str) -> str:
+    """One sentence about a parameter that does not exist, with the nearest one that does."""
+    near = difflib.get_close_matches(name, MultimodalDatasetConfig.model_fields, n=1, cutoff=0.5)
+    return f"unknown parameter {name!r}" + (f", did you mean {near[0]!r}?" if near else "; `trm-nb doctor` lists them")
+
+
+def _one_sentence(error: ValidationError, where: str) -> str:
+    first = error.errors(include_url=False, include_context=False)[0]
+    name = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        return f"{where}: {name!r} is required and missing"
+    got = "" if not name else f", got {first['input']!r}"
+    return f"{where}: {name + ': ' if name else ''}{message[0].lower() + message[1:]}{got}"
+
+
+def project_root(start: Path) -> Path | None:
+    """The nearest folder upwards that holds notebooks/ and params/; None where there is none."""
+    for folder in (start.resolve(), *start.resolve().parents):
+        if (folder / "notebooks").is_dir() and (folder / "params").is_dir():
+            return folder
+    return None
+
+
+def find_params(params: str | Path) -> Path:
+    """The params file as given, or relative to the project's root of the current folder; raises UserError."""
+    given = Path(params).expanduser()
+    root = project_root(Path.cwd())
+    tried = [given] if given.is_absolute() or root is None else [given, root / given]
+    for path in tried:
+        if path.is_file():
+            return path.resolve()
+    raise UserError(f"params file not found: {params} (looked at {', '.join(str(p) for p in tried)})")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A params file as a plain dict; raises UserError for what is not a YAML mapping."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: a params file is UTF-8 text, but byte {error.start} is not") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        at = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise UserError(f"{path}: not valid YAML{at}: {getattr(error, 'problem', error)}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected `name: value` lines, got {type(values).__name__}")
+    return values
+
+
+def load_params(params: str | Path, **overrides: Any) -> MultimodalDatasetConfig:
+    """Read a params file; overrides that are not None win. Raises UserError.
+
+    Relative paths are resolved against the project's root: the nearest folder above the params file (else above the
+    current folder) that holds notebooks/ and params/, else the current folder.
+    """
+    path = find_params(params)
+    values = {**read_yaml(path), **{k: v for k, v in overrides.items() if v is not None}}
+    config = MultimodalDatasetConfig.parse(values, where=str(path))
+    return resolve_paths(config, project_root(path.parent) or project_root(Path.cwd()) or Path.cwd())
+
+
+def resolve_paths(config: MultimodalDatasetConfig, root: Path) -> MultimodalDatasetConfig:
+    """The config with its relative paths made absolute under `root`."""
+
+    def under(path: str) -> str:
+        return str(root / Path(path).expanduser())
+
+    return config.with_changes(
+        source_paths=[under(p) for p in config.source_paths],
+        output_dir=under(config.output_dir),
+        denoiser_path=config.denoiser_path and under(config.denoiser_path),
+        encoder_path=config.encoder_path and under(config.encoder_path),
+    )
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`key=value` as typed on a command line; the value is read as YAML (`7`, `true`, `[a, b]`, `null`, text)."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"-p expects key=value, got {text!r}")
+    if name not in MultimodalDatasetConfig.model_fields:
+        raise UserError(f"-p {text}: {unknown_field(name)}")
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UserError(f"-p {text}: the value is not valid YAML; quote it") from None

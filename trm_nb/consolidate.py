@@ -1,0 +1,147 @@
+"""Batches into chunks, by concatenation.
+
+A batch file is a Zarr chunk: the same bytes that a shard of `capsules.zarr` holds inside. So a chunk is made by
+writing its batch files one after the other and an index behind them: at the disk's speed, with one batch in memory.
+Each batch is checked against its receipt on the way; the batches are deleted only after the chunk, its receipt and the
+tracker are durable, so a crash at any point leaves one form whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from trm_nb.durable import Staged, commit, fault_point, read_receipt, room_needed, write_receipt
+from trm_nb.records import DamagedError, Progress, Receipt
+from trm_nb.store import batch_layout, chunk_layout, shard_index, write_metadata
+from trm_nb.training_progress import TrainingProgressTracker
+
+
+class Consolidator:
+    """Makes chunks of a run's batches as they become complete."""
+
+    def __init__(
+        self, output_dir: Path, batch_size: int, batches_per_chunk: int, tracker: TrainingProgressTracker
+    ) -> None:
+        self.tracker, self.per_chunk = tracker, batches_per_chunk
+        self.batch, self.chunk = batch_layout(batch_size), chunk_layout(batch_size, batches_per_chunk)
+        self.loose, self.array = output_dir / "batches.zarr" / "capsules", output_dir / "capsules.zarr" / "capsules"
+        self.batch_receipts, self.chunk_receipts = self.loose.parent / "receipts", self.array.parent / "receipts"
+
+    def ready(self) -> list[int]:
+        """Chunks that are not made yet and whose batches all are (the last may hold fewer, once the plan is frozen)."""
+        built, made = self.tracker.batches(), self.tracker.chunks()
+        total = self.batches_total()
+        candidates = sorted({batch // self.per_chunk for batch in built} - made)
+        return [chunk for chunk in candidates if built.issuperset(self.members(chunk, total))]
+
+    def batches_total(self) -> int | None:
+        """Batches of the whole run; None while the plan still grows."""
+        frozen = self.tracker.get("plan_frozen", False)
+        return -(-self.tracker.rows_planned() // self.batch.rows) if frozen else None
+
+    def members(self, chunk: int, total: int | None) -> range:
+        """The numbers of the batches in a chunk."""
+        first, end = chunk * self.per_chunk, (chunk + 1) * self.per_chunk
+        return range(first, end if total is None else min(end, total))
+
+    def consolidate_ready(self, on_progress: Progress | None = None) -> int:
+        """Make every chunk that is ready; returns how many. Raises DamagedError naming a batch that is not whole."""
+        ready = self.ready()
+        for chunk in ready:
+            members = self.members(chunk, self.batches_total())
+            receipt = self._made_already(chunk, members) or self._make(chunk, members)
+            self.tracker.add_chunk(receipt)
+            fault_point("chunk-recorded")
+            self.drop_loose(members)
+            if on_progress:
+                on_progress()
+        return len(ready)
+
+    def _made_already(self, chunk: int, members: Sequence[int]) -> Receipt | None:
+        """The receipt of a chunk that is durable but not in the tracker."""
+        receipt, path = self._chunk_receipt(chunk), self.chunk.file(self.array, chunk)
+        if receipt is None or not path.is_file() or path.stat().st_size != receipt.nbytes:
+            return None
+        same = [(p.nbytes, p.sha256) for p in receipt.parts] == [self.tracker.batch_file(batch) for batch in members]
+        return receipt if same else None
+
+    def durable_receipt(self, batch: int) -> Receipt | None:
+        """The receipt of a batch whose bytes are on disk, loose or in a chunk (known to the tracker or not)."""
+        loose, path = self.batch_receipts / f"{batch:08d}.json", self.batch.file(self.loose, batch)
+        if loose.is_file() and path.is_file():
+            receipt = read_receipt(loose)
+            return receipt if path.stat().st_size == receipt.nbytes else None
+        chunk = self._chunk_receipt(batch // self.per_chunk)
+        whole = chunk is not None and self.chunk.file(self.array, chunk.number).is_file()
+        return next((part for part in chunk.parts if part.number == batch), None) if chunk and whole else None
+
+    def _chunk_receipt(self, chunk: int) -> Receipt | None:
+        path = self.chunk_receipts / f"{chunk:08d}.json"
+        return read_receipt(path) if path.is_file() else None
+
+    def _make(self, chunk: int, members: Sequence[int]) -> Receipt:
+        parts = [read_receipt(self.batch_receipts / f"{batch:08d}.json") for batch in members]
+        staged = self._stitch(parts)
+        fault_point("chunk-staged")
+        commit(staged, self.chunk.file(self.array, chunk))
+        fault_point("chunk-renamed")
+        rows = sum(part.rows for part in parts)
+        write_metadata(self.array, self.chunk, max(self.rows_so_far(), chunk * self.chunk.rows + rows))
+        receipt = Receipt("chunk", chunk, rows, staged.nbytes, staged.sha256, parts=parts)
+        write_receipt(self.chunk_receipts, receipt)
+        fault_point("chunk-receipt")
+        return receipt
+
+    def rows_so_far(self) -> int:
+        """Rows of the array, up to the end of the last chunk."""
+        last = max(self.tracker.chunks(), default=None)
+        return 0 if last is None else last * self.chunk.rows + self.receipt(last).rows
+
+    def receipt(self, chunk: int) -> Receipt:
+        """The receipt of a chunk; raises DamagedError or FileNotFoundError."""
+        return read_receipt(self.chunk_receipts / f"{chunk:08d}.json")
+
+    def _stitch(self, parts: Sequence[Receipt]) -> Staged:
+        path = self.chunk_receipts / f"{os.getpid()}-{uuid.uuid4().hex}.tmp"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        digest, nbytes = hashlib.sha256(), 0
+        with room_needed(path.parent):
+            try:
+                with path.open("wb") as file:
+                    for part in parts:
+                        data = self._whole_batch(part)
+                        file.write(data)
+                        digest.update(data)
+                        nbytes += len(data)
+                    index = shard_index([part.nbytes for part in parts], self.chunk.chunks)
+                    file.write(index)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError:
+                path.unlink(missing_ok=True)
+                raise
+        digest.update(index)
+        return Staged(str(path), nbytes + len(index), digest.hexdigest())
+
+    def _whole_batch(self, part: Receipt) -> bytes:
+        path = self.batch.file(self.loose, part.number)
+        data = path.read_bytes() if path.is_file() else b""
+        if len(data) != part.nbytes or hashlib.sha256(data).hexdigest() != part.sha256:
+            self.tracker.drop(batches=[part.number])
+            raise DamagedError(f"{path}: missing or not the bytes that were written; run again to encode it anew")
+        return data
+
+    def drop_loose(self, batches: Sequence[int]) -> None:
+        """Delete batch files and their receipts (they are in a chunk, or are to be made again)."""
+        for batch in batches:
+            shutil.rmtree(self.loose / "c" / str(batch), ignore_errors=True)
+            (self.batch_receipts / f"{batch:08d}.json").unlink(missing_ok=True)
+
+    def remove_batches_zarr(self) -> None:
+        """Once everything is consolidated, the batches' folder goes."""
+        shutil.rmtree(self.loose.parent, ignore_errors=True)

@@ -1,0 +1,159 @@
+"""What a finished dataset holds beside its arrays, for people and programs without this package.
+
+samples.parquet (one row a sample, in capsule row order), labels in capsules.zarr, quarantine.jsonl, dataset_info.json
+and the dataset card README.md. All follow from the tracker and the arrays, so they can be written again at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import platform
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trm_nb import __version__
+from trm_nb.config import MultimodalDatasetConfig
+from trm_nb.consolidate import Consolidator
+from trm_nb.durable import write_file
+from trm_nb.store import read_capsules, write_labels
+from trm_nb.training_progress import PlannedRow, TrainingProgressTracker
+
+COLUMNS = ("sample_id", "item_id", "modality", "source", "page", "pages", "label", "split", "key", "status")
+ROWS_AT_ONCE = 10_000
+LIBRARIES = ("torch", "numpy", "pillow", "zarr")
+_SCHEMA = pa.schema([(name, pa.int32() if name in ("page", "pages") else pa.string()) for name in COLUMNS])
+
+
+def samples_table(tracker: TrainingProgressTracker) -> pa.Table:
+    """All rows as samples.parquet holds them."""
+    return pa.Table.from_batches(_record_batches(tracker), schema=_SCHEMA)
+
+
+def _blocks(tracker: TrainingProgressTracker) -> Iterator[list[PlannedRow]]:
+    for first in range(0, tracker.rows_planned(), ROWS_AT_ONCE):
+        yield tracker.rows(first, first + ROWS_AT_ONCE)
+
+
+def _record_batches(tracker: TrainingProgressTracker) -> Iterator[pa.RecordBatch]:
+    for rows in _blocks(tracker):
+        yield pa.RecordBatch.from_arrays(
+            [pa.array([getattr(row, name) for row in rows], _SCHEMA.field(name).type) for name in COLUMNS],
+            schema=_SCHEMA,
+        )
+
+
+def content_digest(output_dir: Path, tracker: TrainingProgressTracker) -> str:
+    """sha256 over, row after row in order, "key status\\n", and then the capsules' bytes (N, 12, 512) little-endian
+    float16.
+
+    It depends on what was planned and encoded, and on nothing else: no times, paths, batch sizes or workers.
+    Raises DamagedError where capsules are missing or altered.
+    """
+    digest = hashlib.sha256()
+    for rows in _blocks(tracker):
+        digest.update("".join(f"{row.key} {row.status}\n" for row in rows).encode())
+    for first in range(0, tracker.rows_planned(), 1000):
+        rows_here = range(first, min(first + 1000, tracker.rows_planned()))
+        digest.update(read_capsules(output_dir, rows_here).astype("<f2").tobytes())
+    return digest.hexdigest()
+
+
+def write_dataset_files(
+    output_dir: Path, config: MultimodalDatasetConfig, tracker: TrainingProgressTracker, consolidator: Consolidator,
+    encoder: dict[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """Write all of them, dataset_info.json last; returns its content. `encoder` describes the encoder's weights."""
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(buffer, _SCHEMA, compression="zstd") as writer:
+        for batch in _record_batches(tracker):
+            writer.write_batch(batch)
+    write_file(output_dir / "samples.parquet", buffer.getvalue())
+    classes = _write_labels(output_dir, tracker)
+    lines = [json.dumps({"path": r.path, "reason": r.reason}, ensure_ascii=False) + "\n" for r in tracker.rejected()]
+    write_file(output_dir / "quarantine.jsonl", "".join(lines).encode("utf-8", "backslashreplace"))
+    info = _info(output_dir, config, tracker, consolidator, encoder, classes)
+    write_file(output_dir / "README.md", _card(info).encode())
+    write_file(output_dir / "dataset_info.json", (json.dumps(info, indent=2, ensure_ascii=False) + "\n").encode())
+    return info
+
+
+def _write_labels(output_dir: Path, tracker: TrainingProgressTracker) -> list[str]:
+    names = tracker.label_names()
+    number = {name: i for i, name in enumerate(names)}
+    labels = [number.get(row.label or "", -1) for rows in _blocks(tracker) for row in rows]
+    write_labels(output_dir / "capsules.zarr" / "labels", np.asarray(labels, np.int32))
+    return names
+
+
+def _info(
+    output_dir: Path, config: MultimodalDatasetConfig, tracker: TrainingProgressTracker, consolidator: Consolidator,
+    encoder: dict[str, Any], classes: list[str],
+) -> dict[str, Any]:  # fmt: skip
+    stats = tracker.get_stats()
+    chunks = [consolidator.receipt(chunk) for chunk in sorted(tracker.chunks())]
+    return {
+        "name": output_dir.name,
+        "content_digest": content_digest(output_dir, tracker),
+        "counts": {
+            "rows": stats["rows_planned"],
+            "unique_pictures": tracker.unique_keys(),
+            "quarantined_items": stats["items_quarantined"],
+            "quarantined_samples": stats["samples_quarantined"],
+            "left_out": tracker.left_out(),
+            "modalities": stats["modalities"],
+            "splits": tracker.split_counts(),
+        },
+        "classes": classes,
+        "encoder": encoder,
+        "config": config.model_dump(),
+        "shards": [{"chunk": c.number, "rows": c.rows, "nbytes": c.nbytes, "sha256": c.sha256} for c in chunks],
+        "versions": {
+            "trm-nb": __version__, "python": platform.python_version(), **{name: version(name) for name in LIBRARIES},
+        },
+    }  # fmt: skip
+
+
+def _card(info: dict[str, Any]) -> str:
+    counts = info["counts"]
+    modalities = ", ".join(f"{count} {name}" for name, count in counts["modalities"].items())
+    splits = ", ".join(f"{count} {name}" for name, count in counts["splits"].items())
+    trained = "trained" if info["encoder"]["trained"] else "UNTRAINED (weights drawn from the seed)"
+    return f"""---
+pretty_name: {json.dumps(info["name"])}
+tags: [capsules, tiny-recursive-model]
+---
+# Capsule dataset
+
+{counts["rows"]} samples ({modalities}; {splits}), each a picture turned into 12 capsules of 512 float16 numbers.
+{counts["unique_pictures"]} pictures are different.
+{counts["quarantined_items"]} items and {counts["quarantined_samples"]} samples could not be used; quarantine.jsonl says why. {counts["left_out"]} files or items were left out by the config.
+
+The encoder ({info["encoder"]["preset"]}, weights {info["encoder"]["fingerprint"]}) is {trained}.
+
+| file | what |
+|---|---|
+| capsules.zarr/capsules | float16 (N, 12, 512), Zarr v3; the row of a quarantined sample is NaN |
+| capsules.zarr/labels | int32 (N), an index into `classes` of dataset_info.json, -1 for none |
+| samples.parquet | one row a sample, in the same order |
+| images.zarr | the pictures, uint8 (rows, h, w, 3); receipts/ names the key in each slot |
+| quarantine.jsonl | path and reason of what could not be used |
+| dataset_info.json | config, counts, versions, sha256 of each shard, content digest |
+
+```python
+import zarr, pandas
+capsules = zarr.open_array("capsules.zarr/capsules", mode="r")
+samples = pandas.read_parquet("samples.parquet")
+```
+
+Content digest: `{info["content_digest"]}`, the sha256
+over "key status" lines of all rows in order and then the bytes of all capsules.
+Licences are those of the sources.
+"""

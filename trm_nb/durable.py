@@ -1,0 +1,171 @@
+"""Files that survive a crash, receipts that say what they hold, the run's lock, and fault points for tests.
+
+A file is written under a temporary name, fsynced, renamed, and its folder fsynced: after a crash it is there whole or
+not at all. The cost is one fsync of the data and one of the folder, milliseconds on a local disk. A task stages
+its file; only the run's own process commits it, so a worker that outlives a killed run can leave nothing but a
+temporary file, which the next start sweeps away.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import signal
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from trm_nb.records import DamagedError, Receipt, UserError
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+
+
+def fault_point(name: str) -> None:
+    """Die here by SIGKILL when TRM_NB_FAULT is `name` or `name:N` (the N-th passing in this process).
+
+    The tests' way to be killed at an exact point of the write path; costs a dictionary look-up otherwise.
+    """
+    wanted = os.environ.get("TRM_NB_FAULT")
+    if not wanted:
+        return
+    target, _, count = wanted.partition(":")
+    if target == name:
+        _passed[name] = _passed.get(name, 0) + 1
+        if _passed[name] >= int(count or 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+_passed: dict[str, int] = {}
+
+
+@contextmanager
+def room_needed(folder: Path) -> Iterator[None]:
+    """Turn the system's "no space left" into one sentence for the user; nothing half-written is taken for whole."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise UserError(
+            f"the disk that holds {folder} is full; what was written so far is whole: "
+            "make room and run again, it continues"
+        ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A whole, fsynced file under a temporary name, waiting to be committed."""
+
+    path: str
+    nbytes: int
+    sha256: str
+
+
+def stage(folder: Path, data: bytes | bytearray) -> Staged:
+    """Write `data` to a new temporary file in `folder` and fsync it. Raises UserError when the disk is full."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{os.getpid()}-{uuid.uuid4().hex}.tmp"
+    with room_needed(folder):
+        try:
+            with path.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+    return Staged(str(path), len(data), hashlib.sha256(data).hexdigest())
+
+
+def commit(staged: Staged, path: Path) -> None:
+    """Give a staged file its name. The folder it moves into, and any folder made for it, is fsynced."""
+    made = [folder for folder in path.parents if not folder.exists()]
+    with room_needed(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Path(staged.path).replace(path)
+        for folder in {path.parent, *(folder.parent for folder in made)}:
+            fsync_folder(folder)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file durably: temporary name in the same folder, write, fsync, rename, fsync of the folder."""
+    commit(stage(path.parent, data), path)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make a rename in `folder` last through a power cut (not needed, and not possible, on Windows)."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sweep(folder: Path) -> int:
+    """Remove temporary files that a killed run left in `folder`; returns how many."""
+    leftovers = sorted(folder.glob("*.tmp")) if folder.is_dir() else []
+    for path in leftovers:
+        path.unlink(missing_ok=True)
+    return len(leftovers)
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_receipt(folder: Path, receipt: Receipt) -> None:
+    """Write a receipt durably as `<number>.json`."""
+    data = json.dumps(asdict(receipt), ensure_ascii=False).encode()
+    write_file(folder / f"{receipt.number:08d}.json", data)
+
+
+def read_receipt(path: Path) -> Receipt:
+    """Read a receipt; raises DamagedError when it is not one."""
+    try:
+        return _receipt(json.loads(path.read_bytes()))
+    except (ValueError, TypeError, KeyError) as error:
+        raise DamagedError(f"{path}: not a receipt ({error})") from None
+
+
+def read_receipts(folder: Path) -> Iterator[Receipt]:
+    """The receipts of a folder by number; raises DamagedError at one that cannot be read."""
+    for path in sorted(folder.glob("*.json")):
+        if path.name != "zarr.json":
+            yield read_receipt(path)
+
+
+def _receipt(values: dict[str, Any]) -> Receipt:
+    return Receipt(**{**values, "parts": tuple(_receipt(part) for part in values["parts"])})
+
+
+@contextmanager
+def locked(folder: Path, purpose: str) -> Iterator[None]:
+    """Hold a folder's writing lock; raises UserError that names the holder when another process has it.
+
+    The lock is the operating system's, so it is gone with its process, however that ended.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    owner = folder / ".lock-owner"
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            owner.write_text(f"process {os.getpid()} ({purpose})", encoding="utf-8")
+            try:
+                yield
+            finally:
+                owner.unlink(missing_ok=True)
+    except Timeout:
+        holder = owner.read_text(encoding="utf-8") if owner.exists() else "another process"
+        raise UserError(
+            f"{folder} is being written by {holder}; wait for it, stop it, or choose another output folder"
+        ) from None

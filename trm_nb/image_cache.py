@@ -1,0 +1,305 @@
+"""ImageCache: every picture drawn once, found again by its content.
+
+A folder with one Zarr array and, beside it, a receipt a shard that names the keys in it. A key hashes the content and
+everything that shapes the pixels (renderer, its settings, the glyph atlas, the denoiser), so a hit is always right
+and a change of settings is simply a miss. A task draws up to `shard_size` missing keys and writes them as one new
+shard; shards are never rewritten. An SQLite index over the receipts keeps memory flat; it is derived, and made again
+when it is missing or does not agree with them.
+
+One process writes (a lock says who); any number read.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trm_nb.denoise import load_denoiser
+from trm_nb.durable import Staged, commit, fault_point, locked, sha256_of, stage, sweep, write_receipt
+from trm_nb.image_index import ImageIndex
+from trm_nb.memory_source import as_items
+from trm_nb.pool import Task, WorkerDied, run_tasks
+from trm_nb.records import CacheReport, Item, Modality, Receipt, Sample, UserError
+from trm_nb.render import Renderer, RenderSettings
+from trm_nb.store import (
+    Layout,
+    file_rows,
+    image_layout,
+    read_rows,
+    read_shape,
+    shard_index,
+    stage_shard,
+    write_metadata,
+)
+
+if TYPE_CHECKING:
+    from trm_nb.denoise.noise2noise import Denoiser
+
+SHARD_SIZE = 1000
+Settled = Callable[[list[str], dict[str, str]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """All that turns a sample into pixels; a worker builds its renderer and denoiser from it, once."""
+
+    render: RenderSettings
+    denoiser_path: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnShard:
+    """What a drawing task returns: its staged file, the keys in slot order ("" where one failed) and the failures."""
+
+    staged: Staged
+    keys: tuple[str, ...]
+    failed: dict[str, str]
+
+
+class ImageCache:
+    """Pictures by content key, uint8 (h, w, 3).
+
+    `cache_dir` is a Zarr group of its own (a run's is `<output_dir>/images.zarr`). With `use_denoiser`, photographs and
+    scans are denoised by what `denoise.load_denoiser(denoiser_path)` finds before they are cached; None found means
+    none. `shard_size` holds for a new cache; an existing one keeps its own.
+    """
+
+    def __init__(
+        self,
+        cache_dir: str | Path,
+        use_denoiser: bool = False,
+        denoiser_path: str | Path | None = None,
+        *,
+        image_size: int = 224,
+        font_size: int = 12,
+        shard_size: int = SHARD_SIZE,
+        workers: int | None = None,
+    ) -> None:
+        self.path = Path(cache_dir)
+        self.workers = workers
+        self.denoiser: Denoiser | None = load_denoiser(denoiser_path) if use_denoiser else None
+        self.renderer = Renderer(RenderSettings(image_size=image_size, font_size=font_size))
+        self._recipe = Recipe(self.renderer.settings, str(denoiser_path) if self.denoiser else None)
+        self._array, self._receipts = self.path / "images", self.path / "receipts"
+        found = file_rows(self._array)
+        self._layout: Layout = image_layout(found[0] if found else shard_size, image_size)
+        shape = read_shape(self._array)
+        if shape is not None and shape[1:] != self._layout.item:
+            raise UserError(
+                f"{self.path} holds pictures of {shape[1:]}, not {self._layout.item}; choose another cache folder"
+            )
+        self._index = ImageIndex(self._receipts)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the pictures in pixels."""
+        return self._layout.item[0]
+
+    # -- from items to keys -----------------------------------------------------------------------------------------
+
+    def denoises(self, modality: Modality) -> bool:
+        """Whether pictures of this modality pass through the denoiser."""
+        return self.denoiser is not None and modality == "image"
+
+    def samples(self, item: Item) -> list[Sample]:
+        """Lay an item out: its samples, with their keys. Raises RejectedError when the item cannot be used."""
+        salt = self.denoiser.fingerprint if self.denoiser and self.denoises(item.modality) else ""
+        return self.renderer.samples(item, salt)
+
+    def keys_for(self, item: Any) -> list[str]:
+        """One key a page of an item: text, a PIL image, an integer grid, or an Item."""
+        return [sample.key for whole in as_items([item]) for sample in self.samples(whole)]
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    def __contains__(self, key: str) -> bool:
+        return self._index.slot(key) is not None
+
+    def __len__(self) -> int:
+        return self._index.counts()[0]
+
+    def failure(self, key: str) -> str | None:
+        """Why the picture of this key could not be made; None where it was made or never tried."""
+        return self._index.failure(key)
+
+    def get(self, key: str) -> np.ndarray:
+        """One picture, uint8 (h, w, 3). Raises KeyError for an unknown key, DamagedError for a damaged shard."""
+        image: np.ndarray = self.get_many([key])[0]
+        return image
+
+    def get_many(self, keys: Sequence[str]) -> np.ndarray:
+        """Pictures in the order of `keys`, uint8 (n, h, w, 3); each shard is read once. Raises as `get` does."""
+        slots = np.empty((len(keys), 2), np.int64)
+        for i, key in enumerate(keys):
+            slot = self._index.slot(key)
+            if slot is None:
+                raise KeyError(f"{key} is not in {self.path}")
+            slots[i] = slot
+        images = np.empty((len(keys), *self._layout.item), np.uint8)
+        for shard in np.unique(slots[:, 0]):
+            here = slots[:, 0] == shard
+            images[here] = read_rows(self._array, self._layout, int(shard), slots[here, 1].tolist())
+        return images
+
+    # -- writing ----------------------------------------------------------------------------------------------------
+
+    def populate(self, samples: Iterable[Any]) -> CacheReport:
+        """Draw what is missing of `samples`: text, PIL images, integer grids and Items in any mixture.
+
+        Returns a CacheReport: a key for each sample in order, hits (already there, or twice in `samples`), misses
+        (drawn now) and failed (key -> reason). Raises RejectedError for an item that cannot be laid out.
+        """
+        keys: list[str] = []
+        failed: dict[str, str] = {}
+
+        def planned() -> Iterator[Sample]:
+            for item in as_items(samples):
+                for sample in self.samples(item):
+                    keys.append(sample.key)
+                    yield sample
+
+        drawn = self.fill(planned(), lambda _, bad: failed.update(bad))
+        return CacheReport(keys, len(keys) - drawn - len(failed), drawn, failed)
+
+    def fill(self, samples: Iterable[Sample], settled: Settled, on_wait: Callable[[], None] | None = None) -> int:
+        """Draw the missing pictures of a stream of samples, shard by shard; returns how many were drawn.
+
+        `settled(keys, failed)` is called after each shard is durable, and for keys that were there already. Holds the
+        cache's lock meanwhile. Memory is bounded by the shards in flight, whatever the length of the stream.
+        """
+        with locked(self._receipts, "drawing pictures"):
+            sweep(self._receipts)
+            self._index.sync()
+            number = self._next_number()
+            drawn = 0
+            draw = partial(draw_shard, recipe=self._recipe, layout=self._layout, folder=str(self._receipts))
+            for task, result in run_tasks(draw, self._missing(samples, settled), workers=self.workers, on_wait=on_wait):
+                shard = result if isinstance(result, DrawnShard) else self._nothing_drawn(task, result)
+                receipt = self._commit(number, shard)
+                number += 1
+                drawn += sum(1 for key in receipt.keys if key)
+                settled([key for key in receipt.keys if key], receipt.failed)
+                fault_point("images-settled")
+        return drawn
+
+    def _missing(self, samples: Iterable[Sample], settled: Settled) -> Iterator[list[Sample]]:
+        """Group unknown keys into tasks in the order of the samples; report the others as settled."""
+        task: list[Sample] = []
+        here: list[str] = []
+        under_way: set[str] = set()  # keys given to tasks; those whose shard is committed leave it below
+        for sample in samples:
+            if sample.key not in under_way:
+                reason = self.failure(sample.key)
+                if reason is not None:
+                    settled([], {sample.key: reason})
+                elif sample.key in self:
+                    here.append(sample.key)
+                else:
+                    under_way.add(sample.key)
+                    task.append(sample)
+            if len(here) == self._layout.rows:
+                settled(here, {})
+                here = []
+            if len(task) == self._layout.rows:
+                yield task
+                task = []
+                under_way = {key for key in under_way if key not in self and self.failure(key) is None}
+        if here:
+            settled(here, {})
+        if task:
+            yield task
+
+    def _commit(self, number: int, shard: DrawnShard) -> Receipt:
+        fault_point("images-staged")
+        commit(shard.staged, self._layout.file(self._array, number))
+        fault_point("images-renamed")
+        write_metadata(self._array, self._layout, (number + 1) * self._layout.rows)
+        receipt = Receipt(
+            "images", number, len(shard.keys), shard.staged.nbytes, shard.staged.sha256, shard.keys, shard.failed
+        )
+        write_receipt(self._receipts, receipt)
+        fault_point("images-receipt")
+        self._index.add(receipt)
+        return receipt
+
+    def _nothing_drawn(self, task: Task[Sample], died: WorkerDied) -> DrawnShard:
+        """A shard without pictures, so that the failure has a receipt like any other."""
+        empty = stage(self._receipts, shard_index((), self._layout.chunks))
+        return DrawnShard(empty, ("",) * len(task), {sample.key: died.reason for sample in task})
+
+    def _next_number(self) -> int:
+        shards = self._array / "c"
+        numbers = [int(path.name) for path in shards.iterdir() if path.name.isdigit()] if shards.is_dir() else []
+        receipts = [int(path.stem) for path in self._receipts.glob("[0-9]*.json")]
+        return max([-1, *numbers, *receipts]) + 1
+
+    # -- keeping it whole -------------------------------------------------------------------------------------------
+
+    def damaged(self, deep: bool = False) -> dict[int, str]:
+        """Shard -> what is wrong with its file: missing, another size than its receipt's or, `deep`, another sha256."""
+        found = {}
+        for shard, (nbytes, sha256) in self._index.shards().items():
+            path = self._layout.file(self._array, shard)
+            size = path.stat().st_size if path.is_file() else None
+            if size != nbytes:
+                found[shard] = f"{path}: missing" if size is None else f"{path}: {size} bytes, expected {nbytes}"
+            elif deep and sha256_of(path) != sha256:
+                found[shard] = f"{path}: its bytes are not those that were written (sha256)"
+        return found
+
+    def keys_in(self, shard: int) -> list[str]:
+        """The keys in one shard, those of its failures included."""
+        return self._index.keys_in(shard)
+
+    def drop_shard(self, shard: int) -> None:
+        """Forget a damaged shard; its keys are missing afterwards and are drawn again into a new one."""
+        (self._receipts / f"{shard:08d}.json").unlink(missing_ok=True)
+        shutil.rmtree(self._array / "c" / str(shard), ignore_errors=True)
+        self._index.sync()
+
+    def clear(self) -> None:
+        """Delete all pictures and the index. Waits for nobody: raises UserError while another process writes."""
+        with locked(self._receipts, "clearing the cache"):
+            for path in self._receipts.glob("[0-9]*.json"):
+                path.unlink()
+            shutil.rmtree(self._array, ignore_errors=True)
+            self._index.sync()
+
+    def stats(self) -> dict[str, Any]:
+        """pictures, shards, failed, bytes on disk, bytes a picture, and the ratio to raw pixels (None when empty)."""
+        sizes = [nbytes for nbytes, _ in self._index.shards().values()]
+        (pictures, failed), nbytes = self._index.counts(), sum(sizes)
+        each = nbytes / pictures if pictures else None
+        raw = int(np.prod(self._layout.item))
+        return {
+            "path": str(self.path), "pictures": pictures, "shards": len(sizes), "failed": failed, "nbytes": nbytes,
+            "bytes_per_picture": each, "part_of_raw": each and each / raw, "image_size": self._layout.item[0],
+            "denoiser": self.denoiser.fingerprint if self.denoiser else None,
+        }  # fmt: skip
+
+
+# -- the drawing task, in a worker -----------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=2)
+def _tools(recipe: Recipe) -> tuple[Renderer, Denoiser | None]:
+    """One renderer and one denoiser a process."""
+    return Renderer(recipe.render), load_denoiser(recipe.denoiser_path) if recipe.denoiser_path else None
+
+
+def draw_shard(samples: Task[Sample], recipe: Recipe, layout: Layout, folder: str) -> DrawnShard:
+    """Draw, denoise and stage one whole shard; the arrays never leave this process."""
+    renderer, denoiser = _tools(recipe)
+    images, reasons = renderer.draw(samples)
+    if denoiser is not None:
+        noisy = [i for i, sample in enumerate(samples) if sample.modality == "image" and i not in reasons]
+        images[noisy] = denoiser.restore_images(images[noisy])
+    staged = stage_shard(Path(folder), images, layout)
+    keys = tuple("" if i in reasons else sample.key for i, sample in enumerate(samples))
+    return DrawnShard(staged, keys, {samples[i].key: reason for i, reason in reasons.items()})

@@ -1,0 +1,54 @@
+"""Items from what a program holds in memory: text, PIL images and integer grids, in any mixture."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from trm_nb.records import GridTask, ImageBytes, Item, Modality, Payload, UserError
+
+
+def as_items(values: Iterable[Any]) -> Iterator[Item]:
+    """Wrap each value as an Item, named by its place; Items pass as they are.
+
+    str is text; a PIL image or a uint8 array (h, w, 3) is a picture; a list of lists or a 2-D integer array is a
+    grid, a GridTask a task of grids. Raises UserError for anything else, naming its place.
+    """
+    for position, value in enumerate(values):
+        if isinstance(value, Item):
+            yield value
+            continue
+        modality, payload = _payload(value, position)
+        yield Item(item_id=f"{modality}-{position:08d}", modality=modality, payload=payload)
+
+
+def _payload(value: Any, position: int) -> tuple[Modality, Payload]:
+    if isinstance(value, str):
+        return "text", value
+    if isinstance(value, GridTask):
+        return "grid", value
+    if isinstance(value, Image.Image):
+        return "image", _png(value)
+    if isinstance(value, list | tuple | np.ndarray):
+        try:
+            array = np.asarray(value)
+        except ValueError:  # rows of different lengths
+            raise UserError(f"sample {position}: a grid's rows must have one length") from None
+        if array.ndim == 2 and array.dtype.kind in "iu":
+            return "grid", array.astype(np.int64)
+        if array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8:
+            return "image", _png(Image.fromarray(array))
+        got = f"{array.dtype} array {array.shape}"
+    else:
+        got = type(value).__name__
+    raise UserError(f"sample {position}: expected text, a PIL image, an integer grid or an Item, got {got}")
+
+
+def _png(image: Image.Image) -> ImageBytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", compress_level=1)
+    return ImageBytes(buffer.getvalue())

@@ -1,0 +1,238 @@
+"""The plan: which sample is which row, for ever.
+
+Sources are read in a stable order; an item is laid out, which fixes its samples, and each sample gets the next row.
+Planning streams: rows are recorded in blocks, and their samples handed on to be drawn while later files are still
+unread. Running again walks the same order. A file that has not changed and has nothing waiting is not opened; for the
+others every row must come out as it was recorded, or the run refuses and says what was added, changed or gone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from trm_nb.config import MultimodalDatasetConfig
+from trm_nb.durable import fault_point, sha256_of
+from trm_nb.records import GridTask, ImageBytes, ImageFile, Item, Rejected, Sample, UserError
+from trm_nb.render.errors import RejectedError
+from trm_nb.source_files import Skipped, SourceFile
+from trm_nb.sources import Reading, list_files, scan
+from trm_nb.training_progress import PlannedFile, PlannedRow, TrainingProgressTracker
+
+BLOCK = 1000  # rows recorded in one transaction
+
+
+@dataclass(frozen=True, slots=True)
+class _Laid:
+    """An item, its samples and their rows, not yet recorded."""
+
+    samples: list[Sample]
+    split: str
+
+
+def split_of(item: Item, seed: int, test_fraction: float) -> str:
+    """ "train" or "test", from the item's content: copies of one document never straddle the two."""
+    digest = hashlib.blake2b(seed.to_bytes(8, "little"), digest_size=8)
+    for part in _content(item):
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return "test" if int.from_bytes(digest.digest(), "big") < test_fraction * 2**64 else "train"
+
+
+def _content(item: Item) -> Iterator[bytes]:
+    payload = item.payload
+    if isinstance(payload, str):
+        yield payload.encode("utf-8", "surrogatepass")
+    elif isinstance(payload, ImageFile):
+        yield payload.sha256.encode()
+    elif isinstance(payload, ImageBytes):
+        yield payload.data
+    else:
+        grids = (
+            [g for pair in payload.train for g in pair] + [*payload.test_inputs]
+            if isinstance(payload, GridTask)
+            else [payload]
+        )
+        for grid in grids:
+            yield str(grid.shape).encode() + grid.astype("<i8").tobytes()
+
+
+class Planner:
+    """Turns sources into rows. `lay_out` gives an item's samples; it raises RejectedError for what cannot be used."""
+
+    def __init__(
+        self,
+        tracker: TrainingProgressTracker,
+        lay_out: Callable[[Item], list[Sample]],
+        *,
+        seed: int = 0,
+        test_fraction: float = 0.2,
+        max_errors: int | float | None = None,
+    ) -> None:
+        self.tracker, self.lay_out = tracker, lay_out
+        self.seed, self.test_fraction, self.max_errors = seed, test_fraction, max_errors
+        self._next_row = 0
+        self._items = 0
+        self._recorded = tracker.rows_planned()
+        self._frozen = bool(tracker.get("plan_frozen", False))
+
+    def from_sources(self, config: MultimodalDatasetConfig) -> Iterator[Sample]:
+        """The samples of the config's sources, in row order, without those of files that have nothing waiting."""
+        yield from self.from_readings(scan(config, self._settled_items))
+
+    def from_items(self, items: Iterable[Item]) -> Iterator[Sample]:
+        """The samples of items handed over in memory, in row order."""
+        yield from self.from_readings(_as_reading(item) for item in items)
+
+    def _settled_items(self, file: SourceFile) -> int | None:
+        """How many items an unchanged file holds of which no sample is waiting; None: it must be read."""
+        known = self.tracker.file(file.name)
+        if known is None or (known.size, known.mtime_ns) != (file.size, file.mtime_ns):
+            return None
+        if self.tracker.waiting(known.first_row, known.first_row + known.rows):
+            return None
+        self._next_row += known.rows
+        self._items += known.items
+        return known.items
+
+    def from_readings(self, readings: Iterable[Reading]) -> Iterator[Sample]:
+        """Lay out, record or compare, hand on; then freeze the plan. Raises UserError when nothing is usable."""
+        rows: list[PlannedRow] = []
+        files: list[PlannedFile] = []
+        rejected: list[Rejected] = []
+        samples: list[Sample] = []
+        for reading in readings:
+            first, items, left_out = self._next_row, 0, 0
+            for entry in reading.entries:
+                if isinstance(entry, Skipped):
+                    left_out += 1
+                    continue
+                laid = entry if isinstance(entry, Rejected) else self._lay(entry)
+                if isinstance(laid, Rejected):
+                    rejected.append(laid)
+                    continue
+                items += 1
+                for sample in laid.samples:
+                    rows.append(_row(self._next_row, sample, laid.split))
+                    self._next_row += 1
+                samples += laid.samples
+            self._items += items
+            stat = (reading.file.size, reading.file.mtime_ns, reading.sha256)
+            files.append(PlannedFile(reading.file.name, *stat, first, self._next_row - first, items, left_out))
+            if len(rows) + len(files) + len(rejected) >= BLOCK:
+                self._record(rows, files, rejected)
+                yield from samples
+                rows, files, rejected, samples = [], [], [], []
+        self._record(rows, files, rejected)
+        yield from samples
+        self._freeze()
+
+    def _lay(self, item: Item) -> _Laid | Rejected:
+        try:
+            return _Laid(self.lay_out(item), split_of(item, self.seed, self.test_fraction))
+        except RejectedError as error:
+            return Rejected(item.item_id, str(error))
+
+    def _record(self, rows: list[PlannedRow], files: list[PlannedFile], rejected: list[Rejected]) -> None:
+        old = [row for row in rows if row.row < self._recorded]
+        if old:
+            recorded = {row.row: row for row in self.tracker.rows(old[0].row, old[-1].row + 1)}
+            for now in old:
+                was = recorded[now.row]
+                if replace(was, status="planned") != now:
+                    raise UserError(
+                        f"the sources changed: row {now.row} was {was.sample_id} and is now {_changed(was, now)}"
+                        + _ADVICE
+                    )
+        new = rows[len(old) :]
+        if new and self._frozen:
+            raise UserError(f"the sources changed: {new[0].sample_id} was added{_ADVICE}")
+        self.tracker.add_rows(new, files, rejected)
+        self._check_errors(final=False)
+        fault_point("rows-planned")
+
+    def _check_errors(self, final: bool) -> None:
+        limit, bad = self.max_errors, self.tracker.items_quarantined()
+        if limit is None or not bad:
+            return
+        count_exceeded = limit >= 1 and bad > limit
+        part_exceeded = final and limit < 1 and bad > limit * (self._items + bad)
+        if count_exceeded or part_exceeded:
+            first = self.tracker.rejected()[0]
+            raise UserError(
+                f"{bad} items are quarantined and max_errors is {limit}; the first: {first.path}: {first.reason}"
+            )
+
+    def _freeze(self) -> None:
+        self._check_errors(final=True)
+        if self._next_row == 0:
+            raise UserError(_nothing_usable(self.tracker))
+        if self._next_row < self._recorded:
+            gone = self.tracker.rows(self._next_row, self._next_row + 1)[0]
+            raise UserError(f"the sources changed: {gone.sample_id} is gone{_ADVICE}")
+        if not self._frozen:
+            self.tracker.set("plan_frozen", True)
+
+
+_ADVICE = "; a run's plan is fixed: put the sources back, or use another output_dir, or `trm-nb reset` this one"
+
+
+def source_changes(config: MultimodalDatasetConfig, tracker: TrainingProgressTracker) -> None:
+    """Compare the sources with a frozen plan; raises UserError that names what was added, changed or gone.
+
+    Sizes and times are compared first; a file is hashed only when one of them differs. Listing is all it costs
+    otherwise.
+    """
+    if not tracker.get("plan_frozen", False):
+        return
+    added: list[str] = []
+    changed: list[str] = []
+    seen = 0
+    for file in list_files(config):
+        known = tracker.file(file.name)
+        if known is None:
+            added += [] if config.limit else [file.name]  # beyond a limit, files are not in the plan
+            continue
+        seen += 1
+        touched = known.sha256 and (known.size, known.mtime_ns) != (file.size, file.mtime_ns)
+        if touched and sha256_of(file.path) != known.sha256:
+            changed.append(file.name)
+    gone = (
+        [] if seen == tracker.file_count() else sorted(set(tracker.file_names()) - {f.name for f in list_files(config)})
+    )
+    if added or changed or gone:
+        parts = [
+            f"{_some(names)} {word}"
+            for names, word in ((added, "added"), (changed, "changed"), (gone, "gone"))
+            if names
+        ]
+        raise UserError(f"the sources changed since they were planned: {', '.join(parts)}{_ADVICE}")
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _changed(was: PlannedRow, now: PlannedRow) -> str:
+    return "of other content" if was.sample_id == now.sample_id else now.sample_id
+
+
+def _row(row: int, sample: Sample, split: str) -> PlannedRow:
+    return PlannedRow(
+        row, sample.sample_id, sample.item_id, sample.modality, sample.source, sample.page, sample.pages,
+        sample.label, split, sample.key,
+    )  # fmt: skip
+
+
+def _as_reading(item: Item) -> Reading:
+    return Reading(SourceFile(Path(item.item_id), item.item_id, item.label or "", 0), "", (item,))
+
+
+def _nothing_usable(tracker: TrainingProgressTracker) -> str:
+    bad, left_out = tracker.rejected(), tracker.left_out()
+    if bad:
+        return f"nothing usable in the sources: {len(bad)} quarantined, the first {bad[0].path}: {bad[0].reason}"
+    if left_out:
+        return f"nothing usable in the sources: all {left_out} files are left out by include_text, _images, _grids"
+    return "nothing usable in the sources: they hold no items"

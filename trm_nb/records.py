@@ -1,0 +1,139 @@
+"""The records that travel between stages.
+
+An `Item` is what a source yields. The renderer lays an item out into one or more `Sample`s, each of which
+becomes exactly one picture. A `Receipt` says what one task wrote. All are frozen: a stage that wants another
+value makes another record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+Progress: TypeAlias = Callable[[], None]  # called often by a stage at work; must be cheap
+Modality: TypeAlias = Literal["text", "image", "grid"]
+MODALITIES: tuple[Modality, ...] = ("text", "image", "grid")
+
+
+class UserError(Exception):
+    """A mistake the user can mend. Its message is one sentence: what was expected, what came, where, what next.
+
+    The command line prints it and exits with code 2; a notebook shows it as the cell's error.
+    """
+
+
+class DamagedError(Exception):
+    """Data that was written and is now missing, truncated or altered. The message names the file."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GridTask:
+    """Demonstration pairs and test inputs of one ARC task.
+
+    Every grid is an int array (rows, columns) of values 0..9, 1..30 on each side. `test_outputs` is the answer: never
+    drawn, empty where the source does not tell it.
+    """
+
+    train: tuple[tuple[np.ndarray, np.ndarray], ...]
+    test_inputs: tuple[np.ndarray, ...]
+    test_outputs: tuple[np.ndarray, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageFile:
+    """A picture in a file: read again when it is drawn, and refused if its bytes are not those that were planned."""
+
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageBytes:
+    """An encoded picture held in memory (PNG for pictures handed over as PIL images)."""
+
+    data: bytes
+
+
+Payload: TypeAlias = "str | np.ndarray | GridTask | ImageFile | ImageBytes"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Item:
+    """What a source yields: one document, one picture, one grid or one task.
+
+    `item_id` is unique in a run and free of machine paths; `source` names the file as the user gave it;
+    `payload` is str for text, GridTask or an int array (rows, columns) for grids, ImageFile or ImageBytes for pictures.
+    `label` is a class name, None where there is none.
+    """
+
+    item_id: str
+    modality: Modality
+    payload: Payload
+    source: str = ""
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One picture to be: an item's page number `page` of `pages`.
+
+    `key` (32 hex digits) hashes the content and all that shapes its pixels, so equal keys mean equal pixels.
+    `content` is what the renderer of the modality needs to draw it, and small enough to cross a process boundary.
+    """
+
+    key: str
+    item_id: str
+    modality: Modality
+    source: str
+    page: int
+    pages: int
+    label: str | None
+    content: object
+
+    @property
+    def sample_id(self) -> str:
+        """Unique in a run: the item's id, and the page where there are several."""
+        return self.item_id if self.pages == 1 else f"{self.item_id}#{self.page}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """What could not be used, and why: a line of quarantine.jsonl. `path` is the source's file, or an item's id."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What one task wrote: the file's number, its rows, size and sha256, and the samples that failed in it.
+
+    kind is "images" (a shard of the image cache), "batch" or "chunk". `keys` are the samples' keys in slot order
+    (images only, "" for a slot that failed). `failed` maps a key to its reason. `made_from` hashes a batch's keys and
+    their status and the encoder, so that a batch is never taken for another's. `parts` holds the batches' receipts
+    inside a chunk.
+    """
+
+    kind: Literal["images", "batch", "chunk"]
+    number: int
+    rows: int
+    nbytes: int
+    sha256: str
+    keys: Sequence[str] = ()
+    failed: dict[str, str] = field(default_factory=dict)
+    made_from: str = ""
+    parts: Sequence[Receipt] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CacheReport:
+    """What `ImageCache.populate` did: the samples' keys in the order of the samples, and how many were new."""
+
+    keys: list[str]
+    hits: int
+    misses: int
+    failed: dict[str, str]

@@ -1,0 +1,308 @@
+"""Arrays on disk: Zarr v3 metadata, shards made whole in memory, and reads that never invent a zero.
+
+This is the only module that imports zarr, and it uses it for what a format needs an authority for: the metadata. The
+bytes of a shard are put together here (compressed chunks one after the other, then the index that Zarr's sharding codec
+defines), because that is faster than writing through zarr, needs no second copy in memory, and lets a chunk of 100
+batches be made by concatenation. Any Zarr v3 reader opens the result.
+
+Reading checks what zarr does not: a missing shard and a missing inner chunk read as fill values there in silence.
+Here the shard's index and every chunk's crc32c are verified, and anything missing or altered raises DamagedError.
+
+    images.zarr/images      uint8 (rows, h, w, 3), shards of `shard_rows`, zstd level 1 + crc32c inside
+    batches.zarr/capsules   float16 (N, 12, 512), one file a batch, crc32c
+    capsules.zarr/capsules  float16 (N, 12, 512), shards of `batches_per_chunk` such batches
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import zarr
+from numcodecs import zstd
+from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
+from zarr.storage import MemoryStore
+
+from trm_nb.durable import Staged, stage, write_file
+from trm_nb.records import DamagedError
+
+CAPSULES, FEATURES = 12, 512
+MAX_CHUNK_IMAGES = 20  # images compressed together: 2x the speed and 2/3 of the size of one by one (text pages)
+_MISSING = 2**64 - 1
+_CRC_BYTES = 4
+_ENTRY = struct.Struct("<QQ")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How one array lies on disk: `rows` in a file, of which `chunk_rows` are stored (and checked) together.
+
+    `item` is the shape of one row. `level` is the zstd level, None for no compression. `sharded` says whether a file
+    is a shard (an index at its end) or a single chunk.
+    """
+
+    rows: int
+    chunk_rows: int
+    item: tuple[int, ...]
+    dtype: str
+    fill: float
+    level: int | None
+    sharded: bool
+
+    @property
+    def chunks(self) -> int:
+        """Chunks in a file."""
+        return self.rows // self.chunk_rows
+
+    def file(self, array: Path, number: int) -> Path:
+        """The file that holds rows number*rows .. (number+1)*rows - 1 of the array at `array`."""
+        return array.joinpath("c", str(number), *("0" for _ in self.item))
+
+
+def image_layout(shard_rows: int, image_size: int) -> Layout:
+    """Shards of `shard_rows` pictures, compressed in the largest equal groups of at most MAX_CHUNK_IMAGES."""
+    together = max(n for n in range(1, MAX_CHUNK_IMAGES + 1) if shard_rows % n == 0)
+    return Layout(shard_rows, together, (image_size, image_size, 3), "uint8", 0, 1, sharded=True)
+
+
+def batch_layout(batch_size: int) -> Layout:
+    """A batch: one uncompressed chunk (fp16 capsules do not compress)."""
+    return Layout(batch_size, batch_size, (CAPSULES, FEATURES), "float16", float("nan"), None, sharded=False)
+
+
+def chunk_layout(batch_size: int, batches_per_chunk: int) -> Layout:
+    """A chunk: a shard whose inner chunks are batch files, byte for byte."""
+    rows = batch_size * batches_per_chunk
+    return Layout(rows, batch_size, (CAPSULES, FEATURES), "float16", float("nan"), None, sharded=True)
+
+
+# -- metadata --------------------------------------------------------------------------------------------------------
+
+
+def write_metadata(array: Path, layout: Layout, rows: int) -> None:
+    """Write (or enlarge to `rows`) an array's zarr.json, and its group's, durably, unless it is that already."""
+    memory = MemoryStore()
+    codecs = [] if layout.level is None else [ZstdCodec(level=layout.level)]
+    zarr.create_array(
+        memory,
+        shape=(rows, *layout.item),
+        dtype=layout.dtype,
+        chunks=(layout.chunk_rows, *layout.item),
+        shards=(layout.rows, *layout.item) if layout.sharded else None,
+        serializer=BytesCodec(endian=None if layout.dtype == "uint8" else "little"),
+        compressors=[*codecs, Crc32cCodec()],
+        filters=None,
+        fill_value=layout.fill,
+    )
+    _write_if_new(array / "zarr.json", memory._store_dict["zarr.json"].to_bytes())
+    _write_group(array.parent)
+    _write_group(array.parent / "receipts")  # a group, so that readers that list the store find nothing strange
+
+
+def _write_group(folder: Path) -> None:
+    memory = MemoryStore()
+    zarr.create_group(memory)
+    _write_if_new(folder / "zarr.json", memory._store_dict["zarr.json"].to_bytes())
+
+
+def _write_if_new(path: Path, data: bytes) -> None:
+    if not path.exists() or path.read_bytes() != data:
+        write_file(path, data)
+
+
+def read_shape(array: Path) -> tuple[int, ...] | None:
+    """The array's shape, None where there is no array; raises DamagedError for metadata that cannot be read."""
+    path = array / "zarr.json"
+    try:
+        return tuple(json.loads(path.read_bytes())["shape"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedError(f"{path}: not Zarr metadata ({error})") from None
+
+
+def file_rows(array: Path) -> tuple[int, int] | None:
+    """(rows in a file, rows in a chunk) of an existing sharded array; None where there is no array."""
+    if read_shape(array) is None:
+        return None
+    metadata: dict[str, Any] = json.loads((array / "zarr.json").read_bytes())
+    chunk = metadata["codecs"][0]["configuration"]["chunk_shape"]
+    return int(metadata["chunk_grid"]["configuration"]["chunk_shape"][0]), int(chunk[0])
+
+
+# -- writing ---------------------------------------------------------------------------------------------------------
+
+
+def encode_chunk(rows: np.ndarray, layout: Layout) -> bytes:
+    """The stored bytes of one chunk: (n <= chunk_rows, *item), padded with the fill value, compressed, with crc32c."""
+    whole = rows
+    if len(rows) < layout.chunk_rows:
+        whole = np.full((layout.chunk_rows, *layout.item), layout.fill, layout.dtype)
+        whole[: len(rows)] = rows
+    data = np.ascontiguousarray(whole, layout.dtype).tobytes()
+    if layout.level is not None:
+        data = zstd.compress(data, layout.level)
+    return data + struct.pack("<I", google_crc32c.value(data))
+
+
+def shard_index(sizes: Sequence[int], chunks: int) -> bytes:
+    """The index that ends a shard: (offset, nbytes) of each of `chunks` chunks stored in order, then a crc32c.
+
+    Chunks beyond `sizes` are marked missing. Zarr v3 `sharding_indexed`, index_location "end".
+    """
+    entries, offset = [], 0
+    for size in sizes:
+        entries.append(_ENTRY.pack(offset, size))
+        offset += size
+    entries += [_ENTRY.pack(_MISSING, _MISSING)] * (chunks - len(sizes))
+    data = b"".join(entries)
+    return data + struct.pack("<I", google_crc32c.value(data))
+
+
+def stage_shard(folder: Path, images: np.ndarray, layout: Layout) -> Staged:
+    """Write up to `layout.rows` pictures (n, h, w, 3) uint8 as one shard file, staged in `folder`."""
+    starts = range(0, len(images), layout.chunk_rows)
+    chunks = [encode_chunk(images[s : s + layout.chunk_rows], layout) for s in starts]
+    return stage(folder, b"".join([*chunks, shard_index([len(c) for c in chunks], layout.chunks)]))
+
+
+def stage_batch(folder: Path, capsules: np.ndarray, layout: Layout) -> Staged:
+    """Write a batch of capsules (n <= batch_size, 12, 512) float16, padded with NaN, staged in `folder`."""
+    return stage(folder, encode_chunk(capsules, layout))
+
+
+def write_labels(array: Path, labels: np.ndarray) -> None:
+    """Write class numbers int32 (N,), -1 for none, as an array of its own beside the capsules."""
+    memory = MemoryStore()
+    made = zarr.create_array(
+        memory,
+        shape=labels.shape,
+        chunks=(max(1, len(labels)),),
+        dtype="int32",
+        fill_value=-1,
+        compressors=[ZstdCodec(level=1), Crc32cCodec()],
+        config={"write_empty_chunks": True},
+    )
+    made[:] = labels
+    for name, data in sorted(memory._store_dict.items(), reverse=True):  # the metadata after the data
+        write_file(array / name, data.to_bytes())
+
+
+# -- checked reading -------------------------------------------------------------------------------------------------
+
+
+def read_rows(array: Path, layout: Layout, number: int, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Rows (0-based inside file `number`), (n, *item); raises DamagedError for anything missing or altered."""
+    path = layout.file(array, number)
+    wanted = np.asarray(rows, np.int64)
+    result = np.empty((len(wanted), *layout.item), layout.dtype)
+    for chunk in np.unique(wanted // layout.chunk_rows):
+        here = wanted // layout.chunk_rows == chunk
+        result[here] = _read_chunk(path, _stamp(path), layout, int(chunk))[wanted[here] % layout.chunk_rows]
+    return result
+
+
+def check_file(array: Path, layout: Layout, number: int, chunks: int) -> None:
+    """Read and check the first `chunks` chunks of a file whole; raises DamagedError."""
+    path = layout.file(array, number)
+    for chunk in range(chunks):
+        _read_chunk.__wrapped__(path, _stamp(path), layout, chunk)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        raise DamagedError(f"{path}: missing") from None
+    return status.st_size, status.st_mtime_ns
+
+
+@lru_cache(maxsize=8)
+def _read_chunk(path: Path, stamp: tuple[int, int], layout: Layout, chunk: int) -> np.ndarray:
+    offset, nbytes = _index(path, stamp, layout)[chunk] if layout.sharded else (0, stamp[0])
+    if offset == _MISSING:
+        raise DamagedError(f"{path}: chunk {chunk} of {layout.chunks} is missing")
+    with path.open("rb") as file:
+        file.seek(offset)
+        stored = file.read(nbytes)
+    data = _checked(stored, nbytes, f"{path}: chunk {chunk}")
+    expected = layout.chunk_rows * int(np.prod(layout.item)) * np.dtype(layout.dtype).itemsize
+    if layout.level is not None:
+        data = zstd.decompress(data, bytearray(expected))
+    if len(data) != expected:
+        raise DamagedError(f"{path}: chunk {chunk} holds {len(data)} bytes, expected {expected}")
+    array = np.frombuffer(data, layout.dtype).reshape(layout.chunk_rows, *layout.item)
+    array.flags.writeable = False  # it is shared through the cache
+    return array
+
+
+@lru_cache(maxsize=256)
+def _index(path: Path, stamp: tuple[int, int], layout: Layout) -> list[tuple[int, int]]:
+    length = layout.chunks * _ENTRY.size + _CRC_BYTES
+    if stamp[0] < length:
+        raise DamagedError(f"{path}: {stamp[0]} bytes, too short for its index of {length}")
+    with path.open("rb") as file:
+        file.seek(stamp[0] - length)
+        data = _checked(file.read(length), length, f"{path}: its index")
+    entries = list(_ENTRY.iter_unpack(data))
+    if any(offset != _MISSING and offset + nbytes > stamp[0] - length for offset, nbytes in entries):
+        raise DamagedError(f"{path}: its index points beyond the file")
+    return entries
+
+
+def _checked(stored: bytes, nbytes: int, what: str) -> bytes:
+    if len(stored) != nbytes or nbytes <= _CRC_BYTES:
+        raise DamagedError(f"{what} is truncated: {len(stored)} bytes")
+    data, (crc,) = stored[:-_CRC_BYTES], struct.unpack("<I", stored[-_CRC_BYTES:])
+    if google_crc32c.value(data) != crc:
+        raise DamagedError(f"{what} fails its crc32c check")
+    return data
+
+
+# -- a run's capsules ------------------------------------------------------------------------------------------------
+
+
+def capsule_layouts(output_dir: Path) -> tuple[Layout, Layout]:
+    """How a run's batches and chunks are cut, from the metadata of capsules.zarr; raises DamagedError without it."""
+    array = output_dir / "capsules.zarr" / "capsules"
+    rows = file_rows(array)
+    if rows is None:
+        raise DamagedError(f"{array}: missing, so nothing has been encoded in {output_dir}")
+    shard_rows, chunk_rows = rows
+    return batch_layout(chunk_rows), chunk_layout(chunk_rows, shard_rows // chunk_rows)
+
+
+def read_capsules(output_dir: str | Path, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Capsules of a run's rows: float16 (n, 12, 512), consolidated or not yet; NaN for quarantined samples.
+
+    Raises DamagedError for what is missing, truncated or altered, IndexError for a negative row.
+    """
+    root = Path(output_dir)
+    batch, chunk = capsule_layouts(root)
+    wanted = np.asarray(rows, np.int64)
+    if wanted.size and wanted.min() < 0:
+        raise IndexError(f"row {wanted.min()} is negative")
+    result = np.empty((len(wanted), CAPSULES, FEATURES), np.float16)
+    for number in np.unique(wanted // batch.rows):
+        here = wanted // batch.rows == number
+        result[here] = _read_batch_rows(root, batch, chunk, int(number), wanted[here])
+    return result
+
+
+def _read_batch_rows(root: Path, batch: Layout, chunk: Layout, number: int, rows: np.ndarray) -> np.ndarray:
+    loose, consolidated = root / "batches.zarr" / "capsules", root / "capsules.zarr" / "capsules"
+    shard = number * batch.rows // chunk.rows
+    if not chunk.file(consolidated, shard).is_file():
+        try:
+            return read_rows(loose, batch, number, rows % batch.rows)
+        except (DamagedError, FileNotFoundError):
+            if not chunk.file(consolidated, shard).is_file():  # else it was consolidated while we looked
+                raise
+    return read_rows(consolidated, chunk, shard, rows % chunk.rows)

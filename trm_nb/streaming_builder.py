@@ -1,0 +1,372 @@
+"""StreamingEncoderBuilder: samples in, capsules out, drawing and encoding at the same time.
+
+The producer (a thread that feeds drawing processes) plans rows and fills the image cache; the consumer (this thread)
+encodes a batch as soon as all its rows are settled, and consolidates a chunk as soon as its batches are there. They
+meet only in the tracker and the cache, both durable, so that either may run alone, be killed and go on: the notebooks
+call the same methods one after the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trm_nb.consolidate import Consolidator
+from trm_nb.durable import commit, fault_point, sweep, write_receipt
+from trm_nb.image_cache import ImageCache
+from trm_nb.memory_source import as_items
+from trm_nb.plan import Planner
+from trm_nb.records import Progress, Receipt, Sample
+from trm_nb.render import Renderer
+from trm_nb.store import CAPSULES, FEATURES, stage_batch, write_metadata
+from trm_nb.training_progress import PlannedRow, TrainingProgressTracker
+
+if TYPE_CHECKING:
+    from trm_nb.vision_encoder import TRMVisionEncoder
+
+WAIT_SECONDS = 0.2
+START_THRESHOLD = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class StreamReport:
+    """What a streaming build did: rows of the whole dataset, pictures drawn and batches encoded in this call."""
+
+    rows: int
+    pictures_drawn: int
+    batches_encoded: int
+    batches_total: int
+    chunks_total: int
+
+
+class StreamingEncoderBuilder:
+    """Builds the capsules of one run in `checkpoint_dir`; made again after an interruption, it continues.
+
+    `cache` defaults to `<checkpoint_dir>/images.zarr`, `encoder` to untrained weights of the `base` preset from
+    `seed`; it may be a function that makes one, called when the first batch is encoded.
+    `micro_batch` and `torch_threads` are fixed for a run, since they can change the last bits of a capsule.
+    """
+
+    def __init__(
+        self,
+        checkpoint_dir: str | Path,
+        batch_size: int = 1000,
+        *,
+        batches_per_chunk: int = 100,
+        cache: ImageCache | None = None,
+        encoder: TRMVisionEncoder | Callable[[], TRMVisionEncoder] | None = None,
+        micro_batch: int = 16,
+        torch_threads: int = 2,
+        device: str = "cpu",
+        seed: int = 0,
+        workers: int | None = None,
+        tracker: TrainingProgressTracker | None = None,
+    ) -> None:
+        self.path = Path(checkpoint_dir)
+        self.batch_size, self.batches_per_chunk = batch_size, batches_per_chunk
+        self.micro_batch, self.torch_threads, self.device = micro_batch, torch_threads, device
+        self.seed, self.workers = seed, workers
+        self.tracker = tracker or TrainingProgressTracker(self.path, create=True)
+        self._cache, self._encoder = cache, encoder
+        self.consolidator = Consolidator(self.path, batch_size, batches_per_chunk, self.tracker)
+
+    @property
+    def cache(self) -> ImageCache:
+        """The run's image cache."""
+        if self._cache is None:
+            self._cache = ImageCache(self.path / "images.zarr", shard_size=self.batch_size, workers=self.workers)
+        return self._cache
+
+    @property
+    def encoder(self) -> TRMVisionEncoder:
+        """The encoder, on its device."""
+        from trm_nb.vision_encoder import TRMVisionEncoder  # torch, only when something is encoded
+
+        if self._encoder is None:
+            self._encoder = TRMVisionEncoder("base", seed=self.seed, image_size=self.cache.image_size)
+        elif not isinstance(self._encoder, TRMVisionEncoder):
+            self._encoder = self._encoder()
+        return self._encoder.to(self.device)
+
+    # -- all of it --------------------------------------------------------------------------------------------------
+
+    def stream_build(
+        self,
+        samples: Iterable[Any],
+        renderer: Renderer | None = None,
+        start_threshold: int = START_THRESHOLD,
+        on_progress: Progress | None = None,
+    ) -> StreamReport:
+        """Draw, cache, encode and consolidate samples: text, PIL images, integer grids and Items in any mixture.
+
+        `renderer` replaces the default one (other text size or picture size). Encoding starts once `start_threshold`
+        samples are cached, or all of them. `samples` are walked in order, and again after an interruption; they must
+        be the same then.
+        """
+        if renderer is not None:
+            settings = renderer.settings
+            self._cache = ImageCache(
+                self.path / "images.zarr",
+                image_size=settings.image_size,
+                font_size=settings.font_size,
+                shard_size=self.batch_size,
+                workers=self.workers,
+            )
+        self.announce()
+        self.mend()
+        planner = Planner(self.tracker, self.cache.samples, seed=self.seed)
+        return self.stream(planner.from_items(as_items(samples)), start_threshold, on_progress)
+
+    def stream(
+        self, planned: Iterator[Sample], start_threshold: int = START_THRESHOLD, on_progress: Progress | None = None
+    ) -> StreamReport:
+        """The same for samples that a Planner hands on."""
+        drawing = _Drawing(lambda tick: self.draw(planned, tick))
+        with drawing, self.tracker.stage("encode"):
+            encoded = self._encode_as_ready(drawing, start_threshold, on_progress)
+        self.consolidate(on_progress)
+        total = self.consolidator.batches_total() or 0
+        chunks = -(-total // self.batches_per_chunk)
+        return StreamReport(self.tracker.rows_planned(), drawing.result, encoded, total, chunks)
+
+    def announce(self) -> None:
+        """Say what an interrupted run left, as its first line."""
+        batches, chunks = len(self.tracker.batches()), len(self.tracker.chunks())
+        if batches or chunks:
+            print(f"Found existing progress: {batches} batches + {chunks} chunks", flush=True)
+
+    # -- the stages -------------------------------------------------------------------------------------------------
+
+    def draw(self, planned: Iterable[Sample], on_progress: Progress | None = None, stage: str = "render") -> int:
+        """Draw what is missing of a plan's samples as `stage`; returns how many pictures were new."""
+
+        def settled(keys: list[str], failed: dict[str, str]) -> None:
+            self.tracker.settle(keys, failed)
+            self._tick(on_progress)
+
+        with self.tracker.stage(stage):
+            return self.cache.fill(planned, settled, lambda: self._tick(on_progress))
+
+    def encode(self, on_progress: Progress | None = None) -> int:
+        """Encode every batch that is missing; all rows must be settled. Returns how many batches were encoded."""
+        with self.tracker.stage("encode"):
+            return self._encode_as_ready(None, 1, on_progress)
+
+    def consolidate(self, on_progress: Progress | None = None) -> int:
+        """Make the chunks that are still missing; returns how many."""
+        with self.tracker.stage("consolidate"):
+            return self.consolidator.consolidate_ready(on_progress)
+
+    def _encode_as_ready(self, drawing: _Drawing | None, start_threshold: int, on_progress: Progress | None) -> int:
+        """Encode batch after batch as its rows are settled, consolidating on the way."""
+        sizes = {"batch_size": self.batch_size, "batches_per_chunk": self.batches_per_chunk}
+        self.tracker.bind("encode", sizes)
+        done, encoded, batch = self.tracker.batches(), 0, 0
+        with _threads(self.torch_threads):
+            while True:
+                started = drawing is None or not drawing.alive() or self.tracker.settled() >= start_threshold
+                rows = self._ready_rows(batch, drawing) if started else None
+                if rows is None:
+                    self._tick(on_progress)
+                    time.sleep(WAIT_SECONDS)
+                    continue
+                if not rows:
+                    return encoded
+                if batch not in done and not self._adopt(batch, rows):
+                    self._encode_batch(batch, rows, on_progress)
+                    encoded += 1
+                self.consolidator.consolidate_ready(on_progress)
+                batch += 1
+
+    def _ready_rows(self, batch: int, drawing: _Drawing | None) -> list[PlannedRow] | None:
+        """The rows of a batch when all are settled; none left: []; not yet: None. Raises what the drawing raised."""
+        finished = drawing is None or not drawing.alive()
+        if drawing is not None and finished:
+            drawing.raise_error()
+        first, end = batch * self.batch_size, (batch + 1) * self.batch_size
+        complete = self.tracker.rows_planned() >= end or bool(self.tracker.get("plan_frozen", False))
+        if complete and not self.tracker.waiting(first, end):
+            return self.tracker.rows(first, end)
+        if finished:
+            raise RuntimeError(f"rows {first}..{end} are not drawn, though drawing has ended; run again")
+        return None
+
+    def _encode_batch(self, batch: int, rows: list[PlannedRow], on_progress: Progress | None) -> None:
+        started = time.monotonic()
+        capsules = np.full((len(rows), CAPSULES, FEATURES), np.nan, np.float16)
+        for start in range(0, len(rows), self.micro_batch):
+            part = rows[start : start + self.micro_batch]
+            usable = [i for i, row in enumerate(part) if row.status == "ok"]
+            if usable:
+                encoded = self._encode_images(self.cache.get_many([part[i].key for i in usable]), usable, len(part))
+                capsules[start + np.asarray(usable)] = encoded
+            self._tick(on_progress)
+        layout = self.consolidator.batch
+        staged = stage_batch(self.consolidator.batch_receipts, capsules, layout)
+        fault_point("batch-staged")
+        write_metadata(self.consolidator.loose, layout, self.tracker.rows_planned())
+        write_metadata(self.consolidator.array, self.consolidator.chunk, self.consolidator.rows_so_far())
+        commit(staged, layout.file(self.consolidator.loose, batch))
+        fault_point("batch-renamed")
+        made_from = self._made_from(rows)
+        receipt = Receipt("batch", batch, len(rows), staged.nbytes, staged.sha256, made_from=made_from)
+        write_receipt(self.consolidator.batch_receipts, receipt)
+        fault_point("batch-receipt")
+        self.tracker.add_batch(receipt, time.monotonic() - started)
+        fault_point("batch-recorded")
+
+    def _encode_images(self, images: np.ndarray, places: list[int], size: int) -> np.ndarray:
+        """Encode pictures at their places in the micro-batch, so that a quarantined neighbour changes no bit."""
+        import torch
+
+        full = np.zeros((size, *images.shape[1:]), np.uint8)
+        full[places] = images
+        with torch.inference_mode():
+            capsules = self.encoder(torch.from_numpy(full).to(self.device))
+        result: np.ndarray = capsules.float().cpu().numpy()[places].astype(np.float16)
+        return result
+
+    def _made_from(self, rows: list[PlannedRow]) -> str:
+        digest = hashlib.sha256(self.encoder.fingerprint.encode())
+        for row in rows:
+            digest.update(f"{row.key} {row.status}\n".encode())
+        return digest.hexdigest()
+
+    def _tick(self, on_progress: Progress | None) -> None:
+        self.tracker.beat()
+        if on_progress:
+            on_progress()
+
+    # -- going on after an interruption -----------------------------------------------------------------------------
+
+    def mend(self) -> list[str]:
+        """Forget what is missing or of another size than its receipt, so that it is made again; returns what it was.
+
+        Pictures in a damaged shard wait again, and so do pictures that an encoding still to come needs and the cache no
+        longer has. A cache cleared on purpose is not damage: encoded batches do not need it.
+        """
+        for folder in (
+            self.cache.path / "receipts",
+            self.consolidator.batch_receipts,
+            self.consolidator.chunk_receipts,
+        ):
+            sweep(folder)
+        found = []
+        for shard, reason in self.cache.damaged().items():
+            self.tracker.unsettle(self.cache.keys_in(shard))
+            self.cache.drop_shard(shard)
+            found.append(reason)
+        found += self._mend_chunks() + self._mend_batches()
+        self._rows_without_pictures()
+        return found
+
+    def _mend_chunks(self) -> list[str]:
+        found = []
+        for chunk in sorted(self.tracker.chunks()):
+            path = self.consolidator.chunk.file(self.consolidator.array, chunk)
+            receipt = self.consolidator.chunk_receipts / f"{chunk:08d}.json"
+            expected = self.consolidator.receipt(chunk).nbytes if receipt.is_file() else None
+            size = path.stat().st_size if path.is_file() else None
+            if expected is None or size != expected:
+                members = self.consolidator.members(chunk, self.consolidator.batches_total())
+                self.tracker.drop(batches=members, chunks=[chunk])
+                receipt.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
+                found.append(f"{path}: {'missing' if size is None else 'not as long as its receipt says'}")
+        return found
+
+    def _mend_batches(self) -> list[str]:
+        found, chunks = [], self.tracker.chunks()
+        for batch in sorted(self.tracker.batches()):
+            if batch // self.batches_per_chunk in chunks:
+                self.consolidator.drop_loose([batch])  # left by a crash between the chunk and this
+                continue
+            path = self.consolidator.batch.file(self.consolidator.loose, batch)
+            receipt = self.consolidator.batch_receipts / f"{batch:08d}.json"
+            size = path.stat().st_size if path.is_file() else None
+            if size != self.tracker.batch_file(batch)[0] or not receipt.is_file():
+                self.tracker.drop(batches=[batch])
+                self.consolidator.drop_loose([batch])
+                found.append(f"{path}: {'missing' if size is None else 'not as long as its receipt says'}")
+        return found
+
+    def _rows_without_pictures(self) -> None:
+        done = self.tracker.batches()
+        for batch in range(-(-self.tracker.rows_planned() // self.batch_size)):
+            if batch not in done:
+                rows = self.tracker.rows(batch * self.batch_size, (batch + 1) * self.batch_size)
+                self.tracker.unsettle(row.key for row in rows if row.status == "ok" and row.key not in self.cache)
+
+    def _adopt(self, batch: int, rows: list[PlannedRow]) -> bool:
+        """Take over a batch that is durable but not in the tracker: killed in between, or the tracker was lost."""
+        receipt = self.consolidator.durable_receipt(batch)
+        ours = receipt is not None and receipt.rows == len(rows) and receipt.made_from == self._made_from(rows)
+        if receipt is not None and ours:
+            self.tracker.add_batch(receipt, 0.0)
+        return ours
+
+
+class _Drawing:
+    """The producer's thread; leaving the block waits for it, and raises what it raised."""
+
+    def __init__(self, work: Callable[[Progress], int]) -> None:
+        self.result = 0
+        self._work = work
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="drawing", daemon=True)
+        self._error: BaseException | None = None
+
+    def _run(self) -> None:
+        try:
+            self.result = self._work(self._check)
+        except _StoppedError:
+            return
+        except BaseException as error:  # carried over to the consumer's thread
+            self._error = error
+
+    def _check(self) -> None:
+        if self._stop.is_set():
+            raise _StoppedError
+
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def __enter__(self) -> _Drawing:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            self._stop.set()
+        self._thread.join()
+        if error is None:
+            self.raise_error()
+
+
+class _StoppedError(Exception):
+    """The consumer failed or was interrupted, so the producer ends at its next step."""
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Run torch with a fixed number of threads, and put the caller's number back."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,505 @@
+"""The run's one tracker: progress.sqlite.
+
+What is planned, cached, encoded, consolidated and trained is written here once, one transaction a task, after the data
+is durable. Counts are queries, never kept, so a number shown anywhere is what the tables hold, also after a crash.
+
+SQLite with a rollback journal (write-ahead logging does not work on network file systems), `synchronous=FULL`, one
+writing process (the run's lock sees to that) and any number of readers with a busy timeout. A commit costs a few
+milliseconds, once for 1000 samples.
+"""
+
+from __future__ import annotations
+
+import builtins
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trm_nb.durable import room_needed
+from trm_nb.records import Receipt, Rejected, UserError
+
+STAGE_NAMES = ("render", "denoise", "encode", "consolidate", "train")
+BUSY_SECONDS = 30.0
+BEAT_SECONDS = 1.0
+STALLED_SECONDS = 120.0
+
+_SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE bound (field TEXT PRIMARY KEY, stage TEXT NOT NULL, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE files (name TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 TEXT, first_row INTEGER, rows INTEGER,
+    items INTEGER, left_out INTEGER);
+CREATE TABLE rows (row INTEGER PRIMARY KEY, sample_id TEXT NOT NULL, item_id TEXT NOT NULL, modality TEXT NOT NULL,
+    source TEXT NOT NULL, page INTEGER NOT NULL, pages INTEGER NOT NULL, label TEXT, split TEXT NOT NULL,
+    key TEXT NOT NULL, status TEXT NOT NULL DEFAULT 'planned' CHECK (status IN ('planned', 'ok', 'quarantined')));
+CREATE INDEX rows_by_key ON rows (key);
+CREATE INDEX rows_waiting ON rows (row) WHERE status = 'planned';
+CREATE TABLE quarantine (path TEXT NOT NULL, reason TEXT NOT NULL, sample INTEGER NOT NULL,
+    PRIMARY KEY (path, sample)) WITHOUT ROWID;
+CREATE TABLE batches (batch INTEGER PRIMARY KEY, rows INTEGER NOT NULL, nbytes INTEGER NOT NULL, sha256 TEXT NOT NULL,
+    seconds REAL NOT NULL);
+CREATE TABLE chunks (chunk INTEGER PRIMARY KEY, batches INTEGER NOT NULL, nbytes INTEGER NOT NULL,
+    sha256 TEXT NOT NULL);
+CREATE TABLE stages (name TEXT PRIMARY KEY, status TEXT NOT NULL, started REAL NOT NULL, finished REAL, total INTEGER,
+    message TEXT) WITHOUT ROWID;
+CREATE TABLE steps (global_step INTEGER PRIMARY KEY, figures TEXT NOT NULL);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRow:
+    """One row of samples.parquet as the plan fixed it; `status` is planned, ok or quarantined."""
+
+    row: int
+    sample_id: str
+    item_id: str
+    modality: str
+    source: str
+    page: int
+    pages: int
+    label: str | None
+    split: str
+    key: str
+    status: str = "planned"
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFile:
+    """A source file as it was planned: its `items` have the rows first_row .. first_row + rows - 1.
+
+    `left_out` counts what the config excludes. `sha256` is of the file's bytes, "" for what is not a file.
+    """
+
+    name: str
+    size: int
+    mtime_ns: int
+    sha256: str
+    first_row: int
+    rows: int
+    items: int
+    left_out: int
+
+
+class TrainingProgressTracker:
+    """The tracker of the run in `output_dir`; made on first use by a writer, or opened to be read.
+
+    Raises UserError when `output_dir` holds no run (and `create` is False) or progress.sqlite is not a tracker.
+    Safe to use from several threads of one process.
+    """
+
+    def __init__(self, output_dir: str | Path, *, create: bool = False) -> None:
+        self.output_dir = Path(output_dir)
+        self.path = self.output_dir / "progress.sqlite"
+        self._lock = threading.RLock()
+        self._last_beat = 0.0
+        if create:
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+        elif not self.path.is_file():
+            raise UserError(
+                f"{self.output_dir}: no run here (progress.sqlite is missing); `trm-nb build PARAMS.yaml` makes one"
+            )
+        with room_needed(self.output_dir):
+            self._db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, check_same_thread=False, isolation_level=None)
+        try:
+            self._db.execute("PRAGMA journal_mode=TRUNCATE")
+            self._db.execute("PRAGMA synchronous=FULL")
+            if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
+                self._db.executescript(f"BEGIN EXCLUSIVE; {_SCHEMA} COMMIT;")
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            raise _as_user_error(error, self.path) from None
+
+    def close(self) -> None:
+        """Close the database; the tracker cannot be used afterwards."""
+        with self._lock:
+            self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """One durable transaction; nested calls join the outer. A full disk raises UserError and changes nothing."""
+        with self._lock:
+            if self._db.in_transaction:
+                yield self._db
+                return
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException as error:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                if isinstance(error, sqlite3.DatabaseError):
+                    raise _as_user_error(error, self.path) from None
+                raise
+
+    def _all(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        with self._lock:
+            try:
+                return self._db.execute(query, values).fetchall()
+            except sqlite3.DatabaseError as error:
+                raise _as_user_error(error, self.path) from None
+
+    def _one(self, query: str, values: Sequence[Any] = ()) -> Any:
+        rows = self._all(query, values)
+        return rows[0][0] if rows else None
+
+    # -- values, settings -------------------------------------------------------------------------------------------
+
+    def set(self, name: str, value: Any) -> None:
+        """Keep a JSON value under a name."""
+        with self.transaction() as db:
+            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, json.dumps(value)))
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The JSON value kept under a name."""
+        found = self._one("SELECT value FROM meta WHERE name = ?", (name,))
+        return default if found is None else json.loads(found)
+
+    def bound(self) -> dict[str, Any]:
+        """The config fields that this run is bound to, by name."""
+        return {name: json.loads(value) for name, value in self._all("SELECT field, value FROM bound")}
+
+    def bind(self, stage: str, fields: dict[str, Any]) -> None:
+        """Bind a stage's config fields; raises UserError naming the field when one was bound to another value."""
+        held = self.bound()
+        for name, value in fields.items():
+            if name in held and held[name] != json.loads(json.dumps(value)):
+                raise UserError(
+                    f"{self.output_dir}: this run was made with {name}={held[name]!r}, not {name}={value!r}; "
+                    f"use another output_dir, or `trm-nb reset {self.output_dir}`"
+                )
+        with self.transaction() as db:
+            db.executemany(
+                "INSERT OR IGNORE INTO bound VALUES (?, ?, ?)",
+                [(name, stage, json.dumps(value)) for name, value in fields.items()],
+            )
+
+    # -- the plan ---------------------------------------------------------------------------------------------------
+
+    def add_rows(self, rows: Sequence[PlannedRow], files: Sequence[PlannedFile], rejected: Sequence[Rejected]) -> None:
+        """Record the next rows of the plan with the files they come from, in one transaction."""
+        with self.transaction() as db:
+            db.executemany(
+                "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        r.row,
+                        r.sample_id,
+                        r.item_id,
+                        r.modality,
+                        r.source,
+                        r.page,
+                        r.pages,
+                        r.label,
+                        r.split,
+                        r.key,
+                        r.status,
+                    )
+                    for r in rows
+                ],
+            )
+            db.executemany(
+                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [(f.name, f.size, f.mtime_ns, f.sha256, f.first_row, f.rows, f.items, f.left_out) for f in files],
+            )
+            self._quarantine(db, rejected, sample=False)
+
+    def rows(self, first: int = 0, end: int | None = None) -> list[PlannedRow]:
+        """Rows first .. end-1 of the plan, in order."""
+        found = self._all(
+            "SELECT * FROM rows WHERE row >= ? AND row < ? ORDER BY row", (first, 2**62 if end is None else end)
+        )
+        return [PlannedRow(*values) for values in found]
+
+    def file(self, name: str) -> PlannedFile | None:
+        """A source file as it was planned; None when the plan does not know it."""
+        found = self._all("SELECT * FROM files WHERE name = ?", (name,))
+        return PlannedFile(*found[0]) if found else None
+
+    def file_names(self) -> list[str]:
+        """The names of the planned source files."""
+        return [name for (name,) in self._all("SELECT name FROM files ORDER BY first_row, name")]
+
+    def file_count(self) -> int:
+        """How many source files the plan knows."""
+        return int(self._one("SELECT count(*) FROM files"))
+
+    def items_quarantined(self) -> int:
+        """How many items could not be used at all."""
+        return int(self._one("SELECT count(*) FROM quarantine WHERE sample = 0"))
+
+    def left_out(self) -> int:
+        """How many files and items the config excludes."""
+        return int(self._one("SELECT coalesce(sum(left_out), 0) FROM files"))
+
+    def rows_planned(self) -> int:
+        """How many rows the plan has so far."""
+        return int(self._one("SELECT coalesce(max(row) + 1, 0) FROM rows"))
+
+    def waiting(self, first: int, end: int) -> int:
+        """How many of the rows first .. end-1 still wait for their picture."""
+        query = "SELECT count(*) FROM rows WHERE row >= ? AND row < ? AND status = 'planned'"
+        return int(self._one(query, (first, end)))
+
+    def first_waiting(self) -> int | None:
+        """The first row that waits for its picture; None where none does."""
+        found = self._one("SELECT min(row) FROM rows WHERE status = 'planned'")
+        return None if found is None else int(found)
+
+    def settled(self) -> int:
+        """How many rows have their picture in the cache or are quarantined."""
+        return int(self._one("SELECT count(*) FROM rows WHERE status != 'planned'"))
+
+    def settle(self, keys: Iterable[str], failed: dict[str, str]) -> None:
+        """Record that the pictures of `keys` are cached, and why those of `failed` could not be made."""
+        with self.transaction() as db:
+            db.executemany("UPDATE rows SET status = 'ok' WHERE key = ? AND status = 'planned'", [(k,) for k in keys])
+            for key, reason in failed.items():
+                db.execute("UPDATE rows SET status = 'quarantined' WHERE key = ?", (key,))
+                hit = db.execute("SELECT sample_id FROM rows WHERE key = ?", (key,)).fetchall()
+                self._quarantine(db, [Rejected(sample_id, reason) for (sample_id,) in hit], sample=True)
+
+    def label_names(self) -> list[str]:
+        """The different labels, sorted."""
+        return sorted(name for (name,) in self._all("SELECT DISTINCT label FROM rows WHERE label IS NOT NULL"))
+
+    def unique_keys(self) -> int:
+        """How many different pictures the plan holds."""
+        return int(self._one("SELECT count(DISTINCT key) FROM rows"))
+
+    def split_counts(self) -> dict[str, int]:
+        """Rows by split."""
+        return dict(self._all("SELECT split, count(*) FROM rows GROUP BY split ORDER BY split"))
+
+    def unsettle(self, keys: Iterable[str]) -> None:
+        """These pictures are gone: their rows wait again."""
+        with self.transaction() as db:
+            db.executemany("UPDATE rows SET status = 'planned' WHERE key = ?", [(key,) for key in keys])
+
+    @staticmethod
+    def _quarantine(db: sqlite3.Connection, rejected: Iterable[Rejected], sample: bool) -> None:
+        db.executemany(
+            "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?)", [(r.path, r.reason, sample) for r in rejected]
+        )
+
+    def rejected(self) -> list[Rejected]:
+        """What is quarantined, items and samples, ordered by path."""
+        return [Rejected(*values) for values in self._all("SELECT path, reason FROM quarantine ORDER BY path, sample")]
+
+    # -- batches, chunks, steps -------------------------------------------------------------------------------------
+
+    def add_batch(self, receipt: Receipt, seconds: float) -> None:
+        """Record an encoded batch."""
+        with self.transaction() as db:
+            values = (receipt.number, receipt.rows, receipt.nbytes, receipt.sha256, seconds)
+            db.execute("INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?, ?)", values)
+
+    def add_chunk(self, receipt: Receipt) -> None:
+        """Record a consolidated chunk."""
+        with self.transaction() as db:
+            values = (receipt.number, len(receipt.parts), receipt.nbytes, receipt.sha256)
+            db.execute("INSERT OR REPLACE INTO chunks VALUES (?, ?, ?, ?)", values)
+
+    def drop(self, batches: Iterable[int] = (), chunks: Iterable[int] = ()) -> None:
+        """Forget batches and chunks whose files are gone or damaged, so that they are made again."""
+        with self.transaction() as db:
+            db.executemany("DELETE FROM batches WHERE batch = ?", [(n,) for n in batches])
+            db.executemany("DELETE FROM chunks WHERE chunk = ?", [(n,) for n in chunks])
+
+    def batches(self) -> builtins.set[int]:
+        """The numbers of the encoded batches."""
+        return {n for (n,) in self._all("SELECT batch FROM batches")}
+
+    def batch_file(self, batch: int) -> tuple[int, str]:
+        """(nbytes, sha256) of an encoded batch's file."""
+        found = self._all("SELECT nbytes, sha256 FROM batches WHERE batch = ?", (batch,))
+        return (int(found[0][0]), str(found[0][1]))
+
+    def chunks(self) -> builtins.set[int]:
+        """The numbers of the consolidated chunks."""
+        return {n for (n,) in self._all("SELECT chunk FROM chunks")}
+
+    def batch_seconds(self) -> list[float]:
+        """Seconds spent on each encoded batch, in order."""
+        return [s for (s,) in self._all("SELECT seconds FROM batches ORDER BY batch")]
+
+    def log_step(self, global_step: int, **figures: float) -> None:
+        """Record figures of a training step (loss, accuracy, chunk_progress, ...); logging a step again replaces it."""
+        with self.transaction() as db:
+            db.execute("INSERT OR REPLACE INTO steps VALUES (?, ?)", (global_step, json.dumps(figures)))
+
+    def forget_steps(self, after: int = 0) -> None:
+        """Drop the logged steps beyond `after`, when training goes on from a checkpoint of that step."""
+        with self.transaction() as db:
+            db.execute("DELETE FROM steps WHERE global_step > ?", (after,))
+
+    def training_curve(self) -> list[dict[str, float]]:
+        """The logged steps in order, each with its global_step."""
+        found = self._all("SELECT global_step, figures FROM steps ORDER BY global_step")
+        return [{"global_step": step, **json.loads(figures)} for step, figures in found]
+
+    # -- stages -----------------------------------------------------------------------------------------------------
+
+    def begin(self, stage: str, total: int | None = None) -> None:
+        """A stage starts (again)."""
+        with self.transaction() as db:
+            values = (stage, "running", time.time(), None, total, None)
+            db.execute("INSERT OR REPLACE INTO stages VALUES (?, ?, ?, ?, ?, ?)", values)
+        self.beat(force=True)
+
+    def finish(self, stage: str, message: str | None = None) -> None:
+        """A stage is done."""
+        self._end(stage, "done", message)
+
+    def fail(self, stage: str, message: str) -> None:
+        """A stage ended in an error, described in one sentence."""
+        self._end(stage, "failed", message)
+
+    def _end(self, stage: str, status: str, message: str | None) -> None:
+        with self.transaction() as db:
+            db.execute(
+                "UPDATE stages SET status = ?, finished = ?, message = ? WHERE name = ?",
+                (status, time.time(), message, stage),
+            )
+        self.beat(force=True)
+
+    @contextmanager
+    def stage(self, name: str, total: int | None = None) -> Iterator[None]:
+        """begin ... finish; an exception in between is recorded as the stage's failure and goes on."""
+        self.begin(name, total)
+        try:
+            yield
+        except BaseException as error:
+            self.fail(name, str(error) or type(error).__name__)
+            raise
+        self.finish(name)
+
+    def stage_status(self, name: str) -> str:
+        """waiting, running, done or failed."""
+        return self._one("SELECT status FROM stages WHERE name = ?", (name,)) or "waiting"
+
+    def beat(self, force: bool = False) -> None:
+        """Tell the readers that the run is alive; cheap to call often, writes once a second."""
+        now = time.time()
+        if force or now - self._last_beat >= BEAT_SECONDS:
+            self._last_beat = now
+            self.set("heartbeat", now)
+
+    # -- figures ----------------------------------------------------------------------------------------------------
+
+    def get_stats(self) -> dict[str, Any]:
+        """Everything there is to know about the run's progress, as plain JSON values.
+
+        Counts: rows_planned, plan_frozen, samples_cached, samples_encoded, samples_quarantined, batches_built,
+        batches_total, consolidation {total_batches_consolidated, chunks_built, chunks_total}, global_step, train_steps,
+        chunk_progress (0..1, part of the training chunks seen in this epoch), modalities, quarantine_by_reason, stages
+        (name -> status, done, total, unit, started, finished, seconds, message), state, heartbeat,
+        seconds_since_heartbeat, disk_usage_gb (10^9 bytes).
+        """
+        with self._lock:
+            self._db.execute("BEGIN")  # one moment's view over all the queries below
+            try:
+                stats = self._counts()
+                stats["stages"] = self._stages(stats)
+            finally:
+                self._db.execute("ROLLBACK")
+        stats["state"] = _state(stats)
+        stats["disk_usage_gb"] = sum(_size(path) for path in self.output_dir.rglob("*")) / 1e9
+        return stats
+
+    def _counts(self) -> dict[str, Any]:
+        status = dict(self._all("SELECT status, count(*) FROM rows GROUP BY status"))
+        planned = sum(status.values())
+        frozen = bool(self.get("plan_frozen", False))
+        bound = self.bound()
+        batch_size, per_chunk = bound.get("batch_size"), bound.get("batches_per_chunk")
+        batches_total = -(-planned // batch_size) if batch_size and frozen else None
+        last = self._all("SELECT global_step, figures FROM steps ORDER BY global_step DESC LIMIT 1")
+        figures = json.loads(last[0][1]) if last else {}
+        heartbeat = self.get("heartbeat")
+        return {
+            "rows_planned": planned,
+            "plan_frozen": frozen,
+            "samples_cached": status.get("ok", 0),
+            "samples_quarantined": status.get("quarantined", 0),
+            "samples_encoded": int(self._one("SELECT coalesce(sum(rows), 0) FROM batches")),
+            "items_quarantined": self.items_quarantined(),
+            "batches_built": int(self._one("SELECT count(*) FROM batches")),
+            "batches_total": batches_total,
+            "consolidation": {
+                "total_batches_consolidated": int(self._one("SELECT coalesce(sum(batches), 0) FROM chunks")),
+                "chunks_built": int(self._one("SELECT count(*) FROM chunks")),
+                "chunks_total": -(-batches_total // per_chunk) if batches_total is not None and per_chunk else None,
+            },
+            "global_step": last[0][0] if last else 0,
+            "train_steps": self._one("SELECT total FROM stages WHERE name = 'train'") or 0,
+            "chunk_progress": figures.get("chunk_progress", 0.0),
+            "modalities": dict(self._all("SELECT modality, count(*) FROM rows GROUP BY modality ORDER BY modality")),
+            "quarantine_by_reason": dict(
+                self._all(
+                    "SELECT reason, count(*) FROM quarantine GROUP BY reason ORDER BY count(*) DESC, reason LIMIT 20"
+                )
+            ),
+            "heartbeat": heartbeat,
+            "seconds_since_heartbeat": None if heartbeat is None else max(0.0, time.time() - heartbeat),
+        }
+
+    def _stages(self, stats: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        rows = stats["rows_planned"] if stats["plan_frozen"] else None
+        settled = stats["samples_cached"] + stats["samples_quarantined"]
+        consolidated = stats["consolidation"]["total_batches_consolidated"]
+        measures = {
+            "render": (settled, rows, "pictures"),
+            "denoise": (settled, rows, "pictures"),
+            "encode": (stats["samples_encoded"], rows, "samples"),
+            "consolidate": (consolidated, stats["batches_total"], "batches"),
+            "train": (stats["global_step"], stats["train_steps"] or None, "steps"),
+        }
+        found = {values[0]: values[1:] for values in self._all("SELECT * FROM stages")}
+        report = {}
+        for name in STAGE_NAMES:
+            status, started, finished, _, message = found.get(name, ("waiting", None, None, None, None))
+            done, total, unit = measures[name]
+            seconds = None if started is None else (finished or time.time()) - started
+            report[name] = {
+                "status": status, "done": done, "total": total, "unit": unit, "started": started, "finished": finished,
+                "seconds": seconds, "message": message,
+            }  # fmt: skip
+        return report
+
+
+def _state(stats: dict[str, Any]) -> str:
+    by_status: dict[str, list[str]] = {}
+    for name, stage in stats["stages"].items():
+        by_status.setdefault(stage["status"], []).append(name)
+    if "failed" in by_status:
+        return "failed"
+    if "running" in by_status:
+        silent = stats["seconds_since_heartbeat"] or 0.0
+        return "stalled" if silent > STALLED_SECONDS else f"running {' + '.join(by_status['running'])}"
+    if "consolidate" in by_status.get("done", []):
+        return "done"
+    return "new" if not stats["rows_planned"] else "stopped"
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_size if not path.is_dir() else 0
+    except FileNotFoundError:  # a temporary file that was renamed while we looked
+        return 0
+
+
+def _as_user_error(error: sqlite3.DatabaseError, path: Path) -> Exception:
+    text = str(error)
+    if "full" in text or "disk I/O" in text:
+        return UserError(f"{path}: {text}; what was written so far is whole: make room and run again, it continues")
+    if "not a database" in text or "malformed" in text:
+        return UserError(
+            f"{path}: the tracker is damaged ({text}); `trm-nb doctor --rebuild {path.parent}` makes it anew"
+        )
+    return error
