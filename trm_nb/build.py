@@ -32,7 +32,7 @@ from trm_nb.streaming_builder import StreamingEncoderBuilder
 from trm_nb.training_progress import TrainingProgressTracker
 
 if TYPE_CHECKING:
-    from trm_nb.training.trm import TrainReport
+    from trm_nb.training.label_figures import TrainReport
     from trm_nb.vision_encoder import TRMVisionEncoder
 
 
@@ -117,9 +117,16 @@ class Run:
         """What draws, encodes and consolidates."""
         c = self.config
         return StreamingEncoderBuilder(
-            self.path, c.batch_size, batches_per_chunk=c.batches_per_chunk, cache=self.cache,
-            encoder=lambda: self.encoder, micro_batch=c.micro_batch, torch_threads=c.torch_threads, device=c.device, tracker=self.tracker,
-        )  # fmt: skip
+            self.path,
+            c.batch_size,
+            batches_per_chunk=c.batches_per_chunk,
+            cache=self.cache,
+            encoder=lambda: self.encoder,
+            micro_batch=c.micro_batch,
+            torch_threads=c.torch_threads,
+            device=c.device,
+            tracker=self.tracker,
+        )
 
     @property
     def consolidator(self) -> Consolidator:
@@ -165,6 +172,7 @@ class Run:
         """Bind the plan's settings, see that the sources are still those of the plan, and forget what is damaged."""
         for stage in ("plan", "denoise"):
             self.tracker.bind(stage, self.config.stage_fields(stage))
+        self.tracker.bind("plan", {"renderers": self.cache.fingerprints()})
         source_changes(self.config, self.tracker)
         self.builder.mend()
 

@@ -32,10 +32,10 @@ class Consolidator:
         self.loose, self.array = output_dir / "batches.zarr" / "capsules", output_dir / "capsules.zarr" / "capsules"
         self.batch_receipts, self.chunk_receipts = self.loose.parent / "receipts", self.array.parent / "receipts"
 
-    def ready(self) -> list[int]:
-        """Chunks that are not made yet and whose batches all are (the last may hold fewer, once the plan is frozen)."""
+    def ready(self, full_only: bool = False) -> list[int]:
+        """Chunks that are not made yet and whose batches all are; once the plan is frozen, the last may hold fewer."""
         built, made = self.tracker.batches(), self.tracker.chunks()
-        total = self.batches_total()
+        total = None if full_only else self.batches_total()
         candidates = sorted({batch // self.per_chunk for batch in built} - made)
         return [chunk for chunk in candidates if built.issuperset(self.members(chunk, total))]
 
@@ -49,9 +49,9 @@ class Consolidator:
         first, end = chunk * self.per_chunk, (chunk + 1) * self.per_chunk
         return range(first, end if total is None else min(end, total))
 
-    def consolidate_ready(self, on_progress: Progress | None = None) -> int:
+    def consolidate_ready(self, on_progress: Progress | None = None, full_only: bool = False) -> int:
         """Make every chunk that is ready; returns how many. Raises DamagedError naming a batch that is not whole."""
-        ready = self.ready()
+        ready = self.ready(full_only)
         for chunk in ready:
             members = self.members(chunk, self.batches_total())
             receipt = self._made_already(chunk, members) or self._make(chunk, members)
@@ -64,7 +64,7 @@ class Consolidator:
 
     def _made_already(self, chunk: int, members: Sequence[int]) -> Receipt | None:
         """The receipt of a chunk that is durable but not in the tracker."""
-        receipt, path = self._chunk_receipt(chunk), self.chunk.file(self.array, chunk)
+        receipt, path = self.receipt_or_none(chunk), self.chunk.file(self.array, chunk)
         if receipt is None or not path.is_file() or path.stat().st_size != receipt.nbytes:
             return None
         same = [(p.nbytes, p.sha256) for p in receipt.parts] == [self.tracker.batch_file(batch) for batch in members]
@@ -74,15 +74,21 @@ class Consolidator:
         """The receipt of a batch whose bytes are on disk, loose or in a chunk (known to the tracker or not)."""
         loose, path = self.batch_receipts / f"{batch:08d}.json", self.batch.file(self.loose, batch)
         if loose.is_file() and path.is_file():
-            receipt = read_receipt(loose)
+            try:
+                receipt = read_receipt(loose)
+            except DamagedError:
+                return None
             return receipt if path.stat().st_size == receipt.nbytes else None
-        chunk = self._chunk_receipt(batch // self.per_chunk)
+        chunk = self.receipt_or_none(batch // self.per_chunk)
         whole = chunk is not None and self.chunk.file(self.array, chunk.number).is_file()
         return next((part for part in chunk.parts if part.number == batch), None) if chunk and whole else None
 
-    def _chunk_receipt(self, chunk: int) -> Receipt | None:
-        path = self.chunk_receipts / f"{chunk:08d}.json"
-        return read_receipt(path) if path.is_file() else None
+    def receipt_or_none(self, chunk: int) -> Receipt | None:
+        """The receipt of a chunk; None when it is missing or damaged."""
+        try:
+            return self.receipt(chunk)
+        except (FileNotFoundError, DamagedError):
+            return None
 
     def _make(self, chunk: int, members: Sequence[int]) -> Receipt:
         parts = [read_receipt(self.batch_receipts / f"{batch:08d}.json") for batch in members]

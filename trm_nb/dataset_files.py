@@ -125,6 +125,7 @@ def _card(info: dict[str, Any]) -> str:
     counts = info["counts"]
     modalities = ", ".join(f"{count} {name}" for name, count in counts["modalities"].items())
     splits = ", ".join(f"{count} {name}" for name, count in counts["splits"].items())
+    unusable = f"{counts['quarantined_items']} items and {counts['quarantined_samples']} samples"
     trained = "trained" if info["encoder"]["trained"] else "UNTRAINED (weights drawn from the seed)"
     return f"""---
 pretty_name: {json.dumps(info["name"])}
@@ -133,8 +134,8 @@ tags: [capsules, tiny-recursive-model]
 # Capsule dataset
 
 {counts["rows"]} samples ({modalities}; {splits}), each a picture turned into 12 capsules of 512 float16 numbers.
-{counts["unique_pictures"]} pictures are different.
-{counts["quarantined_items"]} items and {counts["quarantined_samples"]} samples could not be used; quarantine.jsonl says why. {counts["left_out"]} files or items were left out by the config.
+{counts["unique_pictures"]} pictures are different. {unusable}
+could not be used; quarantine.jsonl says why. {counts["left_out"]} files or items were left out by the config.
 
 The encoder ({info["encoder"]["preset"]}, weights {info["encoder"]["fingerprint"]}) is {trained}.
 

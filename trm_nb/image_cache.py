@@ -25,7 +25,7 @@ from trm_nb.durable import Staged, commit, fault_point, locked, sha256_of, stage
 from trm_nb.image_index import ImageIndex
 from trm_nb.memory_source import as_items
 from trm_nb.pool import Task, WorkerDied, run_tasks
-from trm_nb.records import CacheReport, Item, Modality, Receipt, Sample, UserError
+from trm_nb.records import MODALITIES, CacheReport, Item, Modality, Receipt, Sample, UserError
 from trm_nb.render import Renderer, RenderSettings
 from trm_nb.store import (
     Layout,
@@ -111,6 +111,11 @@ class ImageCache:
         """Lay an item out: its samples, with their keys. Raises RejectedError when the item cannot be used."""
         salt = self.denoiser.fingerprint if self.denoiser and self.denoises(item.modality) else ""
         return self.renderer.samples(item, salt)
+
+    def fingerprints(self) -> dict[str, str]:
+        """By modality, what shapes its pixels besides the content."""
+        salts = {m: self.denoiser.fingerprint if self.denoiser and self.denoises(m) else "" for m in MODALITIES}
+        return {m: f"{self.renderer.fingerprint(m)} {salt}".strip() for m, salt in salts.items()}
 
     def keys_for(self, item: Any) -> list[str]:
         """One key a page of an item: text, a PIL image, an integer grid, or an Item."""
@@ -243,7 +248,7 @@ class ImageCache:
 
     def damaged(self, deep: bool = False) -> dict[int, str]:
         """Shard -> what is wrong with its file: missing, another size than its receipt's or, `deep`, another sha256."""
-        found = {}
+        found = dict(self._index.unreadable)
         for shard, (nbytes, sha256) in self._index.shards().items():
             path = self._layout.file(self._array, shard)
             size = path.stat().st_size if path.is_file() else None

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trm_nb.durable import read_receipt
-from trm_nb.records import Receipt
+from trm_nb.records import DamagedError, Receipt
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS shards (shard INTEGER PRIMARY KEY, rows INTEGER, nbytes INTEGER, sha256 TEXT);
@@ -30,6 +30,7 @@ class ImageIndex:
         self._receipts = receipts
         self._lock = threading.RLock()
         self._db = self._open(receipts / "index.sqlite")
+        self.unreadable: dict[int, str] = {}  # receipts that are damaged: their pictures count as missing
         self.sync()
 
     @staticmethod
@@ -66,8 +67,12 @@ class ImageIndex:
             with self._transaction() as db:
                 for table in ("slots", "failed", "shards"):
                     db.execute(f"DELETE FROM {table} WHERE shard = ?", (shard,))
+        self.unreadable = {}
         for shard in sorted(on_disk.keys() - known):
-            self.add(read_receipt(on_disk[shard]))
+            try:
+                self.add(read_receipt(on_disk[shard]))
+            except DamagedError as error:
+                self.unreadable[shard] = str(error)
 
     def add(self, receipt: Receipt) -> None:
         """Index one shard's receipt."""
@@ -110,7 +115,7 @@ class ImageIndex:
 
 def _connect(path: Path | str) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=30.0, check_same_thread=False, isolation_level=None)
-    db.execute("PRAGMA journal_mode=TRUNCATE")
+    db.execute("PRAGMA journal_mode=DELETE")
     db.execute("PRAGMA synchronous=NORMAL")  # derived data: the receipts are what must last
     db.executescript(_SCHEMA)
     return db

@@ -18,6 +18,7 @@ from itertools import chain
 from typing import Generic, TypeAlias, TypeVar
 
 from loky import get_reusable_executor
+from loky.process_executor import ShutdownExecutorError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -27,6 +28,7 @@ MIN_POOL = 50
 IDLE_SECONDS = 300  # after which an unused worker ends
 TASK_SECONDS = 900.0  # a task that takes longer hangs: its worker is killed and the task treated as a killer
 POLL_SECONDS = 0.5
+_DEATH = (BrokenProcessPool, ShutdownExecutorError)  # it died, or was killed because it hung
 
 
 class WorkerDied:
@@ -101,7 +103,7 @@ class _InFlight(Generic[T, R]):
     def _submit(self, task: Task[T]) -> None:
         try:
             future = self._executor().submit(self.function, task)
-        except BrokenProcessPool:  # it died between two tasks; loky hands out a new one
+        except _DEATH:  # it died between two tasks; loky hands out a new one
             future = self._executor().submit(self.function, task)
         self.running[future] = (task, time.monotonic())
 
@@ -111,7 +113,7 @@ class _InFlight(Generic[T, R]):
             self.on_wait()
         self._kill_hung()
         for future in done:
-            if isinstance(future.exception(), BrokenProcessPool):
+            if isinstance(future.exception(), _DEATH):
                 yield from self._after_death()
                 return
             task, _ = self.running.pop(future)
@@ -129,7 +131,7 @@ class _InFlight(Generic[T, R]):
         wait(self.running)
         alone = len(self.running) == 1
         for future, (task, _) in list(self.running.items()):
-            if future.exception() is None:
+            if not isinstance(future.exception(), _DEATH):
                 yield task, future.result()
             elif not alone:
                 self.suspects.append(task)

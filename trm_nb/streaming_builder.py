@@ -180,10 +180,12 @@ class StreamingEncoderBuilder:
                     continue
                 if not rows:
                     return encoded
+                if batch not in done:
+                    self.tracker.bind("encode", {"encoder_weights": self.encoder.fingerprint})
                 if batch not in done and not self._adopt(batch, rows):
                     self._encode_batch(batch, rows, on_progress)
                     encoded += 1
-                self.consolidator.consolidate_ready(on_progress)
+                self.consolidator.consolidate_ready(on_progress, full_only=True)
                 batch += 1
 
     def _ready_rows(self, batch: int, drawing: _Drawing | None) -> list[PlannedRow] | None:
@@ -259,31 +261,38 @@ class StreamingEncoderBuilder:
             self.consolidator.chunk_receipts,
         ):
             sweep(folder)
+        recorded = self.tracker.get("damaged", {})  # by verify --deep
         found = []
-        for shard, reason in self.cache.damaged().items():
+        for shard, reason in {
+            **self.cache.damaged(),
+            **dict.fromkeys(recorded.get("images", ()), "by its hash"),
+        }.items():
             self.tracker.unsettle(self.cache.keys_in(shard))
             self.cache.drop_shard(shard)
             found.append(reason)
-        found += self._mend_chunks() + self._mend_batches()
+        found += self._mend_chunks(set(recorded.get("chunks", ()))) + self._mend_batches(
+            set(recorded.get("batches", ()))
+        )
         self._rows_without_pictures()
+        if recorded:
+            self.tracker.set("damaged", {})
         return found
 
-    def _mend_chunks(self) -> list[str]:
+    def _mend_chunks(self, damaged: set[int]) -> list[str]:
         found = []
         for chunk in sorted(self.tracker.chunks()):
             path = self.consolidator.chunk.file(self.consolidator.array, chunk)
-            receipt = self.consolidator.chunk_receipts / f"{chunk:08d}.json"
-            expected = self.consolidator.receipt(chunk).nbytes if receipt.is_file() else None
+            receipt = self.consolidator.receipt_or_none(chunk)
             size = path.stat().st_size if path.is_file() else None
-            if expected is None or size != expected:
+            if chunk in damaged or receipt is None or size != receipt.nbytes:
+                (self.consolidator.chunk_receipts / f"{chunk:08d}.json").unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
                 members = self.consolidator.members(chunk, self.consolidator.batches_total())
                 self.tracker.drop(batches=members, chunks=[chunk])
-                receipt.unlink(missing_ok=True)
-                path.unlink(missing_ok=True)
-                found.append(f"{path}: {'missing' if size is None else 'not as long as its receipt says'}")
+                found.append(f"{path}: {'missing' if size is None else 'not what its receipt says'}")
         return found
 
-    def _mend_batches(self) -> list[str]:
+    def _mend_batches(self, damaged: set[int]) -> list[str]:
         found, chunks = [], self.tracker.chunks()
         for batch in sorted(self.tracker.batches()):
             if batch // self.batches_per_chunk in chunks:
@@ -292,10 +301,10 @@ class StreamingEncoderBuilder:
             path = self.consolidator.batch.file(self.consolidator.loose, batch)
             receipt = self.consolidator.batch_receipts / f"{batch:08d}.json"
             size = path.stat().st_size if path.is_file() else None
-            if size != self.tracker.batch_file(batch)[0] or not receipt.is_file():
-                self.tracker.drop(batches=[batch])
+            if batch in damaged or size != self.tracker.batch_file(batch)[0] or not receipt.is_file():
                 self.consolidator.drop_loose([batch])
-                found.append(f"{path}: {'missing' if size is None else 'not as long as its receipt says'}")
+                self.tracker.drop(batches=[batch])
+                found.append(f"{path}: {'missing' if size is None else 'not what its receipt says'}")
         return found
 
     def _rows_without_pictures(self) -> None:

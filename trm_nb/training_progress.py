@@ -23,11 +23,10 @@ from typing import Any
 
 from trm_nb.durable import room_needed
 from trm_nb.records import Receipt, Rejected, UserError
+from trm_nb.run_stats import gather
 
-STAGE_NAMES = ("render", "denoise", "encode", "consolidate", "train")
 BUSY_SECONDS = 30.0
 BEAT_SECONDS = 1.0
-STALLED_SECONDS = 120.0
 
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -106,7 +105,7 @@ class TrainingProgressTracker:
         with room_needed(self.output_dir):
             self._db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, check_same_thread=False, isolation_level=None)
         try:
-            self._db.execute("PRAGMA journal_mode=TRUNCATE")
+            self._db.execute("PRAGMA journal_mode=DELETE")
             self._db.execute("PRAGMA synchronous=FULL")
             if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
                 self._db.executescript(f"BEGIN EXCLUSIVE; {_SCHEMA} COMMIT;")
@@ -137,15 +136,17 @@ class TrainingProgressTracker:
                     raise _as_user_error(error, self.path) from None
                 raise
 
-    def _all(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+    def query(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        """The rows that a query finds."""
         with self._lock:
             try:
                 return self._db.execute(query, values).fetchall()
             except sqlite3.DatabaseError as error:
                 raise _as_user_error(error, self.path) from None
 
-    def _one(self, query: str, values: Sequence[Any] = ()) -> Any:
-        rows = self._all(query, values)
+    def value(self, query: str, values: Sequence[Any] = ()) -> Any:
+        """The first value that a query finds, None where it finds nothing."""
+        rows = self.query(query, values)
         return rows[0][0] if rows else None
 
     # -- values, settings -------------------------------------------------------------------------------------------
@@ -157,12 +158,12 @@ class TrainingProgressTracker:
 
     def get(self, name: str, default: Any = None) -> Any:
         """The JSON value kept under a name."""
-        found = self._one("SELECT value FROM meta WHERE name = ?", (name,))
+        found = self.value("SELECT value FROM meta WHERE name = ?", (name,))
         return default if found is None else json.loads(found)
 
     def bound(self) -> dict[str, Any]:
         """The config fields that this run is bound to, by name."""
-        return {name: json.loads(value) for name, value in self._all("SELECT field, value FROM bound")}
+        return {name: json.loads(value) for name, value in self.query("SELECT field, value FROM bound")}
 
     def bind(self, stage: str, fields: dict[str, Any]) -> None:
         """Bind a stage's config fields; raises UserError naming the field when one was bound to another value."""
@@ -211,49 +212,49 @@ class TrainingProgressTracker:
 
     def rows(self, first: int = 0, end: int | None = None) -> list[PlannedRow]:
         """Rows first .. end-1 of the plan, in order."""
-        found = self._all(
+        found = self.query(
             "SELECT * FROM rows WHERE row >= ? AND row < ? ORDER BY row", (first, 2**62 if end is None else end)
         )
         return [PlannedRow(*values) for values in found]
 
     def file(self, name: str) -> PlannedFile | None:
         """A source file as it was planned; None when the plan does not know it."""
-        found = self._all("SELECT * FROM files WHERE name = ?", (name,))
+        found = self.query("SELECT * FROM files WHERE name = ?", (name,))
         return PlannedFile(*found[0]) if found else None
 
     def file_names(self) -> list[str]:
         """The names of the planned source files."""
-        return [name for (name,) in self._all("SELECT name FROM files ORDER BY first_row, name")]
+        return [name for (name,) in self.query("SELECT name FROM files ORDER BY first_row, name")]
 
     def file_count(self) -> int:
         """How many source files the plan knows."""
-        return int(self._one("SELECT count(*) FROM files"))
+        return int(self.value("SELECT count(*) FROM files"))
 
     def items_quarantined(self) -> int:
         """How many items could not be used at all."""
-        return int(self._one("SELECT count(*) FROM quarantine WHERE sample = 0"))
+        return int(self.value("SELECT count(*) FROM quarantine WHERE sample = 0"))
 
     def left_out(self) -> int:
         """How many files and items the config excludes."""
-        return int(self._one("SELECT coalesce(sum(left_out), 0) FROM files"))
+        return int(self.value("SELECT coalesce(sum(left_out), 0) FROM files"))
 
     def rows_planned(self) -> int:
         """How many rows the plan has so far."""
-        return int(self._one("SELECT coalesce(max(row) + 1, 0) FROM rows"))
+        return int(self.value("SELECT coalesce(max(row) + 1, 0) FROM rows"))
 
     def waiting(self, first: int, end: int) -> int:
         """How many of the rows first .. end-1 still wait for their picture."""
         query = "SELECT count(*) FROM rows WHERE row >= ? AND row < ? AND status = 'planned'"
-        return int(self._one(query, (first, end)))
+        return int(self.value(query, (first, end)))
 
     def first_waiting(self) -> int | None:
         """The first row that waits for its picture; None where none does."""
-        found = self._one("SELECT min(row) FROM rows WHERE status = 'planned'")
+        found = self.value("SELECT min(row) FROM rows WHERE status = 'planned'")
         return None if found is None else int(found)
 
     def settled(self) -> int:
         """How many rows have their picture in the cache or are quarantined."""
-        return int(self._one("SELECT count(*) FROM rows WHERE status != 'planned'"))
+        return int(self.value("SELECT count(*) FROM rows WHERE status != 'planned'"))
 
     def settle(self, keys: Iterable[str], failed: dict[str, str]) -> None:
         """Record that the pictures of `keys` are cached, and why those of `failed` could not be made."""
@@ -266,15 +267,15 @@ class TrainingProgressTracker:
 
     def label_names(self) -> list[str]:
         """The different labels, sorted."""
-        return sorted(name for (name,) in self._all("SELECT DISTINCT label FROM rows WHERE label IS NOT NULL"))
+        return sorted(name for (name,) in self.query("SELECT DISTINCT label FROM rows WHERE label IS NOT NULL"))
 
     def unique_keys(self) -> int:
         """How many different pictures the plan holds."""
-        return int(self._one("SELECT count(DISTINCT key) FROM rows"))
+        return int(self.value("SELECT count(DISTINCT key) FROM rows"))
 
     def split_counts(self) -> dict[str, int]:
         """Rows by split."""
-        return dict(self._all("SELECT split, count(*) FROM rows GROUP BY split ORDER BY split"))
+        return dict(self.query("SELECT split, count(*) FROM rows GROUP BY split ORDER BY split"))
 
     def unsettle(self, keys: Iterable[str]) -> None:
         """These pictures are gone: their rows wait again."""
@@ -289,7 +290,7 @@ class TrainingProgressTracker:
 
     def rejected(self) -> list[Rejected]:
         """What is quarantined, items and samples, ordered by path."""
-        return [Rejected(*values) for values in self._all("SELECT path, reason FROM quarantine ORDER BY path, sample")]
+        return [Rejected(*values) for values in self.query("SELECT path, reason FROM quarantine ORDER BY path, sample")]
 
     # -- batches, chunks, steps -------------------------------------------------------------------------------------
 
@@ -313,20 +314,20 @@ class TrainingProgressTracker:
 
     def batches(self) -> builtins.set[int]:
         """The numbers of the encoded batches."""
-        return {n for (n,) in self._all("SELECT batch FROM batches")}
+        return {n for (n,) in self.query("SELECT batch FROM batches")}
 
     def batch_file(self, batch: int) -> tuple[int, str]:
         """(nbytes, sha256) of an encoded batch's file."""
-        found = self._all("SELECT nbytes, sha256 FROM batches WHERE batch = ?", (batch,))
+        found = self.query("SELECT nbytes, sha256 FROM batches WHERE batch = ?", (batch,))
         return (int(found[0][0]), str(found[0][1]))
 
     def chunks(self) -> builtins.set[int]:
         """The numbers of the consolidated chunks."""
-        return {n for (n,) in self._all("SELECT chunk FROM chunks")}
+        return {n for (n,) in self.query("SELECT chunk FROM chunks")}
 
     def batch_seconds(self) -> list[float]:
         """Seconds spent on each encoded batch, in order."""
-        return [s for (s,) in self._all("SELECT seconds FROM batches ORDER BY batch")]
+        return [s for (s,) in self.query("SELECT seconds FROM batches ORDER BY batch")]
 
     def log_step(self, global_step: int, **figures: float) -> None:
         """Record figures of a training step (loss, accuracy, chunk_progress, ...); logging a step again replaces it."""
@@ -340,7 +341,7 @@ class TrainingProgressTracker:
 
     def training_curve(self) -> list[dict[str, float]]:
         """The logged steps in order, each with its global_step."""
-        found = self._all("SELECT global_step, figures FROM steps ORDER BY global_step")
+        found = self.query("SELECT global_step, figures FROM steps ORDER BY global_step")
         return [{"global_step": step, **json.loads(figures)} for step, figures in found]
 
     # -- stages -----------------------------------------------------------------------------------------------------
@@ -381,7 +382,7 @@ class TrainingProgressTracker:
 
     def stage_status(self, name: str) -> str:
         """waiting, running, done or failed."""
-        return self._one("SELECT status FROM stages WHERE name = ?", (name,)) or "waiting"
+        return self.value("SELECT status FROM stages WHERE name = ?", (name,)) or "waiting"
 
     def beat(self, force: bool = False) -> None:
         """Tell the readers that the run is alive; cheap to call often, writes once a second."""
@@ -393,105 +394,13 @@ class TrainingProgressTracker:
     # -- figures ----------------------------------------------------------------------------------------------------
 
     def get_stats(self) -> dict[str, Any]:
-        """Everything there is to know about the run's progress, as plain JSON values.
-
-        Counts: rows_planned, plan_frozen, samples_cached, samples_encoded, samples_quarantined, batches_built,
-        batches_total, consolidation {total_batches_consolidated, chunks_built, chunks_total}, global_step, train_steps,
-        chunk_progress (0..1, part of the training chunks seen in this epoch), modalities, quarantine_by_reason, stages
-        (name -> status, done, total, unit, started, finished, seconds, message), state, heartbeat,
-        seconds_since_heartbeat, disk_usage_gb (10^9 bytes).
-        """
+        """Everything there is to know about the run's progress, as plain JSON values: see `run_stats.gather`."""
         with self._lock:
-            self._db.execute("BEGIN")  # one moment's view over all the queries below
+            self._db.execute("BEGIN")  # one moment's view over all the queries
             try:
-                stats = self._counts()
-                stats["stages"] = self._stages(stats)
+                return gather(self)
             finally:
                 self._db.execute("ROLLBACK")
-        stats["state"] = _state(stats)
-        stats["disk_usage_gb"] = sum(_size(path) for path in self.output_dir.rglob("*")) / 1e9
-        return stats
-
-    def _counts(self) -> dict[str, Any]:
-        status = dict(self._all("SELECT status, count(*) FROM rows GROUP BY status"))
-        planned = sum(status.values())
-        frozen = bool(self.get("plan_frozen", False))
-        bound = self.bound()
-        batch_size, per_chunk = bound.get("batch_size"), bound.get("batches_per_chunk")
-        batches_total = -(-planned // batch_size) if batch_size and frozen else None
-        last = self._all("SELECT global_step, figures FROM steps ORDER BY global_step DESC LIMIT 1")
-        figures = json.loads(last[0][1]) if last else {}
-        heartbeat = self.get("heartbeat")
-        return {
-            "rows_planned": planned,
-            "plan_frozen": frozen,
-            "samples_cached": status.get("ok", 0),
-            "samples_quarantined": status.get("quarantined", 0),
-            "samples_encoded": int(self._one("SELECT coalesce(sum(rows), 0) FROM batches")),
-            "items_quarantined": self.items_quarantined(),
-            "batches_built": int(self._one("SELECT count(*) FROM batches")),
-            "batches_total": batches_total,
-            "consolidation": {
-                "total_batches_consolidated": int(self._one("SELECT coalesce(sum(batches), 0) FROM chunks")),
-                "chunks_built": int(self._one("SELECT count(*) FROM chunks")),
-                "chunks_total": -(-batches_total // per_chunk) if batches_total is not None and per_chunk else None,
-            },
-            "global_step": last[0][0] if last else 0,
-            "train_steps": self._one("SELECT total FROM stages WHERE name = 'train'") or 0,
-            "chunk_progress": figures.get("chunk_progress", 0.0),
-            "modalities": dict(self._all("SELECT modality, count(*) FROM rows GROUP BY modality ORDER BY modality")),
-            "quarantine_by_reason": dict(
-                self._all(
-                    "SELECT reason, count(*) FROM quarantine GROUP BY reason ORDER BY count(*) DESC, reason LIMIT 20"
-                )
-            ),
-            "heartbeat": heartbeat,
-            "seconds_since_heartbeat": None if heartbeat is None else max(0.0, time.time() - heartbeat),
-        }
-
-    def _stages(self, stats: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        rows = stats["rows_planned"] if stats["plan_frozen"] else None
-        settled = stats["samples_cached"] + stats["samples_quarantined"]
-        consolidated = stats["consolidation"]["total_batches_consolidated"]
-        measures = {
-            "render": (settled, rows, "pictures"),
-            "denoise": (settled, rows, "pictures"),
-            "encode": (stats["samples_encoded"], rows, "samples"),
-            "consolidate": (consolidated, stats["batches_total"], "batches"),
-            "train": (stats["global_step"], stats["train_steps"] or None, "steps"),
-        }
-        found = {values[0]: values[1:] for values in self._all("SELECT * FROM stages")}
-        report = {}
-        for name in STAGE_NAMES:
-            status, started, finished, _, message = found.get(name, ("waiting", None, None, None, None))
-            done, total, unit = measures[name]
-            seconds = None if started is None else (finished or time.time()) - started
-            report[name] = {
-                "status": status, "done": done, "total": total, "unit": unit, "started": started, "finished": finished,
-                "seconds": seconds, "message": message,
-            }  # fmt: skip
-        return report
-
-
-def _state(stats: dict[str, Any]) -> str:
-    by_status: dict[str, list[str]] = {}
-    for name, stage in stats["stages"].items():
-        by_status.setdefault(stage["status"], []).append(name)
-    if "failed" in by_status:
-        return "failed"
-    if "running" in by_status:
-        silent = stats["seconds_since_heartbeat"] or 0.0
-        return "stalled" if silent > STALLED_SECONDS else f"running {' + '.join(by_status['running'])}"
-    if "consolidate" in by_status.get("done", []):
-        return "done"
-    return "new" if not stats["rows_planned"] else "stopped"
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.lstat().st_size if not path.is_dir() else 0
-    except FileNotFoundError:  # a temporary file that was renamed while we looked
-        return 0
 
 
 def _as_user_error(error: sqlite3.DatabaseError, path: Path) -> Exception:

@@ -1,0 +1,80 @@
+"""What several test files need: a small folder of real sources, a config for it, and a way to run code in a process."""
+
+from __future__ import annotations
+
+import bisect
+import heapq
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+import pytest
+
+from trm_nb.config import MultimodalDatasetConfig
+
+PHOTO = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
+TASK = {
+    "train": [
+        {"input": [[0, 1], [2, 3]], "output": [[3, 2], [1, 0]]},
+        {"input": [[4, 4, 4]], "output": [[5], [5], [5]]},
+    ],
+    "test": [{"input": [[6, 7], [8, 9]], "output": [[9, 8], [7, 6]]}],
+}
+
+
+def make_sources(folder: Path) -> Path:
+    """A folder with all three modalities: 2 modules of the standard library, a photograph and 12 tasks; 66 samples."""
+    root = folder / "my sources"
+    for name in ("code", "photos", "tasks"):
+        (root / name).mkdir(parents=True)
+    for module in (bisect, heapq):
+        shutil.copy(str(module.__file__), root / "code")
+    shutil.copy(PHOTO, root / "photos")
+    for i in range(12):
+        train = [*TASK["train"], {"input": [[i % 10] * (i + 1)], "output": [[0]]}]
+        (root / "tasks" / f"task{i:02d}.json").write_text(json.dumps({**TASK, "train": train}))
+    return root
+
+
+def config_for(sources: Path, output: Path, **changes: object) -> MultimodalDatasetConfig:
+    """A config with the tiny encoder, small batches and several chunks."""
+    values = {
+        "source_paths": [str(sources)], "output_dir": str(output), "encoder": "tiny", "batch_size": 10,
+        "batches_per_chunk": 3, "start_threshold": 10, "workers": 0, "torch_threads": 1, **changes,
+    }  # fmt: skip
+    return MultimodalDatasetConfig.parse(values, "the test")
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    """A small folder of real sources."""
+    return make_sources(tmp_path)
+
+
+@pytest.fixture
+def make_config(sources: Path, tmp_path: Path) -> Callable[..., MultimodalDatasetConfig]:
+    """A config for `sources`; keyword arguments change it."""
+    return lambda output="run", **changes: config_for(sources, tmp_path / output, **changes)
+
+
+@pytest.fixture
+def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a program in a fresh interpreter; `fault` kills it by SIGKILL at that point of the write path."""
+
+    def run(code: str, *args: str, fault: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, **({"TRM_NB_FAULT": fault} if fault else {}), **env}
+        return subprocess.run(
+            [sys.executable, "-c", code, *args],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return run

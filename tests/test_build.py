@@ -1,0 +1,314 @@
+"""build(config): one dataset whatever the way, the workers, the kills; settings and sources that changed are refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+import zarr
+from conftest import PHOTO, config_for, make_sources
+from PIL import Image
+
+from trm_nb.build import Run, build, open_run, reset
+from trm_nb.config import MultimodalDatasetConfig
+from trm_nb.durable import locked
+from trm_nb.records import UserError
+from trm_nb.streaming_builder import StreamingEncoderBuilder
+from trm_nb.training_progress import TrainingProgressTracker
+from trm_nb.verify import verify
+
+MakeConfig = Callable[..., MultimodalDatasetConfig]
+BUILD = """
+import json, sys
+from trm_nb import MultimodalDatasetConfig, build
+print(build(MultimodalDatasetConfig(**json.loads(sys.argv[1]))).content_digest)
+"""
+
+
+@pytest.fixture(scope="module")
+def digest(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The digest of an undisturbed build of the same sources, elsewhere."""
+    folder = tmp_path_factory.mktemp("reference")
+    return build(config_for(make_sources(folder), folder / "run")).content_digest
+
+
+def test_the_dataset_is_whole_and_readable_without_this_package(make_config: MakeConfig) -> None:
+    config = make_config()
+    report, path = build(config), Path(config.output_dir)
+    capsules = zarr.open_array(path / "capsules.zarr" / "capsules", mode="r")
+    samples = pandas.read_parquet(path / "samples.parquet")
+    assert capsules.shape == (report.rows, 12, 512)
+    assert capsules.dtype == np.float16
+    assert len(samples) == report.rows
+    assert np.isfinite(capsules[:]).all()
+    labels = zarr.open_array(path / "capsules.zarr" / "labels", mode="r")[:]
+    classes = json.loads((path / "dataset_info.json").read_text())["classes"]
+    assert [classes[label] for label in labels] == samples["label"].tolist()
+    assert classes == ["code", "photos", "tasks"]
+    assert samples.groupby("item_id")["split"].nunique().max() == 1, "an item's pages straddle the splits"
+    assert sorted(p.name for p in path.iterdir() if not p.name.startswith(".")) == [
+        "README.md", "capsules.zarr", "dataset_info.json", "images.zarr", "progress.sqlite", "quarantine.jsonl",
+        "samples.parquet",
+    ]  # fmt: skip
+    assert verify(path, deep=True) == []
+
+
+def test_each_row_is_the_capsules_of_its_own_picture(make_config: MakeConfig) -> None:
+    import torch
+
+    config = make_config()
+    build(config)
+    run = Run(config)
+    samples = pandas.read_parquet(run.path / "samples.parquet")
+    capsules = zarr.open_array(run.path / "capsules.zarr" / "capsules", mode="r")
+    for row in (0, len(samples) // 2, len(samples) - 1):
+        image = torch.from_numpy(run.cache.get(samples["key"][row])[None].copy())
+        with torch.inference_mode():
+            expected = run.encoder(image)[0].numpy()
+        assert np.allclose(capsules[row], expected, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"workers": 2}, {"start_threshold": 1}, {"batches_per_chunk": 100}, {"start_threshold": 10_000}],
+    ids=str,
+)
+def test_what_cannot_change_bytes_does_not(make_config: MakeConfig, digest: str, changes: dict[str, object]) -> None:
+    assert build(make_config("other", **changes)).content_digest == digest
+
+
+def test_stage_after_stage_gives_the_same_as_build(make_config: MakeConfig, digest: str) -> None:
+    run = Run(make_config("stages"))
+    assert run.render() > 0
+    assert run.tracker.get_stats()["stages"]["render"]["status"] == "done"
+    assert run.denoise() == 0
+    assert run.encode() > 0
+    assert run.consolidate() > 0
+    assert run.info()["content_digest"] == digest
+    assert [stage["status"] for stage in run.tracker.get_stats()["stages"].values()] == ["done"] * 4 + ["waiting"]
+
+
+def test_a_complete_run_does_nothing_and_says_what_it_found(
+    make_config: MakeConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = make_config()
+    first = build(config)
+    capsys.readouterr()
+    again = build(config)
+    batches, chunks = -(-first.rows // 10), -(-first.rows // 30)
+    assert capsys.readouterr().out == f"Found existing progress: {batches} batches + {chunks} chunks\n"
+    assert (again.pictures_drawn, again.batches_encoded, again.content_digest) == (0, 0, first.content_digest)
+
+
+FAULTS = ["rows-planned", "images-renamed:2", "batch-receipt:2", "chunk-renamed", "chunk-recorded"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_killed_and_continued_it_is_the_same(
+    make_config: MakeConfig, digest: str, run_python: Callable[..., subprocess.CompletedProcess[str]], fault: str
+) -> None:
+    config = make_config("killed")
+    killed = run_python(BUILD, config.model_dump_json(), fault=fault)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert verify(config.output_dir), "a killed run is not whole"
+    assert build(config).content_digest == digest
+    assert verify(config.output_dir, deep=True) == []
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "missing": lambda path: path.unlink(),
+    "zero length": lambda path: path.write_bytes(b""),
+    "flipped": lambda path: path.write_bytes(path.read_bytes()[:-2000] + bytes([path.read_bytes()[-2000] ^ 1]) * 2000),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+@pytest.mark.parametrize("what", ["images.zarr/images/c/1/0/0/0", "capsules.zarr/capsules/c/0/0/0"])
+def test_damage_is_found_and_mended_by_running_again(make_config: MakeConfig, digest: str, what: str, how: str) -> None:
+    config = make_config("damaged")
+    build(config)
+    path = Path(config.output_dir) / what
+    DAMAGE[how](path)
+    assert [sentence for sentence in verify(config.output_dir, deep=True) if str(path) in sentence]
+    assert build(config).content_digest == digest
+    assert verify(config.output_dir, deep=True) == []
+
+
+def test_a_lost_tracker_is_made_anew_without_encoding_again(make_config: MakeConfig, digest: str) -> None:
+    config = make_config("lost")
+    build(config)
+    (Path(config.output_dir) / "progress.sqlite").unlink()
+    report = build(config)
+    assert (report.content_digest, report.batches_encoded, report.pictures_drawn) == (digest, 0, 0)
+
+
+def test_a_cleared_cache_is_no_damage(make_config: MakeConfig, digest: str) -> None:
+    config = make_config("cleared")
+    build(config)
+    Run(config).cache.clear()
+    assert verify(config.output_dir, deep=True) == []
+    report = build(config)
+    assert (report.content_digest, report.pictures_drawn) == (digest, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 20}, "batch_size=10, not batch_size=20"),
+        ({"font_size": 8}, "font_size=12, not font_size=8"),
+        ({"encoder": "base"}, "encoder='tiny', not encoder='base'"),
+        ({"seed": 5}, "seed=0, not seed=5"),
+    ],
+    ids=lambda value: str(value),
+)
+def test_settings_that_would_mix_data_are_refused(
+    make_config: MakeConfig, changes: dict[str, object], message: str
+) -> None:
+    build(make_config())
+    with pytest.raises(UserError, match=message):
+        build(make_config(**changes))
+
+
+def _add(sources: Path) -> None:
+    (sources / "code" / "added.py").write_text("x = 1\n")
+
+
+def _change(sources: Path) -> None:
+    (sources / "code" / "heapq.py").write_text("x = 1\n")
+
+
+def _remove(sources: Path) -> None:
+    (sources / "tasks" / "task03.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [(_add, r"my sources/code/added\.py added"), (_change, r"code/heapq\.py changed"), (_remove, r"task03\.json gone")],
+    ids=["added", "changed", "gone"],
+)
+def test_sources_that_changed_are_refused(
+    make_config: MakeConfig, sources: Path, edit: Callable[[Path], None], message: str
+) -> None:
+    build(make_config())
+    edit(sources)
+    with pytest.raises(UserError, match=message):
+        build(make_config())
+
+
+def test_a_touched_file_is_no_change(make_config: MakeConfig, sources: Path) -> None:
+    build(make_config())
+    (sources / "code" / "heapq.py").touch()
+    assert build(make_config()).batches_encoded == 0
+
+
+def test_broken_files_are_quarantined_and_the_rest_is_built(make_config: MakeConfig, sources: Path) -> None:
+    (sources / "photos" / "cut.jpg").write_bytes(PHOTO.read_bytes()[:20_000])
+    (sources / "photos" / "no.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    (sources / "code" / "latin.txt").write_bytes(b"caf\xe9")
+    (sources / "tasks" / "cut.json").write_text('{"train": [')
+    config = make_config()
+    build(config)
+    lines = [json.loads(line) for line in (Path(config.output_dir) / "quarantine.jsonl").read_text().splitlines()]
+    names = [Path(line["path"]).name for line in lines]
+    assert names == ["latin.txt", "cut.jpg", "no.png", "cut.json"]
+    samples = pandas.read_parquet(Path(config.output_dir) / "samples.parquet")
+    failed = samples[samples["status"] == "quarantined"]
+    assert failed["item_id"].tolist() == ["my sources/photos/cut.jpg"], "only what was planned has a row"
+    capsules = zarr.open_array(Path(config.output_dir) / "capsules.zarr" / "capsules")[:]
+    assert np.isnan(capsules[failed.index]).all()
+    assert np.isfinite(capsules[samples.index.difference(failed.index)]).all()
+    assert verify(config.output_dir, deep=True) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"source_paths": ["/nowhere/at/all"]}, "/nowhere/at/all"),
+        ({"include_text": False, "include_images": False, "include_grids": False}, "nothing usable in the sources"),
+        ({"max_errors": 0}, "1 items are quarantined and max_errors is 0; the first: .*bad.txt"),
+        ({"encoder_path": "/no/encoder.pt"}, r"/no/encoder\.pt"),
+    ],
+    ids=["missing path", "all left out", "too many errors", "no such encoder"],
+)
+def test_a_users_mistake_is_one_sentence(
+    make_config: MakeConfig, sources: Path, changes: dict[str, object], message: str
+) -> None:
+    (sources / "code" / "bad.txt").write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(UserError, match=message) as error:
+        build(make_config(**changes))
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_of_nothing_but_trouble_is_named(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_bytes(b"\xff")
+    with pytest.raises(UserError, match=r"nothing usable in the sources: 1 quarantined, the first in/a\.txt"):
+        build(MultimodalDatasetConfig(source_paths=[str(tmp_path / "in")], output_dir=str(tmp_path / "out")))
+
+
+def test_two_builds_on_one_folder_the_second_is_refused(make_config: MakeConfig) -> None:
+    config = make_config()
+    with (
+        locked(Path(config.output_dir), "the first"),
+        pytest.raises(UserError, match=r"is being written by .*the first"),
+    ):
+        build(config)
+
+
+def test_reset_keeps_the_pictures_and_nothing_else_is_touched(make_config: MakeConfig, digest: str) -> None:
+    config = make_config()
+    build(config)
+    path = Path(config.output_dir)
+    (path / "mine.txt").write_text("keep")
+    assert "capsules.zarr" in reset(path)
+    assert sorted(p.name for p in path.iterdir() if not p.name.startswith(".")) == ["images.zarr", "mine.txt"]
+    report = build(config)
+    assert (report.content_digest, report.pictures_drawn) == (digest, 0)
+    with pytest.raises(UserError, match="no run here"):
+        reset(path / "elsewhere")
+
+
+def test_stream_build_takes_samples_from_memory_and_resumes(tmp_path: Path) -> None:
+    with Image.open(PHOTO) as photo:
+        samples = [*(f"text {i}" for i in range(23)), photo.copy(), [[1, 2], [3, 4]]]
+    for encoded in (3, 0):
+        builder = StreamingEncoderBuilder(tmp_path / "run", batch_size=10, micro_batch=8, workers=0)
+        builder._encoder = _tiny
+        report = builder.stream_build(samples=samples, renderer=None, start_threshold=5)
+        assert (report.rows, report.batches_encoded, report.batches_total, report.chunks_total) == (25, encoded, 3, 1)
+    with pytest.raises(UserError, match="the sources changed"):
+        builder.stream_build(samples=["other", *samples[1:]])
+
+
+def _tiny() -> object:
+    from trm_nb.vision_encoder import TRMVisionEncoder
+
+    return TRMVisionEncoder("tiny")
+
+
+def test_an_error_while_drawing_ends_the_build_and_is_recorded(make_config: MakeConfig, sources: Path) -> None:
+    for i in range(40):
+        (sources / "code" / f"bad{i}.txt").write_bytes(b"\xff")
+    config = make_config(max_errors=5)
+    with pytest.raises(UserError, match="max_errors is 5"):
+        build(config)
+    stats = TrainingProgressTracker(config.output_dir).get_stats()
+    assert stats["state"] == "failed"
+    assert "max_errors is 5" in stats["stages"]["render"]["message"]
+
+
+def test_open_run_takes_a_params_file_and_overrides(make_config: MakeConfig, tmp_path: Path) -> None:
+    params = tmp_path / "my params.yaml"
+    params.write_text(json.dumps(make_config().model_dump()))
+    run = open_run(params, tmp_path / "elsewhere", batch_size=7)
+    assert (run.path, run.config.batch_size) == (tmp_path / "elsewhere", 7)
+    shutil.rmtree(tmp_path / "elsewhere", ignore_errors=True)
+    with pytest.raises(UserError, match=r"params file not found: nowhere\.yaml"):
+        open_run("nowhere.yaml")

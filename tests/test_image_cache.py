@@ -1,0 +1,204 @@
+"""image_cache.py: drawn once, found again, right or an error."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import PHOTO
+from PIL import Image
+
+from trm_nb.denoise import adaptive_path, load_denoiser
+from trm_nb.denoise.noise2noise import Denoiser, Noise2NoiseUNet
+from trm_nb.image_cache import ImageCache
+from trm_nb.memory_source import as_items
+from trm_nb.records import DamagedError, Item, Sample, UserError
+from trm_nb.render.grid import GridRenderer
+from trm_nb.render.text import TextRenderer
+
+GRID = [[0, 1, 2], [3, 4, 5]]
+TEXTS = [f"page {i}\n" + "x = 1\n" * i for i in range(60)]
+
+
+def _mixture() -> list[object]:
+    with Image.open(PHOTO) as photo:
+        return ["hello\tworld", photo.convert("L"), GRID, np.array(GRID) + 1, Item("a/b", "text", "other text")]
+
+
+def test_any_mixture_goes_in_and_the_right_pixels_come_out(tmp_path: Path) -> None:
+    cache = ImageCache(tmp_path / "cache")
+    report = cache.populate(_mixture())
+    assert (len(report.keys), report.hits, report.misses, report.failed) == (5, 0, 5, {})
+    assert np.array_equal(cache.get(report.keys[0]), TextRenderer().render_pages("hello\tworld")[0])
+    assert np.array_equal(cache.get(report.keys[2]), GridRenderer().render(np.array(GRID)))
+    assert cache.get_many(report.keys[::-1]).shape == (5, 224, 224, 3)
+    assert cache.keys_for("hello\tworld") == report.keys[:1]
+
+
+def test_the_second_time_all_are_hits_also_in_another_object_and_on_a_lost_index(tmp_path: Path) -> None:
+    first = ImageCache(tmp_path / "cache").populate(_mixture())
+    assert ImageCache(tmp_path / "cache").populate(_mixture()).hits == 5
+    (tmp_path / "cache" / "receipts" / "index.sqlite").write_bytes(
+        b"not a database, though long enough to be read as one"
+    )
+    again = ImageCache(tmp_path / "cache")
+    assert all(key in again for key in first.keys)
+    assert again.populate([*_mixture(), "new", "new"]).misses == 1
+
+
+def test_copies_are_drawn_once_and_long_text_has_a_key_a_page(tmp_path: Path) -> None:
+    cache = ImageCache(tmp_path / "cache")
+    long_text = "\n".join(f"line {i}" for i in range(100))
+    report = cache.populate([long_text, GRID, long_text, GRID])
+    assert len(report.keys) == 2 * (len(cache.keys_for(long_text)) + 1)
+    assert report.misses == len(set(report.keys)) == len(cache)
+
+
+def test_settings_that_shape_pixels_shape_keys(tmp_path: Path) -> None:
+    small, large = (ImageCache(tmp_path / str(size), font_size=size) for size in (8, 12))
+    assert small.keys_for("text") != large.keys_for("text")
+    assert small.keys_for(GRID) == large.keys_for(GRID), "the text size does not touch grids"
+    assert ImageCache(tmp_path / "w", image_size=448).keys_for(GRID) != large.keys_for(GRID)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_processes_and_shards_change_no_pixel(tmp_path: Path, workers: int) -> None:
+    cache = ImageCache(tmp_path / "cache", shard_size=7, workers=workers)
+    report = cache.populate(TEXTS)
+    expected = np.concatenate([TextRenderer().render_pages(text) for text in TEXTS])
+    assert np.array_equal(cache.get_many(report.keys), expected)
+    assert cache.stats()["shards"] == -(-len(set(report.keys)) // 7)
+
+
+def test_a_picture_that_cannot_be_decoded_fails_alone_and_is_remembered(tmp_path: Path) -> None:
+    data = PHOTO.read_bytes()
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(data[: len(data) // 2])
+    item = Item("broken.jpg", "image", _file(broken))
+    for _ in range(2):
+        report = ImageCache(tmp_path / "cache").populate([GRID, item])
+        assert list(report.failed) == report.keys[1:]
+        assert "truncated" in report.failed[report.keys[1]]
+    with pytest.raises(KeyError, match="is not in"):
+        ImageCache(tmp_path / "cache").get(report.keys[1])
+
+
+def _file(path: Path) -> object:
+    from trm_nb.durable import sha256_of
+    from trm_nb.records import ImageFile
+
+    return ImageFile(path, sha256_of(path))
+
+
+def test_a_file_that_changed_after_it_was_planned_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    shutil.copy(PHOTO, path)
+    item = Item("photo.jpg", "image", _file(path))
+    cache = ImageCache(tmp_path / "cache")
+    samples = cache.samples(item)
+    Image.new("RGB", (30, 20)).save(path)
+    failures: dict[str, str] = {}
+    cache.fill(iter(samples), lambda keys, failed: failures.update(failed))
+    assert list(failures) == [samples[0].key]
+    assert "changed" in failures[samples[0].key]
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+def test_a_damaged_shard_raises_is_named_and_can_be_drawn_again(tmp_path: Path, damage: str) -> None:
+    cache = ImageCache(tmp_path / "cache", shard_size=5, workers=0)
+    report = cache.populate(TEXTS[:12])
+    path = tmp_path / "cache" / "images" / "c" / "1" / "0" / "0" / "0"
+    expected = cache.get_many(report.keys)
+    path.unlink() if damage == "missing" else path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DamagedError, match="images/c/1"):
+        cache.get_many(report.keys)
+    damaged = cache.damaged()
+    assert list(damaged) == [1]
+    cache.drop_shard(1)
+    assert ImageCache(tmp_path / "cache").populate(TEXTS[:12]).misses == 5
+    assert np.array_equal(ImageCache(tmp_path / "cache").get_many(report.keys), expected)
+
+
+def test_clear_empties_it(tmp_path: Path) -> None:
+    cache = ImageCache(tmp_path / "cache")
+    cache.populate(TEXTS[:3])
+    cache.clear()
+    assert len(cache) == 0
+    assert cache.stats()["nbytes"] == 0
+    assert cache.populate(TEXTS[:3]).misses > 0
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (3.5, "sample 1: expected text, .* got float"),
+        ([[1, 2], [3]], "sample 1: a grid's rows must have one length"),
+        (np.zeros((4, 4)), r"sample 1: .* got float64 array \(4, 4\)"),
+        (None, "sample 1: .* got NoneType"),
+    ],
+    ids=["number", "ragged grid", "float array", "nothing"],
+)
+def test_what_is_no_sample_is_named(tmp_path: Path, value: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        list(as_items(["text", value]))
+
+
+def test_another_picture_size_is_refused(tmp_path: Path) -> None:
+    ImageCache(tmp_path / "cache").populate(["x"])
+    with pytest.raises(UserError, match=r"holds pictures of \(224, 224, 3\), not \(448, 448, 3\)"):
+        ImageCache(tmp_path / "cache", image_size=448)
+
+
+def _seeded_denoiser(path: Path) -> Denoiser:
+    torch.manual_seed(3)
+    denoiser = Denoiser(Noise2NoiseUNet(width=8))
+    denoiser.save(path)
+    return denoiser
+
+
+def test_with_a_denoiser_photographs_pass_through_it_and_text_does_not(tmp_path: Path) -> None:
+    denoiser = _seeded_denoiser(tmp_path / "n2n.pt")
+    plain = ImageCache(tmp_path / "plain")
+    denoising = ImageCache(tmp_path / "denoising", use_denoiser=True, denoiser_path=tmp_path / "n2n.pt")
+    with Image.open(PHOTO) as photo:
+        samples = [photo.copy(), "text"]
+    before, after = plain.populate(samples), denoising.populate(samples)
+    assert before.keys[0] != after.keys[0]
+    assert before.keys[1] == after.keys[1]
+    expected = denoiser.restore_images(plain.get_many(before.keys[:1]))
+    assert np.array_equal(denoising.get_many(after.keys[:1]), expected)
+    assert not np.array_equal(expected, plain.get_many(before.keys[:1]))
+
+
+@pytest.mark.parametrize("case", ["no path", "no file"])
+def test_no_denoiser_means_none_and_says_so(tmp_path: Path, case: str, caplog: pytest.LogCaptureFixture) -> None:
+    path = None if case == "no path" else tmp_path / "absent.pt"
+    cache = ImageCache(tmp_path / "cache", use_denoiser=True, denoiser_path=path)
+    assert cache.denoiser is None
+    assert cache.keys_for(GRID) == ImageCache(tmp_path / "plain").keys_for(GRID)
+    assert ("absent.pt does not exist" in caplog.text) == (case == "no file")
+
+
+def test_a_denoiser_file_that_does_not_fit_is_an_error_never_a_fallback(tmp_path: Path) -> None:
+    (tmp_path / "bad.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(UserError, match=r"bad\.pt"):
+        load_denoiser(tmp_path / "bad.pt")
+    _seeded_denoiser(tmp_path / "n2n.pt")
+    adaptive_path(tmp_path / "n2n.pt").write_bytes(b"anything")
+    with pytest.raises(UserError, match=r"n2n_adaptive\.pt: self-adapting denoisers cannot be read"):
+        load_denoiser(tmp_path / "n2n.pt")
+    assert load_denoiser(tmp_path / "n2n.pt", adaptive=False) is not None
+
+
+def test_fill_settles_every_sample_exactly_once_in_whole_shards(tmp_path: Path) -> None:
+    cache = ImageCache(tmp_path / "cache", shard_size=4, workers=0)
+    cache.populate(TEXTS[:3])
+    samples: list[Sample] = [s for item in as_items(TEXTS[:10]) for s in cache.samples(item)]
+    settled: list[Sequence[str]] = []
+    drawn = cache.fill(iter(samples), lambda keys, failed: settled.append(keys))
+    assert drawn == len({s.key for s in samples}) - len(ImageCache(tmp_path / "x").populate(TEXTS[:3]).keys)
+    assert sorted(key for keys in settled for key in keys) == sorted({s.key for s in samples})

@@ -1,0 +1,85 @@
+"""pool.py: every task is done once, whatever dies; memory is bounded by the window."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from trm_nb.pool import WorkerDied, run_tasks
+
+
+def _squares(task: Sequence[int]) -> list[int]:
+    return [value * value for value in task]
+
+
+def _dies_at_13(task: Sequence[int]) -> list[int]:
+    if 13 in task:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return _squares(task)
+
+
+def _hangs_at_13(task: Sequence[int]) -> list[int]:
+    while 13 in task:
+        time.sleep(0.1)
+    return _squares(task)
+
+
+def _pid(task: Sequence[int]) -> int:
+    return os.getpid()
+
+
+def _fails(task: Sequence[int]) -> int:
+    raise ValueError(f"task {task[0]}")
+
+
+def _tasks(count: int, size: int = 10) -> Iterator[list[int]]:
+    for first in range(0, count, size):
+        yield list(range(first, min(first + size, count)))
+
+
+@pytest.mark.parametrize(("count", "workers"), [(0, 2), (7, 2), (120, 0), (120, 1), (120, 2)])
+def test_every_task_is_done_once(count: int, workers: int) -> None:
+    results = list(run_tasks(_squares, _tasks(count), workers=workers))
+    assert sorted(value for _, result in results for value in result) == [v * v for v in range(count)]  # type: ignore[union-attr]
+
+
+def test_few_samples_need_no_processes_and_many_share_one_pool() -> None:
+    few = {pid for _, pid in run_tasks(_pid, _tasks(49), workers=2)}
+    assert few == {os.getpid()}
+    many = [{pid for _, pid in run_tasks(_pid, _tasks(120), workers=2)} for _ in range(2)]
+    assert os.getpid() not in many[0]
+    assert many[1] <= many[0] or many[0] <= many[1], "the second call started other processes"
+
+
+@pytest.mark.parametrize("function", [_dies_at_13, _hangs_at_13])
+def test_the_sample_that_kills_its_worker_is_found_and_the_others_are_done(function: object) -> None:
+    results = list(run_tasks(function, _tasks(60), workers=2, task_seconds=0.7))  # type: ignore[arg-type]
+    killed = [list(task) for task, result in results if isinstance(result, WorkerDied)]
+    done = sorted(value for _, result in results if isinstance(result, list) for value in result)
+    assert killed == [[13]]
+    assert done == [v * v for v in range(60) if v != 13]
+
+
+def test_an_exception_in_a_task_is_raised_here() -> None:
+    with pytest.raises(ValueError, match="task 0"):
+        list(run_tasks(_fails, _tasks(60, 60), workers=1))
+
+
+def test_no_more_tasks_are_taken_than_the_window_holds() -> None:
+    taken = 0
+
+    def counted() -> Iterator[list[int]]:
+        nonlocal taken
+        for task in _tasks(1000):
+            taken += 1
+            yield task
+
+    ahead = 0
+    for done, _ in enumerate(run_tasks(_squares, counted(), workers=2)):
+        ahead = max(ahead, taken - done)
+    assert taken == 100
+    assert ahead <= 5 + 2 * 2, f"{ahead} tasks were taken before their results were wanted"

@@ -1,0 +1,125 @@
+"""training_progress.py: counts are what the tables hold; settings are bound; readers and writers live together."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from trm_nb.records import Receipt, Rejected, UserError
+from trm_nb.training_progress import PlannedFile, PlannedRow, TrainingProgressTracker
+
+
+def _rows(first: int, count: int, modality: str = "text") -> list[PlannedRow]:
+    return [
+        PlannedRow(i, f"s{i}", f"i{i // 2}", modality, "src", i % 2, 2, "a" if i % 3 else None, "train", f"{i:032x}")
+        for i in range(first, first + count)
+    ]
+
+
+def _tracker(path: Path) -> TrainingProgressTracker:
+    tracker = TrainingProgressTracker(path, create=True)
+    tracker.bind("encode", {"batch_size": 4, "batches_per_chunk": 2})
+    tracker.add_rows(_rows(0, 10), [PlannedFile("f", 5, 6, "sha", 0, 10, 5, 1)], [Rejected("bad.txt", "no text")])
+    return tracker
+
+
+def test_stats_are_the_tables(tmp_path: Path) -> None:
+    tracker = _tracker(tmp_path)
+    tracker.settle([f"{i:032x}" for i in range(8)], {f"{8:032x}": "it broke"})
+    tracker.add_batch(Receipt("batch", 0, 4, 100, "x"), 1.5)
+    tracker.add_batch(Receipt("batch", 1, 4, 100, "y"), 2.5)
+    tracker.add_chunk(Receipt("chunk", 0, 8, 200, "z", parts=[Receipt("batch", i, 4, 100, "") for i in (0, 1)]))
+    tracker.log_step(20, loss=0.5, chunk_progress=0.25)
+    before = tracker.get_stats()
+    assert (before["batches_total"], before["stages"]["encode"]["total"]) == (None, None), "the plan still grows"
+    tracker.set("plan_frozen", True)
+    stats = TrainingProgressTracker(tmp_path).get_stats()
+    expected = {
+        "rows_planned": 10, "samples_cached": 8, "samples_quarantined": 1, "items_quarantined": 1, "samples_encoded": 8,
+        "batches_built": 2, "batches_total": 3, "global_step": 20, "chunk_progress": 0.25, "modalities": {"text": 10},
+        "consolidation": {"total_batches_consolidated": 2, "chunks_built": 1, "chunks_total": 2},
+        "quarantine_by_reason": {"it broke": 1, "no text": 1},
+    }  # fmt: skip
+    assert {name: stats[name] for name in expected} == expected
+    assert stats["disk_usage_gb"] > 0
+    assert tracker.batch_seconds() == [1.5, 2.5]
+
+
+def test_a_failing_transaction_changes_nothing(tmp_path: Path) -> None:
+    tracker = _tracker(tmp_path)
+    with pytest.raises(sqlite3.IntegrityError):
+        tracker.add_rows([*_rows(10, 2), *_rows(0, 1)], [], [])
+    assert tracker.rows_planned() == 10
+
+
+def test_bound_fields_refuse_another_value_and_name_it(tmp_path: Path) -> None:
+    tracker = _tracker(tmp_path)
+    tracker.bind("encode", {"batch_size": 4})
+    with pytest.raises(UserError, match="made with batch_size=4, not batch_size=5"):
+        tracker.bind("encode", {"batch_size": 5})
+
+
+@pytest.mark.parametrize(
+    ("stages", "state"),
+    [
+        ([], "stopped"),
+        ([("render", "running")], "running render"),
+        ([("render", "done"), ("encode", "failed")], "failed"),
+        ([("render", "done"), ("consolidate", "done")], "done"),
+    ],
+)
+def test_state(tmp_path: Path, stages: list[tuple[str, str]], state: str) -> None:
+    tracker = _tracker(tmp_path)
+    for name, status in stages:
+        tracker.begin(name)
+        {
+            "running": tracker.beat,
+            "done": lambda n=name: tracker.finish(n),
+            "failed": lambda n=name: tracker.fail(n, "x"),
+        }[status]()
+    assert tracker.get_stats()["state"] == state
+
+
+def test_a_silent_run_is_stalled(tmp_path: Path) -> None:
+    tracker = _tracker(tmp_path)
+    tracker.begin("encode")
+    tracker.set("heartbeat", tracker.get("heartbeat") - 1000)
+    assert tracker.get_stats()["state"] == "stalled"
+
+
+def test_no_run_and_no_tracker_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no run here"):
+        TrainingProgressTracker(tmp_path)
+    (tmp_path / "progress.sqlite").write_bytes(b"garbage that is no database at all, but longer than a header" * 20)
+    with pytest.raises(UserError, match="the tracker is damaged"):
+        TrainingProgressTracker(tmp_path)
+
+
+def test_readers_see_whole_states_while_a_writer_works(tmp_path: Path) -> None:
+    tracker, seen = _tracker(tmp_path), []
+    reader = TrainingProgressTracker(tmp_path)
+
+    def write() -> None:
+        for step in range(30):
+            with tracker.transaction():
+                tracker.log_step(2 * step)
+                tracker.log_step(2 * step + 1)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    while thread.is_alive():
+        seen.append(len(reader.training_curve()))
+    thread.join()
+    assert all(count % 2 == 0 for count in seen)
+    assert len(reader.training_curve()) == 60
+
+
+def test_steps_beyond_a_checkpoint_are_forgotten(tmp_path: Path) -> None:
+    tracker = _tracker(tmp_path)
+    for step in (10, 20, 30):
+        tracker.log_step(step, loss=1 / step)
+    tracker.forget_steps(after=20)
+    assert [figures["global_step"] for figures in tracker.training_curve()] == [10, 20]

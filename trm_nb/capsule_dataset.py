@@ -1,0 +1,110 @@
+"""CapsuleDataset: a finished run's capsules and labels as a torch map-style Dataset.
+
+The table of samples is read when the dataset is made; capsules are read when asked for, through `store.read_capsules`,
+which checks what it reads. So a dataset is small, pickles into DataLoader workers, and never holds the run in memory
+unless `all()` is called. Cost: capsules are read and checked in pieces of one batch (1000 samples, 12 MB), so read
+neighbouring rows together: `ds.capsules(range(...))`, or a DataLoader without shuffling; for shuffled epochs over a
+small run, take `all()`.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from trm_nb.records import UserError
+from trm_nb.store import read_capsules
+
+
+class CapsuleDataset(Dataset[dict[str, Any]]):
+    """The samples of a run that were encoded, in row order; `split` "train" or "test" takes that part alone.
+
+    `ds[i]` is {"capsules": float32 tensor (12, 512), "label": int (an index into `classes`, -1 for none), "row": int
+    (the capsule row in the run), "sample_id": str}. `rows`, `labels`: int64 (n,); `modalities`, `splits`,
+    `sample_ids`: tuples of str. `classes` are the label names of the whole run, sorted, so that all splits number them
+    alike. `info` is dataset_info.json.
+    Raises UserError when the run has no finished dataset or no such split, IndexError past the ends, and DamagedError
+    when capsules are missing or altered.
+    """
+
+    def __init__(self, output_dir: str | Path, split: str | None = None) -> None:
+        self.output_dir = Path(output_dir)
+        table, self.info = _samples(self.output_dir)
+        self.classes = tuple(sorted({label for label in table["label"] if label is not None}))
+        if split is not None and split not in table["split"]:
+            found = ", ".join(sorted(set(table["split"]))) or "none"
+            raise UserError(f"split: expected one of this run's splits ({found}), got {split!r} in {self.output_dir}")
+        number = {name: i for i, name in enumerate(self.classes)} | {None: -1}
+        kept = [
+            row
+            for row, (status, of) in enumerate(zip(table["status"], table["split"], strict=True))
+            if status == "ok" and split in (None, of)
+        ]
+        self.rows = np.asarray(kept, np.int64)
+        self.labels = np.asarray([number[table["label"][row]] for row in kept], np.int64)
+        self.modalities, self.splits, self.sample_ids = (
+            tuple(table[name][row] for row in kept) for name in ("modality", "split", "sample_id")
+        )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Several at once, which reads each file of capsules once; torch's DataLoader calls this."""
+        places = [self._place(index) for index in indices]
+        capsules = self.capsules(places)
+        return [
+            {
+                "capsules": of,
+                "label": int(self.labels[place]),
+                "row": int(self.rows[place]),
+                "sample_id": self.sample_ids[place],
+            }
+            for place, of in zip(places, capsules, strict=True)
+        ]
+
+    def capsules(self, indices: Sequence[int] | np.ndarray) -> Tensor:
+        """The capsules of several samples: float32 (n, 12, 512)."""
+        return torch.from_numpy(
+            read_capsules(self.output_dir, self.rows[np.asarray(indices, np.int64)]).astype(np.float32)
+        )
+
+    def all(self) -> tuple[Tensor, Tensor]:
+        """Everything at once: capsules float32 (n, 12, 512), 24 KB a sample, and labels int64 (n,)."""
+        return self.capsules(range(len(self))), torch.from_numpy(self.labels.copy())
+
+    def _place(self, index: int) -> int:
+        place = operator.index(index)
+        if not -len(self) <= place < len(self):
+            raise IndexError(f"index {place} is outside of a dataset of {len(self)} samples")
+        return place % len(self)
+
+
+def _samples(output_dir: Path) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    """The columns of samples.parquet that are needed, and dataset_info.json; raises UserError where there is none."""
+    table, described = output_dir / "samples.parquet", output_dir / "dataset_info.json"
+    again = "`trm-nb build PARAMS.yaml` or the notebooks up to 04_consolidate make it, and continue where they stopped"
+    if not table.is_file() or not described.is_file():
+        state = "is not finished" if (output_dir / "progress.sqlite").is_file() else "holds no run"
+        raise UserError(f"{output_dir}: expected a dataset, but this folder {state}; {again}")
+    columns = pq.read_table(table, columns=["sample_id", "modality", "label", "split", "status"])
+    facts = json.loads(described.read_text(encoding="utf-8"))
+    rows = facts["counts"]["rows"]
+    if columns.num_rows != rows:
+        raise UserError(
+            f"{output_dir}: samples.parquet has {columns.num_rows} rows and dataset_info.json counts {rows}, "
+            f"so the dataset is being written or was changed by hand; {again}"
+        )
+    return {name: columns[name].to_pylist() for name in columns.column_names}, facts

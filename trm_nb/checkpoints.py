@@ -1,0 +1,60 @@
+"""Checkpoints: tensors and plain values, written durably, read without ever running what is in them.
+
+`torch.load` only with weights_only=True, so a file from a stranger can at worst be refused. A file that does not fit is
+an error in one sentence, never a silent fallback to something else.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trm_nb.durable import write_file
+from trm_nb.records import UserError
+
+
+def save_checkpoint(path: str | Path, kind: str, values: dict[str, Any]) -> None:
+    """Write `values` (tensors, numbers, strings, lists, dicts) to `path`; `kind` says what the file is for."""
+    buffer = io.BytesIO()
+    torch.save({**values, "kind": kind}, buffer)
+    write_file(Path(path), buffer.getvalue())
+
+
+def load_checkpoint(path: str | Path, kind: str) -> dict[str, Any]:
+    """Read a checkpoint of this `kind` onto the CPU; raises UserError when there is none, or it is something else."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: expected a checkpoint of the {kind}, found no file; check the path")
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"{path}: expected a checkpoint of the {kind}, got a file torch cannot read ({reason})"
+        ) from None
+    got = values.get("kind") if isinstance(values, dict) else type(values).__name__
+    if got != kind:
+        raise UserError(f"{path}: expected a checkpoint of the {kind}, got one of {got!r}; check the path")
+    return dict(values)
+
+
+def load_weights(module: nn.Module, weights: object, path: str | Path) -> None:
+    """Put `weights`, a state_dict, into `module`; raises UserError naming the first weight that does not fit."""
+    if not isinstance(weights, dict) or not all(isinstance(weight, Tensor) for weight in weights.values()):
+        raise UserError(
+            f"{path}: expected a table of weights, got {type(weights).__name__}; the file is not of this program"
+        )
+    expected = module.state_dict()
+    for name in sorted(expected.keys() | weights.keys()):
+        want = tuple(expected[name].shape) if name in expected else "nothing"
+        got = tuple(weights[name].shape) if name in weights else "nothing"
+        if want != got:
+            raise UserError(
+                f"{path}: for the weight {name!r} expected {want}, got {got}; it is of another model or version"
+            )
+    module.load_state_dict(weights)

@@ -1,0 +1,259 @@
+"""The command line. What a command needs is imported inside it, so that `trm-nb --help` is instant.
+
+Exit codes: 0 well, 1 failed or damaged, 2 a mistake of the user (one sentence on standard error, never a traceback),
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from trm_nb.build import Run
+    from trm_nb.training_progress import TrainingProgressTracker
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Text, images and grids become pictures, pictures become capsules, capsules train a Tiny Recursive Model.",
+)
+cache_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The cached pictures of a run.")
+app.add_typer(cache_app, name="cache")
+
+Params = Annotated[
+    Path, typer.Argument(metavar="PARAMS.yaml", help="the params file; `trm-nb doctor` lists the fields")
+]
+OutputDir = Annotated[Path | None, typer.Option("--output-dir", metavar="DIR", help="instead of the params file's")]
+Override = Annotated[
+    list[str] | None, typer.Option("-p", metavar="KEY=VALUE", help="another value for a field; repeatable")
+]
+RunDir = Annotated[Path, typer.Argument(metavar="DIR", help="the run's folder (its output_dir)")]
+
+
+@app.command()
+def run(
+    params: Params,
+    output_dir: OutputDir = None,
+    p: Override = None,
+    first: Annotated[int, typer.Option("--from", metavar="NN", help="first notebook")] = 1,
+    last: Annotated[int, typer.Option("--to", metavar="NN", help="last notebook")] = 6,
+    force: Annotated[bool, typer.Option("--force", help="execute what is up to date too")] = False,
+) -> int:
+    """Execute the notebooks in order; what is up to date is skipped, and a stopped run continues."""
+    from trm_nb.notebook.progress_view import duration
+    from trm_nb.notebook.runner import NotebookEvent, run_notebooks
+    from trm_nb.terminal import TerminalView
+
+    view: TerminalView | None = None
+
+    def on_event(event: NotebookEvent) -> None:
+        nonlocal view
+        if event.status == "running":
+            view = view or TerminalView(_tracker(event.run), title=event.notebook)
+            view.tick()
+            return
+        if view is not None:
+            view.close()
+            view.tracker.close()
+            view = None
+        print(
+            f"{event.notebook}: {event.status}" + (f" in {duration(event.seconds)}" if event.seconds else ""),
+            flush=True,
+        )
+
+    outcome = run_notebooks(params, output_dir, _overrides(p), first, last, force, on_event)
+    if outcome.executed or outcome.failure:
+        from trm_nb.notebook.report import write_report
+
+        print(f"report: {write_report(outcome.output_dir)}")
+    if outcome.failure:
+        _say(outcome.failure.sentence)
+    return outcome.exit_code
+
+
+@app.command()
+def build(params: Params, output_dir: OutputDir = None, p: Override = None) -> int:
+    """Build the same dataset without notebooks, drawing and encoding overlapped."""
+    from trm_nb.build import build as build_dataset
+    from trm_nb.config import load_params
+    from trm_nb.terminal import TerminalView
+    from trm_nb.training_progress import TrainingProgressTracker
+
+    config = load_params(params, output_dir=None if output_dir is None else str(output_dir), **_overrides(p))
+    tracker = TrainingProgressTracker(config.output_dir, create=True)
+    try:
+        with TerminalView(tracker, title="build") as view:
+            report = build_dataset(config, on_progress=view.tick)
+    finally:
+        tracker.close()
+    print(f"{report.rows:,} samples in {config.output_dir}\ncontent_digest {report.content_digest}")
+    return 0
+
+
+@app.command()
+def status(folder: RunDir, as_json: Annotated[bool, typer.Option("--json", help="as JSON")] = False) -> int:
+    """What the tracker holds about a run, also while it is being built."""
+    import json
+
+    from trm_nb.notebook.progress_view import ProgressView
+
+    tracker = _tracker(folder)
+    try:
+        print(
+            json.dumps(tracker.get_stats(), indent=2, ensure_ascii=False)
+            if as_json
+            else ProgressView(tracker).snapshot()
+        )
+    finally:
+        tracker.close()
+    return 0
+
+
+@app.command()
+def verify(
+    folder: RunDir, deep: Annotated[bool, typer.Option("--deep", help="read everything and check every hash")] = False
+) -> int:
+    """Check a run's data; exit code 1, and a list, when something is damaged."""
+    from trm_nb.verify import verify as damages_of
+
+    damages = damages_of(folder, deep=deep)
+    for damage in damages:
+        print(damage)
+    print(
+        f"{len(damages)} damaged; run again to mend"
+        if damages
+        else "whole" + ("" if deep else " (sizes; --deep reads all)")
+    )
+    return 1 if damages else 0
+
+
+@app.command()
+def report(folder: RunDir) -> int:
+    """Write the run's offline HTML report."""
+    from trm_nb.notebook.report import write_report
+
+    print(write_report(folder))
+    return 0
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def lab(context: typer.Context) -> int:
+    """Open the project in JupyterLab; further arguments are passed on to it."""
+    import subprocess
+
+    from trm_nb.config import project_root
+    from trm_nb.records import UserError
+
+    root = project_root(Path.cwd())
+    if root is None:
+        raise UserError(
+            f"no project here: expected a folder with notebooks/ and params/ at or above {Path.cwd()}; change into it"
+        )
+    return subprocess.run([sys.executable, "-m", "jupyterlab", *context.args], cwd=root, check=False).returncode
+
+
+@app.command()
+def doctor() -> int:
+    """What is installed, what the machine has, and every config field with its default."""
+    from trm_nb.doctor import examine
+
+    return examine()
+
+
+@cache_app.command("stats")
+def cache_stats(folder: RunDir) -> int:
+    """How many pictures are cached, and what they take."""
+    from trm_nb.notebook.prose import table
+
+    print(table(_run_of(folder).cache.stats(), columns=("cache", str(folder))))
+    return 0
+
+
+@cache_app.command("clear")
+def cache_clear(folder: RunDir) -> int:
+    """Delete a run's pictures; its capsules stay, and pictures are drawn again when they are needed."""
+    cache = _run_of(folder).cache
+    pictures = cache.stats()["pictures"]
+    cache.clear()
+    print(f"{pictures:,} pictures deleted")
+    return 0
+
+
+@app.command()
+def reset(
+    folder: RunDir,
+    with_cache: Annotated[bool, typer.Option("--with-cache", help="delete the cached pictures too")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+) -> int:
+    """Delete a run's dataset, tracker, model, executed notebooks and report."""
+    from trm_nb.build import reset as reset_run
+
+    if not yes and sys.stdin.isatty() and not typer.confirm(f"Delete what was built in {folder}?"):
+        return 1
+    print("deleted: " + (", ".join(reset_run(folder, keep_cache=not with_cache)) or "nothing"))
+    return 0
+
+
+def _tracker(folder: Path) -> TrainingProgressTracker:
+    from trm_nb.training_progress import TrainingProgressTracker
+
+    return TrainingProgressTracker(folder)
+
+
+def _run_of(folder: Path) -> Run:
+    """The run in a folder, with the settings it is bound to."""
+    from trm_nb.build import open_run
+    from trm_nb.records import UserError
+
+    tracker = _tracker(folder)
+    bound = tracker.bound()
+    tracker.close()
+    if not bound:
+        raise UserError(
+            f"{folder}: this run has not begun, so it has no pictures; `trm-nb build PARAMS.yaml` begins it"
+        )
+    return open_run(output_dir=folder.resolve(), **bound)
+
+
+def _overrides(pairs: list[str] | None) -> dict[str, Any]:
+    from trm_nb.config import parse_override
+
+    return dict(parse_override(pair) for pair in pairs or [])
+
+
+def _say(sentence: str) -> None:
+    print(" ".join(sentence.split()), file=sys.stderr)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    from typer._click.exceptions import ClickException
+
+    from trm_nb.records import DamagedError, UserError
+
+    try:
+        code = app(args=arguments, prog_name="trm-nb", standalone_mode=False)
+    except UserError as error:
+        _say(f"trm-nb: {error}")
+        return 2
+    except DamagedError as error:
+        _say(f"trm-nb: {error}; `trm-nb verify DIR --deep` lists what is damaged, and running again mends it")
+        return 1
+    except ClickException as error:
+        error.show()
+        return error.exit_code
+    except typer.Abort:
+        code = 130
+    if code == 130:
+        _say("trm-nb: interrupted; what was done is kept, run again to continue")
+    return int(code or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""A run's progress in a terminal: bars that redraw in place, or now and then a line where the output is no terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from trm_nb.notebook.progress_view import ProgressView
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+    from trm_nb.training_progress import TrainingProgressTracker
+
+_REDRAW_SECONDS = 0.5
+_LINE_SECONDS = 10.0
+
+
+class TerminalView:
+    """Shows what the tracker holds while a command works. The working loop calls `tick`; there is no thread."""
+
+    def __init__(self, tracker: TrainingProgressTracker, title: str) -> None:
+        self.tracker = tracker
+        self._title = title
+        self._view = ProgressView(tracker)
+        self._next = time.monotonic() + (_REDRAW_SECONDS if sys.stdout.isatty() else _LINE_SECONDS)
+        self._last_line = ""
+        self._live: Live | None = None
+
+    def tick(self) -> None:
+        """Redraw when it is time."""
+        started = time.monotonic()
+        if started < self._next:
+            return
+        if sys.stdout.isatty():
+            self._redraw()
+        else:
+            self._print_line()
+        now = time.monotonic()
+        pause = _REDRAW_SECONDS if sys.stdout.isatty() else _LINE_SECONDS
+        self._next = now + max(pause, 20 * (now - started))  # at most a twentieth of the time
+
+    def _redraw(self) -> None:
+        from rich.live import Live
+        from rich.text import Text
+
+        if self._live is None:
+            self._live = Live(auto_refresh=False, transient=True)
+            self._live.start()
+        self._live.update(
+            Text(f"{self._title}  {self._view.snapshot()}", no_wrap=True, overflow="ellipsis"), refresh=True
+        )
+
+    def _print_line(self) -> None:
+        stages = self.tracker.get_stats()["stages"]
+        at_work = [
+            f"{name} {s['done']:,} of {s['total'] or '?'} {s['unit']}"
+            for name, s in stages.items()
+            if s["status"] == "running"
+        ]
+        line = f"{self._title}: {', '.join(at_work)}"
+        if at_work and line != self._last_line:
+            print(line, flush=True)
+            self._last_line = line
+
+    def close(self) -> None:
+        """Take the bars away; what was printed stays."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

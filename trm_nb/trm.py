@@ -1,0 +1,222 @@
+"""The recursive core of the Tiny Recursive Model (TRM), and the model that reads a label from capsules with it.
+
+"Less is More: Recursive Reasoning with Tiny Networks" (Jolicoeur-Martineau, arXiv 2510.04871): one small net of two
+layers refines an answer z_H with the help of a scratch pad z_L; depth comes from calling it again, not from more
+weights. Names of the weights and numerics follow the official code (SamsungSAILMontreal/TinyRecursiveModels), so that
+its weights of the recursive net load here. The vision encoder and the label model share this file.
+
+Deviations: attention heads are not grouped, and weights are stored and used in one dtype (float32 here).
+Cost: one call of the net is about 24 D^2 multiply-adds a token (SwiGLU rounded up to 256) and the attention; a
+recursion makes H_cycles * (L_cycles + 1) calls, of which the last L_cycles + 1 keep their activations for backward.
+
+Axes: b batch, p tokens (patches, capsules), d width.
+"""
+# ruff: noqa: N803, N806 - z_H, z_L, H_cycles and L_cycles are the paper's names
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CAPSULES, FEATURES = 12, 512
+"""What every encoder writes and every model of capsules reads: 12 vectors of 512 numbers."""
+
+
+def truncated_normal(*shape: int, std: float, generator: torch.Generator) -> Tensor:
+    """float32 normal numbers cut at two standard deviations, whose standard deviation is `std` after the cut.
+
+    Drawn in float64 and rounded once, so that the last bits do not depend on the machine's erfinv.
+    """
+    after_cut = 0.8796256610342398  # the standard deviation of a unit normal cut at +-2
+    scale = std / after_cut
+    wide = torch.empty(shape, dtype=torch.float64)
+    nn.init.trunc_normal_(wide, std=scale, a=-2 * scale, b=2 * scale, generator=generator)
+    return wide.float()
+
+
+def rms_norm(x: Tensor) -> Tensor:
+    """Divide by the root mean square of the last axis, in float32, eps 1e-5, no weights."""
+    wide = x.float()
+    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + 1e-5)).to(x.dtype)
+
+
+def rotary_angles(positions: Tensor, head_dim: int, theta: float = 1e4) -> Tensor:
+    """RoPE angles of every token: positions (p, axes) -> float32 (p, head_dim / 2).
+
+    One axis is the official 1-D RoPE. With two (row, column) each axis turns half of the pairs, which gives the net
+    relative places on a plane. head_dim must be a multiple of twice the number of axes.
+    """
+    axes = positions.shape[1]
+    if head_dim % (2 * axes):
+        raise ValueError(f"a head of {head_dim} does not split into pairs over {axes} axes")
+    pairs = head_dim // (2 * axes)
+    frequencies = theta ** -(torch.arange(pairs, dtype=torch.float32) / pairs)
+    return (positions.float()[:, :, None] * frequencies).flatten(1)
+
+
+def rotate(x: Tensor, angles: Tensor) -> Tensor:
+    """Turn feature i and feature i + head_dim/2 of x (..., p, head_dim) by angles (p, head_dim / 2)."""
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+class Linear(nn.Module):
+    """x @ weight.T without bias, the weight truncated normal with std 1/sqrt(fan_in).
+
+    nn.Linear would draw from the global generator, which belongs to the user.
+    """
+
+    def __init__(self, fan_in: int, fan_out: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(truncated_normal(fan_out, fan_in, std=fan_in**-0.5, generator=generator))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight)
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate(x)) * up(x)), gate and up fused; the inner width is 4 * width * 2/3, rounded up to 256."""
+
+    def __init__(self, width: int, generator: torch.Generator) -> None:
+        super().__init__()
+        inner = math.ceil(round(4 * width * 2 / 3) / 256) * 256
+        self.gate_up_proj = Linear(width, 2 * inner, generator)
+        self.down_proj = Linear(inner, width, generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
+        out: Tensor = self.down_proj(F.silu(gate) * up)
+        return out
+
+
+class Attention(nn.Module):
+    """Every token looks at every token: fused qkv, heads of width / heads, RoPE where angles are given."""
+
+    def __init__(self, width: int, heads: int, generator: torch.Generator) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"a width of {width} does not split into {heads} heads")
+        self.heads = heads
+        self.qkv_proj = Linear(width, 3 * width, generator)
+        self.o_proj = Linear(width, width, generator)
+
+    def forward(self, x: Tensor, angles: Tensor | None = None) -> Tensor:
+        b, p, d = x.shape
+        q, k, v = self.qkv_proj(x).view(b, p, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        if angles is not None:
+            q, k = rotate(q, angles), rotate(k, angles)
+        out: Tensor = self.o_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, p, d))
+        return out
+
+
+class Block(nn.Module):
+    """Post-norm: h = rms(h + mix(h)), then h = rms(h + mlp(h)).
+
+    `mix` is attention, or, for a fixed number of `tokens`, a SwiGLU over the tokens (the paper's mlp_t: better on
+    small boards, and blind to RoPE).
+    """
+
+    def __init__(self, width: int, heads: int, generator: torch.Generator, tokens: int | None = None) -> None:
+        super().__init__()
+        if tokens is None:
+            self.self_attn = Attention(width, heads, generator)
+        else:
+            self.mlp_t = SwiGLU(tokens, generator)
+        self.mlp = SwiGLU(width, generator)
+        self.mixes_by_mlp = tokens is not None
+
+    def forward(self, h: Tensor, angles: Tensor | None = None) -> Tensor:
+        if self.mixes_by_mlp:
+            across = h.transpose(1, 2)
+            h = rms_norm(across + self.mlp_t(across)).transpose(1, 2)  # the official norm is over tokens here
+        else:
+            h = rms_norm(h + self.self_attn(h, angles))
+        return rms_norm(h + self.mlp(h))
+
+
+class RecursiveNet(nn.Module):
+    """The small net that is called again and again: float (b, p, d) -> the same shape, unit RMS.
+
+    `tokens` switches to mlp_t blocks for exactly so many tokens. `angles` is a table of `rotary_angles`, or None.
+    """
+
+    def __init__(
+        self, width: int, heads: int, generator: torch.Generator, *, layers: int = 2, tokens: int | None = None
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Block(width, heads, generator, tokens) for _ in range(layers))
+
+    def forward(self, h: Tensor, angles: Tensor | None = None) -> Tensor:
+        for layer in self.layers:
+            h = layer(h, angles)
+        return h
+
+
+def recurse(
+    net: nn.Module,
+    z_H: Tensor,
+    z_L: Tensor,
+    x: Tensor,
+    H_cycles: int,
+    L_cycles: int,
+    angles: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """One outer step: refine (z_H, z_L) on the input x, all (b, p, d); returns the new pair.
+
+    L_cycles times z_L = net(z_L + z_H + x), then z_H = net(z_H + z_L); H_cycles of these. Only the last carries
+    gradient, as in the official code: memory stays that of one round.
+    """
+
+    def cycle(z_H: Tensor, z_L: Tensor) -> tuple[Tensor, Tensor]:
+        for _ in range(L_cycles):
+            z_L = net(z_L + (z_H + x), angles)
+        return net(z_H + z_L, angles), z_L
+
+    with torch.no_grad():
+        for _ in range(H_cycles - 1):
+            z_H, z_L = cycle(z_H, z_L)
+    return cycle(z_H, z_L)
+
+
+class LabelTRM(nn.Module):
+    """Reads one of `classes` labels from capsules float (b, 12, 512): a TRM whose 12 tokens are the capsules.
+
+    The capsules, standardised by the training rows' `mean` and `scale` (both (12, 512), kept with the weights), are
+    projected to `width`, each place gets a learned embedding, and `recurse` refines the answer. The label is read from
+    the mean of z_H over the tokens, as no token is more the picture than another. Deviations from the paper: no
+    halting, and no RoPE, as the learned embedding says which capsule is which.
+    """
+
+    def __init__(self, classes: int, width: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.input_proj = Linear(FEATURES, width, generator)
+        self.places = nn.Parameter(truncated_normal(CAPSULES, width, std=1.0, generator=generator))
+        self.net = RecursiveNet(width, width // 32, generator)
+        self.head = Linear(width, classes, generator)
+        self.mean: Tensor
+        self.scale: Tensor
+        self.H_init: Tensor
+        self.L_init: Tensor
+        self.register_buffer("mean", torch.zeros(CAPSULES, FEATURES))
+        self.register_buffer("scale", torch.ones(CAPSULES, FEATURES))
+        self.register_buffer("H_init", truncated_normal(width, std=1.0, generator=generator))
+        self.register_buffer("L_init", truncated_normal(width, std=1.0, generator=generator))
+
+    def standardise(self, capsules: Tensor) -> Tensor:
+        """Capsules in units of the training rows' spread."""
+        return (capsules - self.mean) / self.scale
+
+    def start(self, b: int) -> tuple[Tensor, Tensor]:
+        """The first (z_H, z_L), both (b, 12, width)."""
+        shape = (b, CAPSULES, self.H_init.shape[0])
+        return self.H_init.expand(shape), self.L_init.expand(shape)
+
+    def forward(self, standardised: Tensor, z_H: Tensor, z_L: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One step of deep supervision: logits (b, classes) and the next (z_H, z_L), detached."""
+        x = self.input_proj(standardised) + self.places
+        z_H, z_L = recurse(self.net, z_H, z_L, x, H_cycles=2, L_cycles=2)
+        return self.head(z_H.mean(1)), z_H.detach(), z_L.detach()
