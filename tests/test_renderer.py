@@ -1,0 +1,161 @@
+"""Items to samples to pictures: keys, order, failures, and pixels that never change unnoticed.
+
+`python tests/test_renderer.py` writes the golden hashes anew, after a change of pixels that is meant.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib import get_data_path
+
+from trm_nb.records import GridTask, ImageBytes, ImageFile, Item, Sample
+from trm_nb.render import RejectedError, Renderer, RenderSettings
+from trm_nb.render.text import TextRenderer
+
+GOLDEN = Path(__file__).parent / "golden" / "render.json"
+PHOTO = Path(get_data_path()) / "sample_data" / "grace_hopper.jpg"
+R = Renderer()
+
+GRID = np.arange(12).reshape(3, 4) % 10
+TASK = GridTask(((GRID, GRID.T), (GRID[:2], GRID[:1])), (GRID[:, :2],), (np.full((2, 2), 9),))
+
+
+def item(modality: str, payload: object, item_id: str = "a/b") -> Item:
+    return Item(item_id, modality, payload, source="a", label="x")  # type: ignore[arg-type]
+
+
+def photo_item(sha256: str | None = None) -> Item:
+    return item("image", ImageFile(PHOTO, sha256 or hashlib.sha256(PHOTO.read_bytes()).hexdigest()))
+
+
+ITEMS = {
+    "text": item("text", "Hello, world!\n\tréf x̂ 漢字 😀 \x00 \U0010ffff" + "wrap " * 20),
+    "grid": item("grid", GRID),
+    "task": item("grid", TASK),
+    "photo": photo_item(),
+    "photo bytes": item("image", ImageBytes(PHOTO.read_bytes())),
+    "three pages": item("text", "line\n" * 40),
+}
+
+
+def pixel_hashes() -> dict[str, str]:
+    """Text and grids only: the pixels of photographs depend on the version of Pillow."""
+    hashes = {}
+    for settings in (RenderSettings(), RenderSettings(font_size=8), RenderSettings(image_size=112)):
+        renderer = Renderer(settings)
+        for name in ("text", "grid", "task", "three pages"):
+            pictures, failed = renderer.draw(renderer.samples(ITEMS[name]))
+            assert not failed
+            label = f"{name}, {settings.image_size} px, font {settings.font_size}"
+            hashes[label] = hashlib.sha256(pictures.tobytes()).hexdigest()
+    return hashes
+
+
+def test_pixels_are_the_golden_ones() -> None:
+    assert pixel_hashes() == json.loads(GOLDEN.read_text())
+
+
+def test_samples_tell_the_item_and_the_page() -> None:
+    samples = R.samples(ITEMS["three pages"])
+    assert [(s.page, s.pages, s.sample_id) for s in samples] == [(0, 3, "a/b#0"), (1, 3, "a/b#1"), (2, 3, "a/b#2")]
+    first = samples[0]
+    assert (first.item_id, first.modality, first.source, first.label) == ("a/b", "text", "a", "x")
+    assert len(first.key) == 32 and int(first.key, 16)
+
+
+@pytest.mark.parametrize("name", ITEMS)
+def test_keys_are_stable_and_samples_cross_processes(name: str) -> None:
+    once, again = R.samples(ITEMS[name]), pickle.loads(pickle.dumps(Renderer())).samples(ITEMS[name])
+    assert [s.key for s in once] == [s.key for s in again]
+    travelled: list[Sample] = pickle.loads(pickle.dumps(once))
+    assert np.array_equal(R.draw(once)[0], R.draw(travelled)[0])
+    if name != "photo bytes":
+        assert len(pickle.dumps(once)) < 4000 * len(once)
+
+
+def test_equal_content_has_equal_keys_whatever_the_item() -> None:
+    one, other = R.samples(item("text", "same \n")), R.samples(item("text", "same", "elsewhere"))
+    assert one[0].key == other[0].key
+    assert R.samples(ITEMS["photo"])[0].key == R.samples(ITEMS["photo bytes"])[0].key
+
+
+def test_keys_differ_where_pixels_may() -> None:
+    variants = [
+        R.samples(ITEMS["text"])[0],
+        R.samples(ITEMS["text"], salt="denoiser")[0],
+        R.samples(item("text", "x" * 33))[0],
+        R.samples(item("text", "x" * 32 + "\nx"))[0],
+        Renderer(RenderSettings(font_size=8)).samples(ITEMS["text"])[0],
+        Renderer(RenderSettings(image_size=448)).samples(ITEMS["text"])[0],
+        R.samples(ITEMS["grid"])[0],
+        R.samples(item("grid", GRID.T))[0],
+        R.samples(ITEMS["task"])[0],
+        R.samples(item("grid", GridTask(TASK.train, ())))[0],
+        R.samples(ITEMS["photo"])[0],
+        R.samples(ITEMS["photo"], salt="denoiser")[0],
+    ]
+    assert len({s.key for s in variants}) == len(variants)
+
+
+def test_answers_of_a_task_do_not_shape_it() -> None:
+    other = GridTask(TASK.train, TASK.test_inputs, ())
+    assert R.samples(ITEMS["task"])[0].key == R.samples(item("grid", other))[0].key
+
+
+def test_fingerprints_hold_what_matters_to_the_modality() -> None:
+    small = Renderer(RenderSettings(font_size=8))
+    assert small.fingerprint("grid") == R.fingerprint("grid")
+    assert small.fingerprint("text") != R.fingerprint("text")
+    assert len({R.fingerprint("text"), R.fingerprint("grid"), R.fingerprint("image")}) == 3
+
+
+def test_a_mixture_is_drawn_in_order_and_failures_are_named(tmp_path: Path) -> None:
+    changed = tmp_path / "changed.jpg"
+    changed.write_bytes(PHOTO.read_bytes())
+    planned = item("image", ImageFile(changed, hashlib.sha256(PHOTO.read_bytes()).hexdigest()))
+    truncated = item("image", ImageBytes(PHOTO.read_bytes()[:9000]))
+    order = [ITEMS["grid"], ITEMS["text"], planned, ITEMS["photo"], truncated, ITEMS["text"], ITEMS["task"]]
+    samples = [R.samples(one)[0] for one in order]
+    gone = R.samples(item("image", ImageFile(changed, planned.payload.sha256)))  # type: ignore[union-attr]
+    changed.write_bytes(b"something else")
+    pictures, failed = R.draw([*samples, *gone])
+    assert pictures.shape == (8, 224, 224, 3) and pictures.dtype == np.uint8
+    assert set(failed) == {2, 4, 7}
+    assert "changed after it was planned" in failed[2] and "cannot be decoded" in failed[4]
+    assert not pictures[[2, 4, 7]].any()
+    assert np.array_equal(pictures[1], TextRenderer().render_pages(ITEMS["text"].payload)[0])  # type: ignore[arg-type]
+    for number in (0, 1, 3, 5, 6):
+        assert np.array_equal(R.draw([samples[number]])[0][0], pictures[number])
+    changed.unlink()
+    assert "cannot be read: No such file" in R.draw(gone)[1][0]
+
+
+def test_nothing_to_draw() -> None:
+    pictures, failed = R.draw([])
+    assert pictures.shape == (0, 224, 224, 3) and failed == {}
+
+
+BAD = {
+    "values": (item("grid", np.array([[10]])), RejectedError, "values 0 to 9, got 10 to 10"),
+    "sides": (item("grid", np.zeros((31, 2), int)), RejectedError, "got 31x2"),
+    "no picture": (item("image", ImageBytes(b"hello")), RejectedError, "got something else"),
+    "no file": (item("image", ImageFile(Path("/nowhere/x.png"), "00")), RejectedError, "No such file"),
+    "wrong payload": (item("grid", "text"), TypeError, "a/b: a payload of str does not go with 'grid'"),
+}
+
+
+@pytest.mark.parametrize(("bad", "error", "message"), BAD.values(), ids=BAD.keys())
+def test_what_cannot_be_used_is_refused_when_planned(bad: Item, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        R.samples(bad)
+
+
+if __name__ == "__main__":
+    GOLDEN.parent.mkdir(exist_ok=True)
+    GOLDEN.write_text(json.dumps(pixel_hashes(), indent=2) + "\n")

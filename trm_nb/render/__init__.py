@@ -1,0 +1,165 @@
+"""Everything that turns an item into pictures: `Renderer` lays out (samples) and draws.
+
+Choice: layout and drawing are two steps, because the plan needs to know how many pictures an item gives, and their
+keys, long before a pixel is drawn. A key hashes the laid-out content with all that shapes its pixels, so equal keys
+mean equal pictures, in every run and on every machine (photographs: with the same Pillow).
+Cost: planning reads no pixel of a photograph, only its header; drawing is some tens of microseconds a page of text,
+1 ms a task, tens of milliseconds a photograph.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from trm_nb.records import GridTask, ImageBytes, ImageFile, Item, Modality, Sample
+from trm_nb.render import image as photographs
+from trm_nb.render.errors import RejectedError
+from trm_nb.render.grid import GridPage, GridRenderer
+from trm_nb.render.text import TextPage, TextRenderer, to_rgb
+
+__all__ = ["RejectedError", "RenderSettings", "Renderer"]
+
+VERSION = 1  # to be raised by whoever changes a pixel; tests/golden/render.json tells when
+TEXT_BATCH = 64  # pages drawn together in gray before they go to RGB: what fits the processor's cache
+
+Page = TextPage | GridPage | ImageFile | ImageBytes
+
+
+@dataclass(frozen=True, slots=True)
+class RenderSettings:
+    """`image_size`: side of a picture in pixels. `font_size`: 12 (7x14 cells) or 8 (5x10 cells)."""
+
+    image_size: int = 224
+    font_size: int = 12
+
+
+class Renderer:
+    """Items to samples, samples to pictures. One for a process; the atlas is loaded at the first text."""
+
+    def __init__(self, settings: RenderSettings | None = None) -> None:
+        self.settings = settings or RenderSettings()
+        self._grids = GridRenderer(self.settings.image_size)
+
+    def __reduce__(self) -> tuple[type[Renderer], tuple[RenderSettings]]:
+        return Renderer, (self.settings,)
+
+    @cached_property
+    def _text(self) -> TextRenderer:
+        return TextRenderer(self.settings.font_size, self.settings.image_size)
+
+    def fingerprint(self, modality: Modality) -> str:
+        """16 hex digits over all that shapes this modality's pixels beside the content."""
+        parts = [f"render {VERSION}", modality, str(self.settings.image_size)]
+        if modality == "text":
+            parts += [str(self.settings.font_size), self._text.atlas.digest]
+        elif modality == "image":
+            parts.append(photographs.versions())
+        return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
+
+    def samples(self, item: Item, salt: str = "") -> list[Sample]:
+        """Lay an item out: one sample a page, in order. `salt` names what is done to the pictures after drawing.
+
+        Raises RejectedError when the item cannot be drawn, TypeError when its payload is not of its modality.
+        """
+        pages = self._pages(item)
+        prefix = (item.modality, self.fingerprint(item.modality), salt)
+        return [
+            Sample(
+                key=_key(*(part.encode() for part in prefix), _content_bytes(content)),
+                item_id=item.item_id,
+                modality=item.modality,
+                source=item.source,
+                page=number,
+                pages=len(pages),
+                label=item.label,
+                content=content,
+            )
+            for number, content in enumerate(pages)
+        ]
+
+    def _pages(self, item: Item) -> Sequence[Page]:
+        payload = item.payload
+        if item.modality == "text" and isinstance(payload, str):
+            return self._text.pages(payload)
+        if item.modality == "grid" and isinstance(payload, GridTask):
+            return self._grids.task_pages(payload)
+        if item.modality == "grid" and isinstance(payload, np.ndarray):
+            return [self._grids.grid_page(payload)]
+        if item.modality == "image" and isinstance(payload, ImageBytes):
+            photographs.probe(payload.data)
+            return [payload]
+        if item.modality == "image" and isinstance(payload, ImageFile):
+            try:
+                with payload.path.open("rb") as stream:
+                    photographs.probe(stream)
+            except OSError as error:
+                raise RejectedError(f"the file cannot be read: {error.strerror or error}") from None
+            return [payload]
+        raise TypeError(f"{item.item_id}: a payload of {type(payload).__name__} does not go with {item.modality!r}")
+
+    def draw(self, samples: Sequence[Sample]) -> tuple[np.ndarray, dict[int, str]]:
+        """uint8 (n, h, w, 3) in the order of the samples, and index -> reason for those that could not be drawn.
+
+        The picture of a failed sample is zeros. Only photographs can fail: their pixels are first decoded here.
+        """
+        size = self.settings.image_size
+        pictures = np.zeros((len(samples), size, size, 3), np.uint8)
+        failed: dict[int, str] = {}
+        texts: list[tuple[int, TextPage]] = []
+        for number, sample in enumerate(samples):
+            content = sample.content
+            if isinstance(content, TextPage):
+                texts.append((number, content))
+            elif isinstance(content, GridPage):
+                pictures[number] = self._grids.draw(content)
+            elif isinstance(content, ImageFile | ImageBytes):
+                try:
+                    pictures[number] = photographs.render_image(_read(content), size)
+                except RejectedError as error:
+                    failed[number] = str(error)
+            else:
+                raise TypeError(f"{sample.sample_id}: content of type {type(content).__name__} is no page")
+        for first in range(0, len(texts), TEXT_BATCH):
+            batch = texts[first : first + TEXT_BATCH]
+            gray = self._text.draw([page for _, page in batch])
+            for (number, _), page in zip(batch, gray, strict=True):
+                to_rgb(page, pictures[number])
+        return pictures, failed
+
+
+def _read(content: ImageFile | ImageBytes) -> bytes:
+    """The encoded picture, and for a file: the very bytes that were planned."""
+    if isinstance(content, ImageBytes):
+        return content.data
+    try:
+        data = content.path.read_bytes()
+    except OSError as error:
+        raise RejectedError(f"the file cannot be read: {error.strerror or error}") from None
+    found = hashlib.sha256(data).hexdigest()
+    if found != content.sha256:
+        raise RejectedError(
+            f"the file changed after it was planned: expected sha256 {content.sha256[:16]}, got {found[:16]}"
+        )
+    return data
+
+
+def _content_bytes(content: Page) -> bytes:
+    if isinstance(content, ImageFile):
+        return bytes.fromhex(content.sha256)
+    if isinstance(content, ImageBytes):
+        return hashlib.sha256(content.data).digest()
+    return content.content_bytes()
+
+
+def _key(*parts: bytes) -> str:
+    """32 hex digits; each part is preceded by its length, so that no two lists of parts run together."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()
