@@ -1,4 +1,4 @@
-"""build(config): one dataset whatever the way, the workers, the kills; settings and sources that changed are refused."""
+"""build(config): one dataset whatever the way, the workers, the kills; changed settings and sources are refused."""
 
 from __future__ import annotations
 

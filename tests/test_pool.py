@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -83,3 +85,24 @@ def test_no_more_tasks_are_taken_than_the_window_holds() -> None:
         ahead = max(ahead, taken - done)
     assert taken == 100
     assert ahead <= 5 + 2 * 2, f"{ahead} tasks were taken before their results were wanted"
+
+
+ORPHANS = """
+import os, signal, sys
+from trm_nb.pool import run_tasks
+def pid(task):
+    import os
+    return os.getpid()
+print(*{worker for _, worker in run_tasks(pid, [[0] * 30] * 8, workers=2)}, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_workers_end_when_their_run_is_killed(run_python: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    workers = [int(pid) for pid in run_python(ORPHANS).stdout.split()]
+    assert workers
+    for _ in range(100):
+        if not any(Path(f"/proc/{pid}").exists() for pid in workers):
+            return
+        time.sleep(0.1)
+    pytest.fail(f"workers {workers} outlived their run by ten seconds")

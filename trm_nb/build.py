@@ -109,7 +109,7 @@ class Run:
 
         c = self.config
         if c.encoder_path:
-            return TRMVisionEncoder.load(c.encoder_path, device=c.device)
+            return TRMVisionEncoder.load(c.encoder_path, c.device, image_size=c.image_size)
         return TRMVisionEncoder(c.encoder, seed=c.seed, image_size=c.image_size)
 
     @cached_property

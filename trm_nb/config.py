@@ -77,7 +77,9 @@ class MultimodalDatasetConfig(BaseModel):
     @field_validator("source_paths", mode="before")
     @classmethod
     def _one_path_is_a_list(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str | Path) else [str(v) if isinstance(v, Path) else v for v in value]
+        if isinstance(value, str | Path):
+            return [str(value)]
+        return [str(v) if isinstance(v, Path) else v for v in value] if isinstance(value, list | tuple) else value
 
     @field_validator("output_dir", "denoiser_path", "encoder_path", mode="before")
     @classmethod

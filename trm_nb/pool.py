@@ -9,6 +9,7 @@ Fewer than MIN_POOL samples are not worth starting processes for (about a second
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -98,7 +99,9 @@ class _InFlight(Generic[T, R]):
             yield from self._collect()
 
     def _executor(self) -> Executor:
-        return get_reusable_executor(max_workers=self.workers, timeout=IDLE_SECONDS)  # type: ignore[no-any-return]
+        return get_reusable_executor(  # type: ignore[no-any-return]
+            max_workers=self.workers, timeout=IDLE_SECONDS, initializer=_start_worker, initargs=(os.getpid(),)
+        )
 
     def _submit(self, task: Task[T]) -> None:
         try:
@@ -143,3 +146,16 @@ class _InFlight(Generic[T, R]):
                 self.last_death = task
                 self.suspects.appendleft(task)
         self.running.clear()
+
+
+def _start_worker(parent: int) -> None:
+    """In a new worker: yield to the encoder, which needs the cores more, and end when the run was killed."""
+    if hasattr(os, "nice"):
+        os.nice(5)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="watch the parent", daemon=True).start()

@@ -16,6 +16,7 @@ import numpy as np
 
 Progress: TypeAlias = Callable[[], None]  # called often by a stage at work; must be cheap
 Modality: TypeAlias = Literal["text", "image", "grid"]
+CAPSULES, FEATURES = 12, 512  # of every sample
 MODALITIES: tuple[Modality, ...] = ("text", "image", "grid")
 
 

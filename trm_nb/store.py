@@ -31,9 +31,8 @@ from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 from zarr.storage import MemoryStore
 
 from trm_nb.durable import Staged, stage, write_file
-from trm_nb.records import DamagedError
+from trm_nb.records import CAPSULES, FEATURES, DamagedError
 
-CAPSULES, FEATURES = 12, 512
 MAX_CHUNK_IMAGES = 20  # images compressed together: 2x the speed and 2/3 of the size of one by one (text pages)
 _MISSING = 2**64 - 1
 _CRC_BYTES = 4

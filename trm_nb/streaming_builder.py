@@ -24,9 +24,9 @@ from trm_nb.durable import commit, fault_point, sweep, write_receipt
 from trm_nb.image_cache import ImageCache
 from trm_nb.memory_source import as_items
 from trm_nb.plan import Planner
-from trm_nb.records import Progress, Receipt, Sample
+from trm_nb.records import CAPSULES, FEATURES, Progress, Receipt, Sample
 from trm_nb.render import Renderer
-from trm_nb.store import CAPSULES, FEATURES, stage_batch, write_metadata
+from trm_nb.store import stage_batch, write_metadata
 from trm_nb.training_progress import PlannedRow, TrainingProgressTracker
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ Cost: see `Preset`; the weights are drawn from the seed alone, so an untrained e
 
 Axes: b batch, h w pixels, c channels, p patches, k capsules (12), d features (512).
 """
-# ruff: noqa: N806 - z_H and z_L are the paper's names
 
 from __future__ import annotations
 
@@ -30,8 +29,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trm_nb.checkpoints import load_checkpoint, load_weights, save_checkpoint
-from trm_nb.records import UserError
-from trm_nb.trm import CAPSULES, FEATURES, Linear, RecursiveNet, recurse, rms_norm, rotary_angles, truncated_normal
+from trm_nb.records import CAPSULES, FEATURES, UserError
+from trm_nb.trm import Linear, RecursiveNet, recurse, rms_norm, rotary_angles, truncated_normal
 
 PATCH = 28
 LOOKS = 8  # heads of a capsule, each FEATURES / LOOKS = 64 wide

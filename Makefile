@@ -1,0 +1,65 @@
+# One command per intention; `make help` lists them. Everything happens in .venv, made from constraints.txt.
+
+PYTHON ?= python3
+BIN := .venv/bin
+NOTEBOOKS := find notebooks -name '*.ipynb' -not -path '*/.ipynb_checkpoints/*' -print0
+
+# Jupyter and matplotlib want a home to write to; where there is none they get one that `make clean` removes.
+ifeq ($(strip $(HOME)),)
+export HOME := $(CURDIR)/.venv/home
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help demo smoke test slow soak study lint format lab clean venv
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+
+# The stamp is inside the environment, so that deleting .venv is enough to start over.
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("trm-nb needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv .venv
+	mkdir -p .venv/home
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,fast]"
+	touch .venv/.installed
+
+venv: .venv/.installed  ## the environment alone
+
+demo: .venv/.installed  ## the six notebooks on the demo data; writes outputs/demo/report/index.html
+	$(BIN)/trm-nb run params/demo.yaml
+
+smoke: .venv/.installed  ## the same in seconds, on a few samples of each kind
+	$(BIN)/trm-nb run params/smoke.yaml
+
+test: .venv/.installed  ## the quick tests
+	$(BIN)/python -m pytest
+
+slow: .venv/.installed  ## the tests that take minutes; some need Debian's chromium
+	$(BIN)/python -m pytest -m slow
+
+soak: .venv/.installed  ## hours: fault campaigns; copy the figures into LOG.md
+	$(BIN)/python -m pytest -m soak -s
+
+study: .venv/.installed  ## hours: the notebooks of models/ and studies/, into outputs/study
+	mkdir -p outputs/study
+	for notebook in notebooks/models/*.ipynb notebooks/studies/*.ipynb; do \
+	    $(BIN)/papermill "$$notebook" "outputs/study/$$(basename "$$notebook")" || exit 1; \
+	done
+
+lint: .venv/.installed  ## style, types, and notebooks without outputs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(NOTEBOOKS) | xargs -0 -r $(BIN)/nbstripout --keep-id --verify
+
+format: .venv/.installed  ## mends what `make lint` can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(NOTEBOOKS) | xargs -0 -r $(BIN)/nbstripout --keep-id
+
+lab: .venv/.installed  ## JupyterLab with the notebooks
+	$(BIN)/trm-nb lab
+
+clean:  ## removes .venv and caches; runs in outputs/ stay
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,62 @@
+"""A finished run's folder made by hand, for tests of what reads capsules."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trm_nb import store
+from trm_nb.durable import commit
+
+
+def make_run(
+    folder: Path,
+    labels: list[str | None],
+    splits: list[str],
+    *,
+    status: list[str] | None = None,
+    signal: float = 1.0,
+    batch_size: int = 8,
+    seed: int = 0,
+) -> np.ndarray:
+    """Write capsules.zarr's batches, samples.parquet and dataset_info.json; returns the capsules float16 (n, 12, 512).
+
+    Capsules are noise plus `signal` times a pattern of their label. Quarantined rows are NaN.
+    """
+    n = len(labels)
+    status = status or ["ok"] * n
+    rng = np.random.default_rng(seed)
+    names = sorted({name for name in labels if name})
+    patterns = rng.standard_normal((len(names), 12, 512))
+    capsules = rng.standard_normal((n, 12, 512))
+    for row, name in enumerate(labels):
+        if name:
+            capsules[row] += signal * patterns[names.index(name)]
+    capsules[np.array(status) != "ok"] = np.nan
+    capsules = capsules.astype(np.float16)
+    write_batches(folder, capsules, batch_size)
+    table = {
+        "sample_id": [f"item{row}" for row in range(n)],
+        "item_id": [f"item{row}" for row in range(n)],
+        "modality": [("text", "image", "grid")[row % 3] for row in range(n)],
+        "label": labels,
+        "split": splits,
+        "status": status,
+    }
+    pq.write_table(pa.table(table), folder / "samples.parquet")
+    digest = f"made by hand, {seed}, {signal}, {n}"
+    (folder / "dataset_info.json").write_text(json.dumps({"content_digest": digest, "counts": {"rows": n}}))
+    return capsules
+
+
+def write_batches(folder: Path, capsules: np.ndarray, batch_size: int) -> None:
+    """The capsules as batches that are not consolidated yet."""
+    batch, chunk = store.batch_layout(batch_size), store.chunk_layout(batch_size, 100)
+    store.write_metadata(folder / "capsules.zarr" / "capsules", chunk, len(capsules))
+    array = folder / "batches.zarr" / "capsules"
+    for number, first in enumerate(range(0, len(capsules), batch_size)):
+        commit(store.stage_batch(folder, capsules[first : first + batch_size], batch), batch.file(array, number))

@@ -1,0 +1,82 @@
+"""Every figure draws, also on hostile and on degenerate data; warnings are errors here."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from trm_nb.notebook import figures
+from trm_nb.records import GridTask, Item
+from trm_nb.render import Renderer
+
+HOSTILE = "$\\frac{a$ <b>\n日本 \x00 \U0001f600 " + "long " * 50
+PICTURES = np.random.default_rng(0).integers(0, 255, (5, 56, 56, 3), np.uint8)
+CURVE = [{"global_step": 1, "loss": 2.0}, {"global_step": 2, "loss": 1.0, "accuracy": 0.5}]
+
+
+def layout_of(payload: object, modality: str) -> Figure:
+    samples = Renderer().samples(Item("x", modality, payload))  # type: ignore[arg-type]
+    return figures.page_layout(Renderer().draw(samples)[0][0], samples[0].content)
+
+
+GRID = np.arange(9).reshape(3, 3)
+FIGURES: dict[str, Callable[[], Figure]] = {
+    "gallery": lambda: figures.gallery(PICTURES, [HOSTILE] * 5),
+    "gallery-of-one": lambda: figures.gallery(PICTURES[:1], ["x"]),
+    "layout-text": lambda: layout_of("a long line that wraps around " * 9, "text"),
+    "layout-task": lambda: layout_of(GridTask(((GRID, GRID),), (GRID,)), "grid"),
+    "layout-photograph": lambda: figures.page_layout(PICTURES[0], object()),
+    "layout-blank": lambda: figures.page_layout(np.zeros((56, 56, 3), np.uint8), object()),
+    "bars": lambda: figures.bars({HOSTILE: 3, 2: 1}, "x", "y"),
+    "bars-of-nothing": lambda: figures.bars({}, "x", "y"),
+    "histogram": lambda: figures.histogram(np.array([1.0, 2.0, np.nan, 2.0]), "x"),
+    "histogram-of-nothing": lambda: figures.histogram(np.zeros(0), "x"),
+    "before-after": lambda: figures.before_after(PICTURES[0], PICTURES[1]),
+    "looks": lambda: figures.looks(PICTURES[0], np.random.default_rng(0).random((12, 8, 2, 2))),
+    "capsule-rows": lambda: figures.capsule_rows(np.zeros((12, 512))),
+    "capsule-map": lambda: figures.capsule_map(np.random.default_rng(0).normal(size=(30, 9)), [HOSTILE, "b", "c"] * 10),
+    "capsule-map-many": lambda: figures.capsule_map(np.eye(30), [str(i) for i in range(30)]),
+    "capsule-map-of-one": lambda: figures.capsule_map(np.ones((1, 9)), ["a"]),
+    "nearest": lambda: figures.nearest(PICTURES[None, :3], [HOSTILE], np.array([[0.9, 0.8]])),
+    "curves": lambda: figures.curves(CURVE, ["loss", "accuracy", "absent"], "value"),
+    "curves-of-nothing": lambda: figures.curves([], ["loss"], "value"),
+    "confusion": lambda: figures.confusion(np.array([[5, 1], [0, 0]]), [HOSTILE, "b"]),
+    "confusion-many": lambda: figures.confusion(np.eye(40, dtype=np.int64), [str(i) for i in range(40)]),
+    "by-recursion-step": lambda: figures.by_recursion_step([0.1, 0.5, 0.6], 0.4),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_it_draws(name: str) -> None:
+    data = io.BytesIO()
+    FIGURES[name]().savefig(data, dpi=40)
+    with Image.open(data) as picture:
+        assert min(picture.size) > 50
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("a$b", r"a\$b"), ("日", "□"), ("a\nb", "a\nb"), ("x" * 50, "x" * 11 + "…" + "x" * 22), ("a\x00b", "a□b")],
+)
+def test_plain(text: str, expected: str) -> None:
+    assert figures.plain(text) == expected
+
+
+def test_show_carries_the_description(capsys: pytest.CaptureFixture[str]) -> None:
+    shown: list[tuple[dict[str, object], dict[str, object]]] = []
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell.instance()
+    shell.display_pub.publish = lambda data, metadata=None, **rest: shown.append((data, metadata))
+    try:
+        figures.show(figures.bars({"a": 1}, "x", "y"), alt="one <bar>")
+    finally:
+        InteractiveShell.clear_instance()
+    (data, metadata) = shown[0]
+    assert metadata == {"image/png": {"alt": "one <bar>", "width": 634}}
+    assert set(data) == {"image/png", "text/plain"}

@@ -1,0 +1,140 @@
+"""`trm-nb run` on the real notebooks: killed in every stage and continued, it is the dataset that `build` makes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from trm_nb.training_progress import TrainingProgressTracker
+from trm_nb.verify import verify
+
+ROOT = Path(__file__).parents[1]
+SMOKE = str(ROOT / "params" / "smoke.yaml")
+
+
+def _command(*arguments: str, fault: str | None = None, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **({"TRM_NB_FAULT": fault} if fault else {})}
+    command = [sys.executable, "-m", "trm_nb.cli", *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600, check=False)
+
+
+def _digest(output: Path) -> str:
+    return str(json.loads((output / "dataset_info.json").read_text(encoding="utf-8"))["content_digest"])
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An undisturbed `trm-nb build` of the smoke params, with another number of workers."""
+    output = tmp_path_factory.mktemp("a folder") / "built"
+    done = _command("build", SMOKE, "--output-dir", str(output), "-p", "workers=1")
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+def test_a_run_killed_in_each_stage_and_continued_equals_a_build(built: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    for fault, notebook in [("images-settled:2", "01_render"), ("batch-renamed:3", "03_encode"),
+                            ("chunk-renamed", "04_consolidate"), ("train-step:20", "06_train")]:  # fmt: skip
+        killed = _command("run", SMOKE, "--output-dir", str(output), fault=fault)
+        assert killed.returncode == 1, killed.stdout + killed.stderr
+        assert notebook in killed.stderr
+        assert "kernel" in killed.stderr
+    done = _command("run", SMOKE, "--output-dir", str(output))
+    assert done.returncode == 0, done.stderr
+    assert _digest(output) == _digest(built)
+    assert verify(output, deep=True) == []
+    names = sorted(path.name for path in (output / "notebooks").glob("*.ipynb"))
+    assert names == sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
+    assert (output / "report" / "index.html").is_file()
+
+    started = time.monotonic()
+    again = _command("run", SMOKE, "--output-dir", str(output))
+    seconds = time.monotonic() - started
+    assert again.returncode == 0
+    print(f"a complete run returned in {seconds:.2f} s")
+    assert TrainingProgressTracker(output).get_stats()["state"] == "done"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["run", "build"])
+@pytest.mark.parametrize("stage", ["render", "encode", "consolidate", "train"])
+def test_a_whole_process_group_killed_in_a_stage_continues(
+    built: Path, tmp_path: Path, command: str, stage: str
+) -> None:
+    output = tmp_path / "killed"
+    arguments = [sys.executable, "-m", "trm_nb.cli", command, SMOKE, "--output-dir", str(output)]
+    process = subprocess.Popen(arguments, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL)
+    try:
+        while process.poll() is None and not _began(output, stage):
+            time.sleep(0.02)
+    finally:
+        _kill_session(process)
+    done = _command(command, SMOKE, "--output-dir", str(output))
+    assert done.returncode == 0, done.stderr
+    assert _digest(output) == _digest(built)
+    assert verify(output, deep=True) == []
+
+
+def _began(output: Path, stage: str) -> bool:
+    if not (output / "progress.sqlite").exists():
+        return False
+    tracker = TrainingProgressTracker(output)
+    try:
+        return bool(tracker.stage_status(stage) != "waiting")
+    finally:
+        tracker.close()
+
+
+def _kill_session(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL for everything the command started, kernels with sessions of their own too."""
+    tree = [process.pid]
+    for pid in tree:
+        children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+        tree += [int(child) for child in re.findall(r"\d+", children.stdout)]
+    for pid in tree:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(6, 0, -1))
+def test_each_notebook_runs_by_itself_with_no_run_before_it(tmp_path: Path, number: int) -> None:
+    notebook = next((ROOT / "notebooks").glob(f"{number:02d}_*.ipynb"))
+    command = [sys.executable, "-m", "papermill", str(notebook), str(tmp_path / "out.ipynb"), "-f", SMOKE]
+    command += ["-p", "output_dir", str(tmp_path / "run"), "--kernel", "python3", "--no-progress-bar"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "progress.sqlite").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["build", "nowhere.yaml"], r"params file not found: nowhere\.yaml"),
+        (["build", SMOKE, "-p", "batchsize=5"], "unknown parameter 'batchsize', did you mean 'batch_size'"),
+        (["run", SMOKE, "-p", "batch_size=five"], "batch_size: .*got 'five'"),
+        (["build", SMOKE, "-p", "source_paths=[/no/such/place]"], "/no/such/place"),
+        (["status", "/no/such/run"], "/no/such/run: no run here"),
+        (["verify", "/no/such/run"], "/no/such/run: no run here"),
+        (["run", SMOKE, "-p", "output_dir=/dev/null"], "/dev/null"),
+    ],
+    ids=["no params", "misspelt", "wrong type", "no source", "no run to show", "no run to verify", "output is a file"],
+)
+def test_a_users_mistake_is_one_sentence_and_exit_code_2(arguments: list[str], message: str, tmp_path: Path) -> None:
+    arguments = [*arguments, "--output-dir", str(tmp_path / "o")] if "build" in arguments else arguments
+    done = _command(*arguments)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert re.search(message, done.stderr)
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
