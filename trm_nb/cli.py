@@ -209,10 +209,11 @@ def _tracker(folder: Path) -> TrainingProgressTracker:
 def _run_of(folder: Path) -> Run:
     """The run in a folder, with the settings it is bound to."""
     from trm_nb.build import open_run
+    from trm_nb.config import MultimodalDatasetConfig
     from trm_nb.records import UserError
 
     tracker = _tracker(folder)
-    bound = tracker.bound()
+    bound = {name: value for name, value in tracker.bound().items() if name in MultimodalDatasetConfig.model_fields}
     tracker.close()
     if not bound:
         raise UserError(

@@ -1,0 +1,288 @@
+"""The notebooks' figures: each function takes arrays and returns a matplotlib Figure; `show` displays it described.
+
+Figures are made without pyplot, so nothing is shown twice and no state is left. They have a light ground, in reports
+too. Text of the data is escaped from mathtext, and characters the font lacks become boxes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+
+from trm_nb.notebook.sampling import principal_plane
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from trm_nb.render.grid import GridPage
+    from trm_nb.render.text import TextPage
+
+DPI = 160
+COLOURS = ("#0b6a6a", "#c8553d", "#5b5ea6", "#b8860b", "#3d8b4f", "#a23b72", "#4f7cac", "#7a6a53", "#d08c60", "#2f4858")
+_HEAT = ListedColormap([COLOURS[1]])
+_GRAY, _LINE = "#5b666b", "#dde0dd"
+
+
+def show(figure: Figure, alt: str) -> None:
+    """Display a figure as PNG with a description for those who do not see it; sharp on dense screens."""
+    from IPython.display import display
+
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
+    width = round(figure.get_figwidth() * 96)
+    described = {"image/png": {"alt": alt, "width": width}}
+    display({"image/png": data.getvalue(), "text/plain": f"[figure] {alt}"}, raw=True, metadata=described)  # type: ignore[no-untyped-call]
+
+
+def plain(text: object, length: int = 34) -> str:
+    """Text of the data as a figure can show it: no mathtext, no missing glyphs, each line at most `length` long."""
+    known = _glyphs()
+    lines = []
+    for line in str(text).split("\n"):
+        line = " ".join(line.split())
+        if len(line) > length:
+            line = f"{line[: length // 3]}…{line[-(length - length // 3 - 1) :]}"
+        lines.append("".join(c if ord(c) in known else "□" for c in line).replace("$", r"\$"))
+    return "\n".join(lines)
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    return frozenset(get_font(findfont(FontProperties())).get_charmap())
+
+
+def gallery(pictures: np.ndarray, captions: Sequence[str], columns: int = 4) -> Figure:
+    """Pictures uint8 (n, h, w, 3) in rows, each over its caption."""
+    columns = max(1, min(columns, len(pictures)))
+    rows = max(1, -(-len(pictures) // columns))
+    side = 9.2 / max(columns, 3)
+    figure = Figure(figsize=(side * columns, (side + 0.45) * rows), layout="constrained")
+    for place in range(len(pictures)):
+        axes = figure.add_subplot(rows, columns, place + 1)
+        _picture(axes, pictures[place])
+        axes.set_xlabel(plain(captions[place]), fontsize=7.5, color=_GRAY)
+    return figure
+
+
+def _picture(axes: Axes, picture: np.ndarray) -> None:
+    axes.imshow(picture, interpolation="nearest" if picture.shape[0] < 150 else "antialiased")
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set_color(_LINE)
+
+
+def _clean(axes: Axes) -> None:
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(_GRAY)
+    axes.tick_params(colors=_GRAY, labelsize=8)
+    axes.xaxis.label.set_fontsize(9)
+    axes.yaxis.label.set_fontsize(9)
+
+
+def page_layout(picture: np.ndarray, page: TextPage | GridPage | object) -> Figure:
+    """One sample's picture, and beside it the same with its layout: cells and soft wraps, or the panels of a task."""
+    from trm_nb.render.grid import GridPage
+    from trm_nb.render.text import TextPage
+
+    figure = Figure(figsize=(9.2, 4.7), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _picture(left, picture)
+    left.set_xlabel("what the model sees", fontsize=9)
+    _picture(right, 255 - (255 - picture) // 2)
+    if isinstance(page, TextPage):
+        _mark_cells(right, page, picture.shape[0])
+        right.set_xlabel(
+            f"{page.cells.shape[0]} rows of {page.cells.shape[1]} cells; red: the line goes on", fontsize=9
+        )
+    elif isinstance(page, GridPage):
+        _mark_panels(right, page)
+        right.set_xlabel(f"{len(page.panels)} panels, a cell is {page.pitch} pixels", fontsize=9)
+    else:
+        _mark_content(right, picture)
+        right.set_xlabel("inside: the photograph, outside: the border that makes it square", fontsize=9)
+    return figure
+
+
+def _mark_cells(axes: Axes, page: TextPage, size: int) -> None:
+    rows, columns = page.cells.shape
+    height, width = size // rows, size // columns
+    top, left = (size - rows * height) / 2 - 0.5, (size - columns * width) / 2 - 0.5
+    axes.hlines(top + height * np.arange(rows + 1), left, left + columns * width, color=COLOURS[0], lw=0.3)
+    axes.vlines(left + width * np.arange(columns + 1), top, top + rows * height, color=COLOURS[0], lw=0.3)
+    for row in np.flatnonzero(page.wrapped):
+        axes.vlines(left + columns * width, top + height * row, top + height * (row + 1), color=COLOURS[1], lw=3)
+
+
+def _mark_panels(axes: Axes, page: GridPage) -> None:
+    from matplotlib.patches import Rectangle
+
+    for number, panel in enumerate(page.panels, 1):
+        frame = (panel.left - 2, panel.top - 2)
+        colour = COLOURS[1] if panel.kind == "test" else COLOURS[0]
+        axes.add_patch(Rectangle(frame, panel.width + 3, panel.height + 3, fill=False, ec=colour, lw=1.5))
+        axes.annotate(f"{panel.kind} {number}", frame, color=colour, fontsize=7, va="bottom")
+
+
+def _mark_content(axes: Axes, picture: np.ndarray) -> None:
+    from matplotlib.patches import Rectangle
+
+    corner = picture[0, 0]
+    inked = (picture != corner).any(axis=-1)
+    if not inked.any():
+        return
+    rows, columns = np.flatnonzero(inked.any(axis=1)), np.flatnonzero(inked.any(axis=0))
+    size = columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1
+    axes.add_patch(Rectangle((columns[0] - 0.5, rows[0] - 0.5), *size, fill=False, ec=COLOURS[1], lw=1.5))
+
+
+def bars(counts: Mapping[Any, int], xlabel: str, ylabel: str) -> Figure:
+    """How many of each: a bar a key, in the order given."""
+    figure = Figure(figsize=(6.6, 2.9), layout="constrained")
+    axes = figure.subplots()
+    drawn = axes.bar([plain(name, 18) for name in counts], list(counts.values()), color=COLOURS[0], width=0.7)
+    if len(counts) <= 12:
+        axes.bar_label(drawn, fmt="{:,.0f}", fontsize=8, color=_GRAY)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    _clean(axes)
+    return figure
+
+
+def histogram(values: np.ndarray, xlabel: str, ylabel: str = "samples") -> Figure:
+    """A distribution, with its median marked."""
+    figure = Figure(figsize=(6.6, 2.9), layout="constrained")
+    axes = figure.subplots()
+    finite = values[np.isfinite(values)]
+    if len(finite):
+        axes.hist(finite, bins=min(40, max(5, len(finite) // 4)), color=COLOURS[0], alpha=0.85)
+        axes.axvline(float(np.median(finite)), color=COLOURS[1], lw=1.5, label=f"median {np.median(finite):.3g}")
+        axes.legend(frameon=False, fontsize=8)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    _clean(axes)
+    return figure
+
+
+def before_after(before: np.ndarray, after: np.ndarray) -> Figure:
+    """A picture as drawn, as cached, and ten times their difference; all uint8 (h, w, 3)."""
+    difference = np.clip(128 + 10 * (after.astype(np.int16) - before.astype(np.int16)), 0, 255).astype(np.uint8)
+    return gallery(np.stack([before, after, difference]), ["as drawn", "as cached", "difference x 10"], columns=3)
+
+
+def looks(picture: np.ndarray, maps: np.ndarray) -> Figure:
+    """What each of 12 capsules looks at: `maps` float (12, heads, rows, columns), averaged over its heads."""
+    figure = Figure(figsize=(9.2, 5.2), layout="constrained")
+    grid = figure.add_gridspec(3, 6)
+    _picture(axes := figure.add_subplot(grid[:, :2]), picture)
+    axes.set_xlabel("the picture", fontsize=9)
+    size = picture.shape[0]
+    for capsule, seen in enumerate(maps.mean(axis=1)):
+        axes = figure.add_subplot(grid[capsule // 4, 2 + capsule % 4])
+        _picture(axes, 255 - (255 - picture) // 2)
+        strength = 0.85 * seen / seen.max()
+        where = (-0.5, size - 0.5, size - 0.5, -0.5)
+        axes.imshow(
+            np.ones_like(seen), cmap=_HEAT, vmin=0, vmax=1, alpha=strength, extent=where, interpolation="nearest"
+        )
+        axes.set_xlabel(f"capsule {capsule}", fontsize=8, color=_GRAY)
+    return figure
+
+
+def capsule_rows(capsules: np.ndarray) -> Figure:
+    """One sample's 12 capsules (12, 512) as rows of colour."""
+    figure = Figure(figsize=(9.2, 2.6), layout="constrained")
+    axes = figure.subplots()
+    drawn = axes.imshow(capsules, cmap="RdBu", vmin=-3, vmax=3, aspect="auto", interpolation="nearest")
+    figure.colorbar(drawn, ax=axes, label="value", shrink=0.9)
+    axes.set(xlabel="feature", ylabel="capsule", yticks=range(0, len(capsules), 3))
+    _clean(axes)
+    return figure
+
+
+def capsule_map(vectors: np.ndarray, names: Sequence[str]) -> Figure:
+    """Samples on the plane that explains most of their variance, coloured by `names` (the ten most frequent)."""
+    coordinates, explained = principal_plane(vectors)
+    figure = Figure(figsize=(7.4, 5.2), layout="constrained")
+    axes = figure.subplots()
+    named = np.asarray(names, dtype=object)
+    shown = sorted(set(names), key=lambda name: (-int((named == name).sum()), name))
+    for place, name in enumerate(shown):
+        chosen = coordinates[named == name]
+        colour = COLOURS[place] if place < len(COLOURS) else "#b9bfbc"
+        label = plain(name, 26) if place < len(COLOURS) else ("others" if place == len(COLOURS) else None)
+        axes.scatter(chosen[:, 0], chosen[:, 1], s=14, color=colour, alpha=0.75, linewidths=0, label=label)
+    axes.set(
+        xlabel=f"first component ({explained[0]:.0%} of the variance)", ylabel=f"second component ({explained[1]:.0%})"
+    )
+    axes.legend(frameon=False, fontsize=8, markerscale=1.6, loc="center left", bbox_to_anchor=(1, 0.5))
+    _clean(axes)
+    return figure
+
+
+def nearest(pictures: np.ndarray, captions: Sequence[str], similarities: np.ndarray) -> Figure:
+    """Rows of a query and its neighbours: `pictures` (queries, 1 + n, h, w, 3), `similarities` (queries, n)."""
+    queries, columns = pictures.shape[:2]
+    figure = Figure(figsize=(9.2, 1.9 * queries), layout="constrained")
+    for query in range(queries):
+        for column in range(columns):
+            axes = figure.add_subplot(queries, columns, query * columns + column + 1)
+            _picture(axes, pictures[query, column])
+            if column == 0:
+                for spine in axes.spines.values():
+                    spine.set(color=COLOURS[1], linewidth=2)
+            said = plain(captions[query], 24) if column == 0 else f"{similarities[query, column - 1]:.2f}"
+            axes.set_xlabel(said, fontsize=7.5, color=_GRAY)
+    return figure
+
+
+def curves(steps: Sequence[Mapping[str, float]], names: Sequence[str], ylabel: str) -> Figure:
+    """Logged figures against the training step; steps that did not log one are left out of its line."""
+    figure = Figure(figsize=(6.6, 3.1), layout="constrained")
+    axes = figure.subplots()
+    for name, colour in zip(names, COLOURS, strict=False):
+        logged = [(step["global_step"], step[name]) for step in steps if name in step]
+        if logged:
+            axes.plot(*zip(*logged, strict=True), color=colour, lw=1.6, label=name.replace("_", " "))
+    axes.set(xlabel="optimiser step", ylabel=ylabel)
+    if axes.lines:
+        axes.legend(frameon=False, fontsize=8)
+    _clean(axes)
+    return figure
+
+
+def confusion(matrix: np.ndarray, classes: Sequence[str], at_most: int = 20) -> Figure:
+    """Counts (true, predicted) of the classes with most samples; numbers where they fit."""
+    kept = np.sort(np.argsort(-matrix.sum(axis=1), kind="stable")[:at_most])
+    shown, names = matrix[np.ix_(kept, kept)], [plain(classes[i], 18) for i in kept]
+    side = 2.2 + 0.34 * len(kept)
+    figure = Figure(figsize=(side + 1.2, side), layout="constrained")
+    axes = figure.subplots()
+    parts = shown / np.maximum(shown.sum(axis=1, keepdims=True), 1)
+    axes.imshow(parts, cmap="GnBu", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="true", xticks=range(len(kept)), yticks=range(len(kept)), yticklabels=names)
+    axes.set_xticklabels(names, rotation=60, ha="right", rotation_mode="anchor")
+    _clean(axes)
+    for row, column in np.argwhere(shown > 0):
+        colour = "white" if parts[row, column] > 0.6 else "#1d2326"
+        axes.text(column, row, f"{shown[row, column]:,}", ha="center", va="center", fontsize=7, color=colour)
+    return figure
+
+
+def by_recursion_step(accuracies: Sequence[float], baseline: float) -> Figure:
+    """Accuracy after each recursion step of the net, with the baseline of always guessing the commonest label."""
+    figure = Figure(figsize=(6.6, 3.1), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(range(1, len(accuracies) + 1), accuracies, "o-", color=COLOURS[0], lw=1.6)
+    axes.axhline(baseline, color=COLOURS[1], lw=1.2, ls="--", label=f"always the commonest label, {baseline:.0%}")
+    axes.set(xlabel="recursion step", ylabel="accuracy, held out", xticks=range(1, len(accuracies) + 1), ylim=(0, 1))
+    axes.legend(frameon=False, fontsize=8)
+    _clean(axes)
+    return figure

@@ -1,0 +1,255 @@
+"""ProgressView: what the tracker holds, as bars, in a cell that works or in one that only watches.
+
+Everything shown is read from `tracker.get_stats()`, so it is also right after a crash: a silent run is "stalled", never
+a frozen bar. The view has text and HTML forms of its own (bars are characters, which survive every sanitiser) and
+updates through a display handle of its own cell. That leaves the final state in the saved notebook, which tqdm,
+threads, asyncio tasks and widgets do not. A front end that is there live gets widgets, which are closed at the end and
+replaced by the snapshot. No threads: the working loop calls `tick`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from html import escape
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+if TYPE_CHECKING:
+    from trm_nb.training_progress import TrainingProgressTracker
+
+_BAR_CELLS = 24
+_REFRESH_SECONDS = 0.5
+_ENDS = ("done", "failed", "stalled")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One moment of a run in two forms. Displays as HTML where there is HTML, and prints as text."""
+
+    text: str
+    html: str
+    state: str
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        return {"text/plain": self.text, "text/html": self.html}
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class _Handle(Protocol):
+    def update(self, obj: object) -> None: ...
+
+
+class ProgressView:
+    """A run's progress. `ProgressView(tracker)` as a cell's last line shows it once; `watch` follows it.
+
+    `with ProgressView(run.tracker) as view: run.encode(on_progress=view.tick)` follows the cell's own work.
+    """
+
+    def __init__(self, tracker: TrainingProgressTracker) -> None:
+        self.tracker = tracker
+        self._first_seen: dict[str, tuple[float, int]] = {}
+        self._next_refresh = 0.0
+        self._handle: _Handle | None = None
+        self._widgets: _Widgets | None = None
+
+    def snapshot(self) -> Snapshot:
+        """The state of this moment, as the tracker holds it."""
+        return self._draw(self.tracker.get_stats())
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        return self.snapshot()._repr_mimebundle_()
+
+    def watch(self, timeout: float | None = None, poll: float = 1.0) -> str:
+        """Follow a run that another process works on, until it is done, failed, stalled or `timeout` seconds passed.
+
+        Returns the last state. Reads the tracker every `poll` seconds; interrupting the cell ends the watching only.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        with self, contextlib.suppress(KeyboardInterrupt):
+            while True:
+                state = self._refresh()
+                if state in _ENDS or (end is not None and time.monotonic() >= end):
+                    break
+                time.sleep(poll if end is None else max(0.0, min(poll, end - time.monotonic())))
+        return self.snapshot().state
+
+    def __enter__(self) -> Self:
+        self._first_seen.clear()
+        if _live_front_end():
+            self._widgets = _Widgets()
+            self._handle = _display(self._widgets.box)
+        else:
+            self._handle = _display(self.snapshot())
+        self._refresh()
+        return self
+
+    def tick(self) -> None:
+        """Called often by the working loop; reads the tracker and redraws at most twice a second."""
+        if time.monotonic() >= self._next_refresh:
+            self._refresh()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        last = self.snapshot()
+        if self._handle is not None:
+            self._handle.update(last)
+        else:  # a plain script: there is nothing to update, so the end is printed too
+            print(last)
+        if self._widgets is not None:
+            self._widgets.close()
+        self._handle = self._widgets = None
+
+    def _refresh(self) -> str:
+        started = time.monotonic()
+        stats = self.tracker.get_stats()
+        drawn = self._draw(stats)
+        if self._widgets is not None:
+            self._widgets.show(stats, drawn.text.splitlines())
+        elif self._handle is not None:
+            self._handle.update(drawn)
+        now = time.monotonic()
+        self._next_refresh = now + max(_REFRESH_SECONDS, 20 * (now - started))  # at most a twentieth of the time
+        return drawn.state
+
+    def _draw(self, stats: dict[str, Any]) -> Snapshot:
+        title, lines, notes = _headline(stats), [], _notes(stats)
+        for name, stage in stats["stages"].items():
+            lines.append((name, bar(stage), count(stage), said(stage) + self._left(name, stage)))
+        widths = [max(len(line[column]) for line in lines) for column in range(3)]
+        rows = ["  ".join(part.ljust(width) for part, width in zip(line, [*widths, 0], strict=True)) for line in lines]
+        text = "\n".join([title, *(row.rstrip() for row in rows), *notes])
+        return Snapshot(text, _html(title, lines, notes), stats["state"])
+
+    def _left(self, name: str, stage: dict[str, Any]) -> str:
+        """How long a running stage will still take, from what this view itself has seen of it."""
+        if stage["status"] != "running" or not stage["total"]:
+            return ""
+        now = time.monotonic()
+        since, done = self._first_seen.setdefault(name, (now, stage["done"]))
+        if now - since < 5 or stage["done"] <= done:
+            return ""
+        left = (stage["total"] - stage["done"]) * (now - since) / (stage["done"] - done)
+        return f", about {duration(left)} left"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 7 s, 2 min 5 s, 3 h 20 min, 2 d 4 h."""
+    whole = round(seconds)
+    units = [(86400, "d"), (3600, "h"), (60, "min"), (1, "s")]
+    for (size, unit), (smaller, sub) in itertools.pairwise(units):
+        if whole >= size:
+            rest = whole % size // smaller
+            return f"{whole // size} {unit}" + (f" {rest} {sub}" if rest else "")
+    return f"{whole} s"
+
+
+def _headline(stats: dict[str, Any]) -> str:
+    silent = stats["seconds_since_heartbeat"]
+    if stats["state"] == "stalled":
+        since = datetime.fromtimestamp(stats["heartbeat"]).astimezone()
+        when = f"{since:%Y-%m-%d %H:%M:%S %Z} (no sign of life for {duration(silent)})"
+        return f"stalled since {when}; run again, it continues"
+    beat = f", last sign of life {duration(silent)} ago" if stats["state"].startswith("running") and silent else ""
+    state = "at rest" if stats["state"] == "stopped" else stats["state"]  # between two stages, or stopped on purpose
+    return f"{state}: {stats['rows_planned']:,} samples planned{'' if stats['plan_frozen'] else ' so far'}{beat}"
+
+
+def bar(stage: dict[str, Any]) -> str:
+    """A stage of `get_stats()` as a bar of characters."""
+    filled = int(_BAR_CELLS * _part(stage))
+    return "█" * filled + "░" * (_BAR_CELLS - filled)
+
+
+def _part(stage: dict[str, Any]) -> float:
+    if stage["status"] == "waiting" or not stage["total"]:
+        return 1.0 if stage["status"] == "done" else 0.0
+    return float(min(1.0, stage["done"] / stage["total"]))
+
+
+def count(stage: dict[str, Any]) -> str:
+    """How much of a stage is done, of how much."""
+    total = "?" if stage["total"] is None else f"{stage['total']:,}"
+    return f"{stage['done']:,} / {total} {stage['unit']}" if stage["status"] != "waiting" else ""
+
+
+def said(stage: dict[str, Any]) -> str:
+    """A stage's status, time and message."""
+    took = "" if stage["seconds"] is None or stage["status"] == "failed" else f" {duration(stage['seconds'])}"
+    message = f": {' '.join(stage['message'].split())}" if stage["message"] else ""
+    return f"{stage['status']}{took}{message}"
+
+
+def _notes(stats: dict[str, Any]) -> list[str]:
+    modalities = ", ".join(f"{number:,} {name}" for name, number in stats["modalities"].items())
+    reasons = stats["quarantine_by_reason"]
+    notes = [modalities] if modalities else []
+    if reasons:
+        notes.append(
+            "quarantined: "
+            + "; ".join(f"{number:,} x {' '.join(reason.split())}" for reason, number in reasons.items())
+        )
+    return notes
+
+
+def _html(title: str, lines: list[tuple[str, str, str, str]], notes: list[str]) -> str:
+    cell = '<td style="text-align:left;padding:0 0.8em 0 0;white-space:pre">'
+    body = "".join(f"<tr>{''.join(f'{cell}{escape(part)}</td>' for part in line)}</tr>" for line in lines)
+    said = "".join(f'<div class="trm-note">{escape(note)}</div>' for note in notes)
+    table = f'<table class="trm-bars" style="font-family:monospace">{body}</table>'
+    return f'<div class="trm-progress"><strong>{escape(title)}</strong>{table}{said}</div>'
+
+
+def _display(obj: object) -> _Handle | None:
+    """Show something in this cell, and get the handle to change it; None outside a kernel, where it is printed."""
+    from IPython.display import display
+
+    handle: _Handle | None = display(obj, display_id=True)  # type: ignore[no-untyped-call]
+    return handle
+
+
+def _live_front_end() -> bool:
+    """Whether a Jupyter server started this kernel for somebody (it then names the notebook; nbclient does not)."""
+    return bool(os.environ.get("JPY_SESSION_NAME"))
+
+
+class _Widgets:
+    """The live form: a title and a bar a stage. Owned by the view, closed at its end, so no widget is ever saved."""
+
+    def __init__(self) -> None:
+        import ipywidgets
+
+        self._new_bar = ipywidgets.FloatProgress
+        self._new_label = ipywidgets.Label
+        self._title = ipywidgets.Label()
+        self._note = ipywidgets.Label()
+        self._bars: dict[str, tuple[Any, Any]] = {}
+        self._row = ipywidgets.HBox
+        self.box = ipywidgets.VBox([self._title, self._note])
+
+    def show(self, stats: dict[str, Any], lines: list[str]) -> None:
+        for name, stage in stats["stages"].items():
+            if name not in self._bars:
+                self._bars[name] = (self._new_bar(description=name, max=1.0), self._new_label())
+            bar, label = self._bars[name]
+            bar.value = _part(stage)
+            bar.bar_style = {"done": "success", "failed": "danger"}.get(stage["status"], "")
+            label.value = f"{count(stage)} {said(stage)}"
+        self._title.value = lines[0]
+        self._note.value = " · ".join(lines[1 + len(self._bars) :])
+        if len(self.box.children) == 2:
+            self.box.children = [self._title, *(self._row(pair) for pair in self._bars.values()), self._note]
+
+    def close(self) -> None:
+        for row in self.box.children:
+            for child in getattr(row, "children", ()):
+                child.close()
+            row.close()
+        self.box.close()

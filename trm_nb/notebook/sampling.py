@@ -1,0 +1,211 @@
+"""Which samples a notebook looks at, and what it computes about their capsules. NumPy only; sizes are bounded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trm_nb.records import GridTask, Item, Sample, UserError
+from trm_nb.render.errors import RejectedError
+from trm_nb.render.grid import GridRenderer
+from trm_nb.render.text import TextRenderer
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from trm_nb.build import Run
+    from trm_nb.capsule_dataset import CapsuleDataset
+
+
+def pick(samples: pa.Table, count: int, **equals: str) -> list[int]:
+    """Up to `count` row numbers, evenly spread over the rows with pictures whose columns have the given values."""
+    import pyarrow.compute as pc
+
+    chosen = pc.equal(samples["status"], "ok")
+    for column, value in equals.items():
+        chosen = pc.and_(chosen, pc.equal(samples[column], value))
+    rows = np.flatnonzero(chosen.to_numpy(zero_copy_only=False))
+    return [int(row) for row in rows[spread(len(rows), count)]]
+
+
+def items_of(run: Run, modality: str, count: int) -> list[Item]:
+    """The first items of a modality that can be laid out; reads the sources until it has them."""
+    found: list[Item] = []
+    for item in run.items():
+        if item.modality == modality and _usable(run, item):
+            found.append(item)
+        if len(found) == count:
+            break
+    return found
+
+
+def _usable(run: Run, item: Item) -> bool:
+    try:
+        return bool(run.cache.samples(item))
+    except RejectedError:
+        return False
+
+
+def first_item(run: Run) -> tuple[Item, list[Sample]]:
+    """The first item of the sources that can be laid out, and its samples; raises UserError where there is none."""
+    for item in run.items():
+        if _usable(run, item):
+            return item, run.cache.samples(item)
+    raise UserError(f"no item in {', '.join(run.config.source_paths)} can be used; the quarantine says why")
+
+
+def reads_back(run: Run, item: Item) -> bool | None:
+    """Whether an item's pixels alone give its content again; None for a photograph, which is only scaled."""
+    pictures, _ = run.cache.renderer.draw(run.cache.samples(item))
+    if isinstance(item.payload, str):
+        text = TextRenderer(run.config.font_size, run.config.image_size)
+        return text.decode(pictures).rstrip("\n") == text.fold(text.normalise(item.payload)).rstrip("\n")
+    if isinstance(item.payload, GridTask):
+        renderer, task = GridRenderer(run.config.image_size), item.payload
+        drawn = [*(grid for pair in task.train for grid in pair), *task.test_inputs]
+        read = [grid for picture in pictures for grid in renderer.decode_all(picture)]
+        return sorted(map(_content, read)) == sorted(map(_content, drawn))
+    if isinstance(item.payload, np.ndarray):
+        return np.array_equal(GridRenderer(run.config.image_size).decode(pictures[0]), item.payload)
+    return None
+
+
+def _content(grid: np.ndarray) -> tuple[tuple[int, ...], list[int]]:
+    return grid.shape, grid.ravel().tolist()
+
+
+def before_and_after(run: Run, item: Item) -> tuple[np.ndarray, np.ndarray]:
+    """An item's first picture as it is drawn and as the cache makes it, uint8 (h, w, 3) both."""
+    samples = run.cache.samples(item)[:1]
+    drawn, _ = run.cache.renderer.draw(samples)
+    denoiser = run.cache.denoiser if run.cache.denoises(item.modality) else None
+    return drawn[0], drawn[0] if denoiser is None else denoiser.restore_images(drawn)[0]
+
+
+def median(values: np.ndarray) -> float:
+    """The median, 0 of nothing."""
+    return float(np.median(values)) if len(values) else 0.0
+
+
+def most_repeated(samples: pa.Table, count: int) -> list[tuple[int, int]]:
+    """The first rows of the pictures that occur most often, with how often (at least twice)."""
+    _, first, times = np.unique(np.asarray(samples["key"].to_pylist()), return_index=True, return_counts=True)
+    order = np.lexsort((first, -times))[:count]
+    ok = samples["status"].to_pylist()
+    return [(int(first[i]), int(times[i])) for i in order if times[i] > 1 and ok[first[i]] == "ok"]
+
+
+def spread(total: int, count: int) -> np.ndarray:
+    """Up to `count` places evenly spread over 0..total-1, int64, the first and the last among them."""
+    return (
+        np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(np.int64))
+        if total
+        else np.zeros(0, np.int64)
+    )
+
+
+def pictures_of(run: Run, samples: pa.Table, rows: list[int]) -> np.ndarray:
+    """The cached pictures of rows, uint8 (n, h, w, 3)."""
+    return run.cache.get_many([samples["key"][row].as_py() for row in rows])
+
+
+def captions_of(samples: pa.Table, rows: list[int]) -> list[str]:
+    """Under each picture: the sample's id, and its label where it has one."""
+    named = samples.select(["sample_id", "label"]).take(rows).to_pylist()
+    return [row["sample_id"] + (f"\n[{row['label']}]" if row["label"] else "") for row in named]
+
+
+def vectors_of(dataset: CapsuleDataset, limit: int = 2000) -> tuple[np.ndarray, np.ndarray]:
+    """Up to `limit` samples spread over a dataset: their places in it (n,), and capsules as float32 (n, 12 * 512)."""
+    places = spread(len(dataset), limit)
+    return places, dataset.capsules(places).numpy().reshape(len(places), -1)
+
+
+def directions(vectors: np.ndarray) -> np.ndarray:
+    """What tells samples apart: vectors less their mean, at length 1; a vector equal to the mean stays 0."""
+    centred = vectors - vectors.mean(axis=0)
+    lengths = np.linalg.norm(centred, axis=1, keepdims=True)
+    divided: np.ndarray = centred / np.where(lengths > 1e-6, lengths, 1)
+    return divided
+
+
+def neighbours(vectors: np.ndarray, count: int = 5, apart: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The `count` nearest others of each sample by cosine after centring: places and similarities, both (n, count).
+
+    With `apart` (n,), samples of the same value are no neighbours (similarity -inf, so they come last).
+    """
+    unit = directions(vectors)
+    similar = unit @ unit.T
+    np.fill_diagonal(similar, -np.inf)
+    if apart is not None:
+        similar[apart[:, None] == apart[None]] = -np.inf
+    near = np.argsort(-similar, axis=1, kind="stable")[:, : min(count, len(vectors) - 1)]
+    return near, np.take_along_axis(similar, near, axis=1)
+
+
+def agreement(near: np.ndarray, labels: np.ndarray, apart: np.ndarray | None = None) -> dict[str, float]:
+    """How often a sample's nearest neighbour has its label, and how often a random other sample has it.
+
+    `labels` int (n,), -1 for none: such samples are not counted, but may be neighbours. `apart` as given to
+    `neighbours`. Keys: nearest, chance, counted (nan, nan, 0 when nothing can be counted).
+    """
+    group = np.arange(len(labels)) if apart is None else np.unique(apart, return_inverse=True)[1]
+    others = len(labels) - np.bincount(group)[group]
+    counted = (labels >= 0) & (others > 0)
+    if not counted.any() or not near.size:
+        return {"nearest": float("nan"), "chance": float("nan"), "counted": 0}
+    alike = labels[:, None] == labels[None]
+    alike &= group[:, None] != group[None]
+    return {
+        "nearest": float((labels[near[:, 0]] == labels)[counted].mean()),
+        "chance": float((alike.sum(axis=1)[counted] / others[counted]).mean()),
+        "counted": int(counted.sum()),
+    }
+
+
+def principal_plane(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Principal components by SVD: float (n, 2) coordinates, and the part of the variance each axis explains (2,)."""
+    centred = (vectors - vectors.mean(axis=0)).astype(np.float64)
+    if len(centred) < 2 or not centred.any():
+        return np.zeros((len(centred), 2)), np.zeros(2)
+    values, axes = np.linalg.eigh(centred @ centred.T)  # n x n, as n is far below the number of features
+    top = np.argsort(-values)[:2]
+    coordinates = axes[:, top] * np.sqrt(np.maximum(values[top], 0))
+    signs = np.sign(coordinates[np.abs(coordinates).argmax(axis=0), range(coordinates.shape[1])])  # not up to chance
+    return coordinates * np.where(signs == 0, 1, signs), values[top] / values.sum()
+
+
+def ink(pictures: np.ndarray) -> np.ndarray:
+    """The part of each picture (n, h, w, 3) that is not paper white: float (n,)."""
+    part: np.ndarray = (pictures != 255).any(axis=-1).mean(axis=(1, 2))
+    return part
+
+
+def lengths_of(samples: pa.Table) -> dict[int, int]:
+    """How many items have how many pages, by number of pages."""
+    first = [
+        pages
+        for page, pages in zip(samples["page"].to_pylist(), samples["pages"].to_pylist(), strict=True)
+        if page == 0
+    ]
+    numbers, counts = np.unique(np.asarray(first, np.int64), return_counts=True)
+    return {int(n): int(c) for n, c in zip(numbers, counts, strict=True)}
+
+
+def overview(samples: pa.Table) -> list[dict[str, Any]]:
+    """One record a modality: samples, items, labels, held out, quarantined."""
+    found = []
+    for modality in sorted(set(samples["modality"].to_pylist())):
+        rows = [
+            row
+            for row in samples.select(["modality", "item_id", "label", "split", "status"]).to_pylist()
+            if row["modality"] == modality
+        ]
+        found.append({
+            "modality": modality, "samples": len(rows), "items": len({row["item_id"] for row in rows}),
+            "labels": len({row["label"] for row in rows if row["label"]}),
+            "held out": sum(row["split"] == "test" for row in rows),
+            "quarantined": sum(row["status"] == "quarantined" for row in rows),
+        })  # fmt: skip
+    return found
