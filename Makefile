@@ -10,7 +10,7 @@ export HOME := $(CURDIR)/.venv/home
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke test slow soak study lint format lab clean venv
+.PHONY: help demo smoke test slow soak lint format lab clean venv
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -39,12 +39,6 @@ slow: .venv/.installed  ## the tests that take minutes; some need Debian's chrom
 
 soak: .venv/.installed  ## hours: fault campaigns; copy the figures into LOG.md
 	$(BIN)/python -m pytest -m soak -s
-
-study: .venv/.installed  ## hours: the notebooks of models/ and studies/, into outputs/study
-	mkdir -p outputs/study
-	for notebook in notebooks/models/*.ipynb notebooks/studies/*.ipynb; do \
-	    $(BIN)/papermill "$$notebook" "outputs/study/$$(basename "$$notebook")" || exit 1; \
-	done
 
 lint: .venv/.installed  ## style, types, and notebooks without outputs
 	$(BIN)/ruff check .

@@ -85,7 +85,7 @@ def test_what_cannot_change_bytes_does_not(make_config: MakeConfig, digest: str,
 
 
 def test_stage_after_stage_gives_the_same_as_build(make_config: MakeConfig, digest: str) -> None:
-    run = Run(make_config("stages"))
+    run = Run(make_config("stages", batches_per_chunk=4))
     assert run.render() > 0
     assert run.tracker.get_stats()["stages"]["render"]["status"] == "done"
     assert run.denoise() == 0

@@ -44,7 +44,9 @@ def _snippet(folder: Path) -> str:
     sources = make_sources(folder)
     code = code.replace('["data/arc/", "data/text/"]', f"[{str(sources / 'tasks')!r}, {str(sources / 'code')!r}]")
     code = code.replace('"datasets/vision_unified"', repr(str(folder / "out")))
-    return code.replace("include_grids=True)", "include_grids=True, encoder='tiny', batch_size=20)")
+    changed = code.replace("include_grids=True)", "include_grids=True, encoder='tiny', batch_size=20)")
+    assert changed != code
+    return changed
 
 
 @pytest.mark.parametrize("how", ["from a file", "from standard input"])

@@ -52,30 +52,29 @@ def test_assigned() -> None:
 @pytest.mark.parametrize(
     ("fields", "given", "expected"),
     [
-        pytest.param({"params": "p", "limit": None}, {}, {"params": "p"}, id="none-means-not-said"),
-        pytest.param({"params": "p", "limit": 3}, {"limit": 4}, {"params": "p", "limit": 4}, id="injected-wins"),
-        pytest.param({"params": "p"}, {"params": "q"}, {"params": "q"}, id="another-params-file"),
-        pytest.param({"params": "p"}, {"shown": 4}, {"params": "p"}, id="not-for-the-run"),
+        pytest.param({"params": "p", "limit": None}, {}, ("p", {}), id="none-means-not-said"),
+        pytest.param({"params": "p", "limit": 3}, {"limit": 4}, ("p", {"limit": 4}), id="injected-wins"),
+        pytest.param({"params": "p", "limit": 3}, {"limit": None}, ("p", {"limit": None}), id="an-injected-none-wins"),
+        pytest.param({"params": "p"}, {"params": "q"}, ("q", {}), id="another-params-file"),
+        pytest.param({"params": "p"}, {"shown": 4}, ("p", {}), id="not-for-the-run"),
         pytest.param(
             {"params": "p", "seed": None},
             {"source_paths": ["d"], "output_dir": "o", "seed": 1},
-            {"params": None, "source_paths": ["d"], "output_dir": "o", "seed": 1},
+            (None, {"source_paths": ["d"], "output_dir": "o", "seed": 1}),
             id="a-whole-config",
         ),
-        pytest.param(
-            {"params": "p"}, {"source_paths": "d", "params": "q"}, {"params": "q", "source_paths": "d"}, id="both"
-        ),
+        pytest.param({"params": "p"}, {"source_paths": "d", "params": "q"}, ("q", {"source_paths": "d"}), id="both"),
     ],
 )
-def test_merge(fields: dict[str, Any], given: dict[str, Any], expected: dict[str, Any]) -> None:
+def test_merge(fields: dict[str, Any], given: dict[str, Any], expected: tuple[str | None, dict[str, Any]]) -> None:
     assert merge(fields, given) == expected
 
 
 def test_papermill_itself(tmp_path: Path) -> None:
     """`papermill NB OUT -f FILE` with fields that the notebook does not declare, from a folder below the root."""
     declared = nbformat.v4.new_code_cell(DECLARED, metadata={"tags": ["parameters"]})
-    asks = "from trm_nb.notebook import _arguments\nfound = _arguments({'params': params})\n"
-    asks += "print(found['source_paths'], found['output_dir'], found['seed'], found['limit'], 'params' in found)"
+    asks = "from trm_nb.notebook import open_run\nc = open_run(params=params).config\n"
+    asks += "print(c.source_paths, c.output_dir, c.seed, c.limit)"
     made = nbformat.v4.new_notebook(cells=[declared, nbformat.v4.new_code_cell(asks)])
     made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     (tmp_path / "notebooks").mkdir()
@@ -86,4 +85,4 @@ def test_papermill_itself(tmp_path: Path) -> None:
     command = ["papermill", "in.ipynb", "out.ipynb", "-f", "given.yaml", "-p", "shown", "2", "--no-progress-bar"]
     subprocess.run([sys.executable, "-m", *command], cwd=tmp_path / "notebooks", check=True, capture_output=True)
     said = nbformat.read(tmp_path / "notebooks" / "out.ipynb", as_version=4).cells[-1].outputs[0].text
-    assert said.strip() == f"['{tmp_path / 'data/a'}'] {tmp_path / 'outputs/x'} 7 None False"
+    assert said.strip() == f"['{tmp_path / 'data/a'}'] {tmp_path / 'outputs/x'} 7 None"

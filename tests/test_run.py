@@ -39,10 +39,18 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+KILLS = [
+    ("images-settled:2", "01_render"),
+    ("batch-renamed:3", "03_encode"),
+    ("chunk-renamed:2", "03_encode"),
+    ("dataset-files", "04_consolidate"),
+    ("train-step:20", "06_train"),
+]
+
+
 def test_a_run_killed_in_each_stage_and_continued_equals_a_build(built: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
-    for fault, notebook in [("images-settled:2", "01_render"), ("batch-renamed:3", "03_encode"),
-                            ("chunk-renamed", "04_consolidate"), ("train-step:20", "06_train")]:  # fmt: skip
+    for fault, notebook in KILLS:
         killed = _command("run", SMOKE, "--output-dir", str(output), fault=fault)
         assert killed.returncode == 1, killed.stdout + killed.stderr
         assert notebook in killed.stderr

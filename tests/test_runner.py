@@ -96,14 +96,14 @@ def test_order_parameters_skipping_and_the_fingerprint_chain(
     assert time.monotonic() - started < 1
     # another value, another source or a missing output makes a notebook stale; the later ones follow their elders
     paths = find_notebooks(root)
-    prints = fingerprints(paths, load_params("params/demo.yaml", limit=3))
-    other = fingerprints(paths, load_params("params/demo.yaml", limit=4))
+    prints = fingerprints(paths, load_params("params/demo.yaml", {"limit": 3}))
+    other = fingerprints(paths, load_params("params/demo.yaml", {"limit": 4}))
     assert set(prints.values()).isdisjoint(other.values())
     assert up_to_date(run, paths[0], prints["01_first"])
     changed = json.loads(paths[0].read_text(encoding="utf-8"))
     changed["cells"][2]["source"] = "print('changed')"
     paths[0].write_text(json.dumps(changed), encoding="utf-8")
-    assert set(prints.values()).isdisjoint(fingerprints(paths, load_params("params/demo.yaml", limit=3)).values())
+    assert set(prints.values()).isdisjoint(fingerprints(paths, load_params("params/demo.yaml", {"limit": 3})).values())
     assert not up_to_date(root / "elsewhere", paths[0], prints["01_first"])
     (run / "notebooks" / "01_first.ipynb").unlink()
     assert not up_to_date(run, paths[0], prints["01_first"])

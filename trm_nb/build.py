@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from trm_nb.config import MultimodalDatasetConfig, load_params, resolve_paths
+from trm_nb.config import MultimodalDatasetConfig, load_params, project_root, resolve_paths
 from trm_nb.consolidate import Consolidator
 from trm_nb.dataset_files import samples_table, write_dataset_files
-from trm_nb.durable import locked
+from trm_nb.durable import fault_point, locked
 from trm_nb.image_cache import ImageCache
 from trm_nb.plan import Planner, source_changes
 from trm_nb.records import Item, Progress, Rejected, Sample, UserError
@@ -64,16 +64,22 @@ def build(config: MultimodalDatasetConfig, on_progress: Progress | None = None) 
     return BuildReport(run.path, run.info()["content_digest"], run.tracker.rows_planned(), drawn, encoded, training)
 
 
-def open_run(params: str | Path | None = None, output_dir: str | Path | None = None, **fields: Any) -> Run:
-    """The run of a params file, with other values where `fields` are not None.
+def open_run(
+    params: str | Path | None = None,
+    output_dir: str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    **fields: Any,
+) -> Run:
+    """The run of a params file, with other values where `fields` are not None, and whatever `overrides` hold.
 
-    Without `params`, `fields` are the config. Relative paths are relative to the project's root. Raises UserError.
+    Without `params`, those are the config. Relative paths are relative to the project's root. Raises UserError.
     """
-    overrides = {"output_dir": None if output_dir is None else str(output_dir), **fields}
+    given = {"output_dir": None if output_dir is None else str(output_dir), **fields}
+    values = {**{name: value for name, value in given.items() if value is not None}, **(overrides or {})}
     if params is not None:
-        return Run(load_params(params, **overrides))
-    given = {name: value for name, value in overrides.items() if value is not None}
-    return Run(resolve_paths(MultimodalDatasetConfig.parse(given, "open_run"), Path.cwd()))
+        return Run(load_params(params, values))
+    root = project_root(Path.cwd()) or Path.cwd()
+    return Run(resolve_paths(MultimodalDatasetConfig.parse(values, "open_run"), root))
 
 
 class Run:
@@ -82,8 +88,6 @@ class Run:
     def __init__(self, config: MultimodalDatasetConfig) -> None:
         self.config = config
         self.path = Path(config.output_dir)
-        if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"output_dir: {self.path} is a file; name a folder")
         self._depth = 0
 
     # -- its parts --------------------------------------------------------------------------------------------------
@@ -257,6 +261,7 @@ class Run:
         files = ("samples.parquet", "quarantine.jsonl", "README.md", "dataset_info.json")
         whole = self.tracker.get("dataset_files") == signature and all((self.path / name).is_file() for name in files)
         if not whole:
+            fault_point("dataset-files")
             encoder = {
                 "preset": self.encoder.preset, "fingerprint": self.encoder.fingerprint, "trained": self.encoder.trained,
             }  # fmt: skip

@@ -67,7 +67,7 @@ def run(
             flush=True,
         )
 
-    outcome = run_notebooks(params, output_dir, _overrides(p), first, last, force, on_event)
+    outcome = run_notebooks(params, _overrides(p, output_dir), first, last, force, on_event)
     if outcome.executed or outcome.failure:
         from trm_nb.notebook.report import write_report
 
@@ -85,7 +85,7 @@ def build(params: Params, output_dir: OutputDir = None, p: Override = None) -> i
     from trm_nb.terminal import TerminalView
     from trm_nb.training_progress import TrainingProgressTracker
 
-    config = load_params(params, output_dir=None if output_dir is None else str(output_dir), **_overrides(p))
+    config = load_params(params, _overrides(p, output_dir))
     tracker = TrainingProgressTracker(config.output_dir, create=True)
     try:
         with TerminalView(tracker, title="build") as view:
@@ -222,10 +222,11 @@ def _run_of(folder: Path) -> Run:
     return open_run(output_dir=folder.resolve(), **bound)
 
 
-def _overrides(pairs: list[str] | None) -> dict[str, Any]:
+def _overrides(pairs: list[str] | None, output_dir: Path | None) -> dict[str, Any]:
     from trm_nb.config import parse_override
 
-    return dict(parse_override(pair) for pair in pairs or [])
+    given = {} if output_dir is None else {"output_dir": str(output_dir)}
+    return {**dict(parse_override(pair) for pair in pairs or []), **given}
 
 
 def _say(sentence: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
@@ -181,14 +182,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def load_params(params: str | Path, **overrides: Any) -> MultimodalDatasetConfig:
-    """Read a params file; overrides that are not None win. Raises UserError.
+def load_params(params: str | Path, overrides: Mapping[str, Any] | None = None) -> MultimodalDatasetConfig:
+    """Read a params file; `overrides` win, also with None. Raises UserError.
 
     Relative paths are resolved against the project's root: the nearest folder above the params file (else above the
     current folder) that holds notebooks/ and params/, else the current folder.
     """
     path = find_params(params)
-    values = {**read_yaml(path), **{k: v for k, v in overrides.items() if v is not None}}
+    values = {**read_yaml(path), **(overrides or {})}
     config = MultimodalDatasetConfig.parse(values, where=str(path))
     return resolve_paths(config, project_root(path.parent) or project_root(Path.cwd()) or Path.cwd())
 

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from trm_nb.durable import Staged, commit, fault_point, read_receipt, room_needed, write_receipt
+from trm_nb.durable import Staged, commit, fault_point, read_receipt, writing_into, write_receipt
 from trm_nb.records import DamagedError, Progress, Receipt
 from trm_nb.store import batch_layout, chunk_layout, shard_index, write_metadata
 from trm_nb.training_progress import TrainingProgressTracker
@@ -114,9 +114,9 @@ class Consolidator:
 
     def _stitch(self, parts: Sequence[Receipt]) -> Staged:
         path = self.chunk_receipts / f"{os.getpid()}-{uuid.uuid4().hex}.tmp"
-        path.parent.mkdir(parents=True, exist_ok=True)
         digest, nbytes = hashlib.sha256(), 0
-        with room_needed(path.parent):
+        with writing_into(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with path.open("wb") as file:
                     for part in parts:

@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from trm_nb.records import DamagedError, Receipt, UserError
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+_NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 
 
 def fault_point(name: str) -> None:
@@ -46,17 +47,19 @@ _passed: dict[str, int] = {}
 
 
 @contextmanager
-def room_needed(folder: Path) -> Iterator[None]:
-    """Turn the system's "no space left" into one sentence for the user; nothing half-written is taken for whole."""
+def writing_into(folder: Path) -> Iterator[None]:
+    """Turn "no space left" and a folder that cannot be written into one sentence for the user; other errors pass."""
     try:
         yield
     except OSError as error:
-        if error.errno not in _NO_ROOM:
-            raise
-        raise UserError(
-            f"the disk that holds {folder} is full; what was written so far is whole: "
-            "make room and run again, it continues"
-        ) from None
+        if error.errno in _NO_ROOM:
+            raise UserError(
+                f"the disk that holds {folder} is full; what was written so far is whole: "
+                "make room and run again, it continues"
+            ) from None
+        if error.errno in _NOT_OURS:
+            raise UserError(f"{folder} cannot be written: {error.strerror}; choose another folder") from None
+        raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +73,9 @@ class Staged:
 
 def stage(folder: Path, data: bytes | bytearray) -> Staged:
     """Write `data` to a new temporary file in `folder` and fsync it. Raises UserError when the disk is full."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{os.getpid()}-{uuid.uuid4().hex}.tmp"
-    with room_needed(folder):
+    with writing_into(folder):
+        folder.mkdir(parents=True, exist_ok=True)
         try:
             with path.open("wb") as file:
                 file.write(data)
@@ -87,7 +90,7 @@ def stage(folder: Path, data: bytes | bytearray) -> Staged:
 def commit(staged: Staged, path: Path) -> None:
     """Give a staged file its name. The folder it moves into, and any folder made for it, is fsynced."""
     made = [folder for folder in path.parents if not folder.exists()]
-    with room_needed(path.parent):
+    with writing_into(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         Path(staged.path).replace(path)
         for folder in {path.parent, *(folder.parent for folder in made)}:
@@ -155,17 +158,19 @@ def locked(folder: Path, purpose: str) -> Iterator[None]:
 
     The lock is the operating system's, so it is gone with its process, however that ended.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    owner = folder / ".lock-owner"
+    owner, lock = folder / ".lock-owner", FileLock(folder / ".lock", timeout=0)
     try:
-        with FileLock(folder / ".lock", timeout=0):
+        with writing_into(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
             owner.write_text(f"process {os.getpid()} ({purpose})", encoding="utf-8")
-            try:
-                yield
-            finally:
-                owner.unlink(missing_ok=True)
     except Timeout:
         holder = owner.read_text(encoding="utf-8") if owner.exists() else "another process"
         raise UserError(
             f"{folder} is being written by {holder}; wait for it, stop it, or choose another output folder"
         ) from None
+    try:
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trm_nb.durable import room_needed
+from trm_nb.durable import writing_into
 from trm_nb.records import Receipt, Rejected, UserError
 from trm_nb.run_stats import gather
 
@@ -97,21 +97,22 @@ class TrainingProgressTracker:
         self._lock = threading.RLock()
         self._last_beat = 0.0
         if create:
-            self.output_dir.mkdir(parents=True, exist_ok=True)
+            with writing_into(self.output_dir):
+                self.output_dir.mkdir(parents=True, exist_ok=True)
         elif not self.path.is_file():
             raise UserError(
                 f"{self.output_dir}: no run here (progress.sqlite is missing); `trm-nb build PARAMS.yaml` makes one"
             )
-        with room_needed(self.output_dir):
+        with _told_to_the_user(self.path):
             self._db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, check_same_thread=False, isolation_level=None)
-        try:
-            self._db.execute("PRAGMA journal_mode=DELETE")
-            self._db.execute("PRAGMA synchronous=FULL")
-            if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
-                self._db.executescript(f"BEGIN EXCLUSIVE; {_SCHEMA} COMMIT;")
-        except sqlite3.DatabaseError as error:
-            self._db.close()
-            raise _as_user_error(error, self.path) from None
+            try:
+                self._db.execute("PRAGMA journal_mode=DELETE")
+                self._db.execute("PRAGMA synchronous=FULL")
+                if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
+                    self._db.executescript(f"BEGIN EXCLUSIVE; {_SCHEMA} COMMIT;")
+            except sqlite3.DatabaseError:
+                self._db.close()
+                raise
 
     def close(self) -> None:
         """Close the database; the tracker cannot be used afterwards."""
@@ -125,24 +126,20 @@ class TrainingProgressTracker:
             if self._db.in_transaction:
                 yield self._db
                 return
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException as error:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                if isinstance(error, sqlite3.DatabaseError):
-                    raise _as_user_error(error, self.path) from None
-                raise
+            with _told_to_the_user(self.path):
+                try:
+                    self._db.execute("BEGIN IMMEDIATE")
+                    yield self._db
+                    self._db.execute("COMMIT")
+                except BaseException:
+                    if self._db.in_transaction:
+                        self._db.execute("ROLLBACK")
+                    raise
 
     def query(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         """The rows that a query finds."""
-        with self._lock:
-            try:
-                return self._db.execute(query, values).fetchall()
-            except sqlite3.DatabaseError as error:
-                raise _as_user_error(error, self.path) from None
+        with self._lock, _told_to_the_user(self.path):
+            return self._db.execute(query, values).fetchall()
 
     def value(self, query: str, values: Sequence[Any] = ()) -> Any:
         """The first value that a query finds, None where it finds nothing."""
@@ -403,12 +400,19 @@ class TrainingProgressTracker:
                 self._db.execute("ROLLBACK")
 
 
-def _as_user_error(error: sqlite3.DatabaseError, path: Path) -> Exception:
-    text = str(error)
-    if "full" in text or "disk I/O" in text:
-        return UserError(f"{path}: {text}; what was written so far is whole: make room and run again, it continues")
-    if "not a database" in text or "malformed" in text:
-        return UserError(
-            f"{path}: the tracker is damaged ({text}); `trm-nb doctor --rebuild {path.parent}` makes it anew"
-        )
-    return error
+@contextmanager
+def _told_to_the_user(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors that the user can mend into one sentence; others pass."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        text = str(error)
+        if "full" in text or "disk I/O" in text:
+            advice = "what was written so far is whole: make room and run again, it continues"
+        elif "not a database" in text or "malformed" in text:
+            advice = "the tracker is damaged: delete it and run again, it is rebuilt from the receipts"
+        elif "readonly" in text or "unable to open" in text:
+            advice = "choose an output_dir that can be written"
+        else:
+            raise
+        raise UserError(f"{path}: {text}; {advice}") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,21 +14,11 @@ def open_run(**fields: Any) -> Run:
     `params`, `output_dir` and any config field; relative paths are relative to the project's root wherever the
     kernel started. Raises UserError for an unknown or wrong value.
     """
-    from trm_nb.build import open_run as open_run_of
-
-    return open_run_of(**_arguments(fields))
-
-
-def _arguments(fields: dict[str, Any]) -> dict[str, Any]:
     from IPython.core.getipython import get_ipython
 
-    from trm_nb.config import MultimodalDatasetConfig, project_root, resolve_paths
+    from trm_nb.build import open_run as open_run_of
     from trm_nb.notebook.parameters import injected, merge
 
     shell = get_ipython()
-    merged = merge(fields, {} if shell is None else injected(shell.user_ns))
-    if merged.get("params") is not None:
-        return merged
-    values = {name: value for name, value in merged.items() if name != "params"}
-    config = MultimodalDatasetConfig.parse(values, "the notebook's parameters")
-    return resolve_paths(config, project_root(Path.cwd()) or Path.cwd()).model_dump()
+    params, overrides = merge(fields, {} if shell is None else injected(shell.user_ns))
+    return open_run_of(params, overrides=overrides)

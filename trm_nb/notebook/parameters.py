@@ -15,7 +15,6 @@ from trm_nb.config import MultimodalDatasetConfig, unknown_field
 from trm_nb.records import UserError
 
 _MARK = "# Parameters"
-_ABOUT_THE_RUN = ("params", "output_dir")
 
 
 def injected(namespace: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,7 +30,7 @@ def injected(namespace: Mapping[str, Any]) -> dict[str, Any]:
     declared = {name for source in cells[: written[-1]] for name in assigned(source)}
     found = {name: namespace[name] for name in assigned(cells[written[-1]]) if name in namespace}
     for name in found:
-        if name not in MultimodalDatasetConfig.model_fields and name not in _ABOUT_THE_RUN and name not in declared:
+        if name not in MultimodalDatasetConfig.model_fields and name != "params" and name not in declared:
             raise UserError(f"papermill was given an {unknown_field(name)}")
     return found
 
@@ -49,15 +48,13 @@ def assigned(source: str) -> list[str]:
     return names
 
 
-def merge(fields: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `build.open_run`: the notebook's fields that are not None, and over them what was injected.
+def merge(fields: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """The params file and the values that win over it, from a notebook's fields and what papermill injected.
 
-    A whole config that was injected (it has `source_paths` and no `params`) stands alone: `params` is then None.
+    A field that is None is not said; an injected None is, as `-p limit null` means it. A whole config that was injected
+    (it has `source_paths` and no `params`) stands alone: the params file is then None.
     """
-    merged = {name: value for name, value in fields.items() if value is not None}
-    for name, value in given.items():
-        if value is not None and (name in MultimodalDatasetConfig.model_fields or name in _ABOUT_THE_RUN):
-            merged[name] = value
-    if given.get("source_paths") is not None and given.get("params") is None:
-        merged["params"] = None
-    return merged
+    said = {name: value for name, value in fields.items() if value is not None}
+    said |= {name: value for name, value in given.items() if name in MultimodalDatasetConfig.model_fields}
+    params = given.get("params") or (None if given.get("source_paths") else said.get("params"))
+    return params, {name: value for name, value in said.items() if name != "params"}

@@ -87,7 +87,6 @@ class NotebookEvent:
 
 def run_notebooks(
     params: str | Path,
-    output_dir: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     first: int = FIRST,
     last: int = LAST,
@@ -101,7 +100,7 @@ def run_notebooks(
     """
     overrides = dict(overrides or {})
     params_file = find_params(params)
-    config = load_params(params_file, output_dir=None if output_dir is None else str(output_dir), **overrides)
+    config = load_params(params_file, overrides)
     root = _root(params_file)
     notebooks = find_notebooks(root)
     prints = fingerprints(notebooks, config)
@@ -111,7 +110,7 @@ def run_notebooks(
             f"no notebook numbered {first:02d} to {last:02d} in {root / 'notebooks'}: there are {_names(notebooks)}"
         )
     run = Path(config.output_dir)
-    parameters = {"params": str(params_file), "output_dir": str(run), **overrides}
+    parameters = {"params": str(params_file), **overrides, "output_dir": str(run)}
     executed: list[str] = []
     skipped: list[str] = []
     with locked(run / "notebooks", "trm-nb run"):
