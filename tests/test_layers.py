@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).parents[1] / "trm_nb"
 # Lowest first. A module imports only from its own row and the rows above it.
 LAYERS = [
     {"records"},
-    {"config", "durable", "checkpoints", "arc_json"},
+    {"config", "durable", "database", "arc_json"},
+    {"checkpoints"},
     {"training_progress", "run_stats", "store", "pool", "trm", "source_files"},
     {"render", "denoise", "sources", "memory_source", "image_index", "vision_encoder", "plan"},
     {"image_cache", "consolidate", "capsule_dataset", "dataset_files"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -124,6 +125,43 @@ def test_each_notebook_runs_by_itself_with_no_run_before_it(tmp_path: Path, numb
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "progress.sqlite").is_file()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting a small disk needs root")
+@pytest.mark.parametrize("room", ["40k", "400k", "900k"])
+def test_a_full_disk_is_one_sentence_and_the_build_continues_when_there_is_room(
+    built: Path, tmp_path: Path, room: str
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={room}", "tmpfs", str(disk)], check=True)
+    try:
+        full = _command("build", SMOKE, "--output-dir", str(disk / "run"))
+        assert full.returncode == 2, full.stderr
+        assert "Traceback" not in full.stderr
+        assert re.search("full", full.stderr) and "run again, it continues" in full.stderr
+        subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
+        done = _command("build", SMOKE, "--output-dir", str(disk / "run"))
+        assert done.returncode == 0, done.stderr
+        assert _digest(disk / "run") == _digest(built)
+        assert verify(disk / "run", deep=True) == []
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("moment", range(50))
+def test_killed_at_a_random_moment_it_continues(built: Path, tmp_path: Path, moment: int) -> None:
+    seconds = random.Random(moment).uniform(0.3, 9)
+    print(f"killed after {seconds:.2f} s")
+    output = tmp_path / "killed"
+    arguments = [sys.executable, "-m", "trm_nb.cli", "build", SMOKE, "--output-dir", str(output)]
+    process = subprocess.Popen(arguments, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL)
+    time.sleep(seconds)
+    _kill_session(process)
+    assert _command("build", SMOKE, "--output-dir", str(output)).returncode == 0
+    assert _digest(output) == _digest(built)
+    assert verify(output, deep=True) == []
 
 
 @pytest.mark.parametrize(

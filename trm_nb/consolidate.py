@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from trm_nb.durable import Staged, commit, fault_point, read_receipt, writing_into, write_receipt
+from trm_nb.durable import Staged, commit, fault_point, read_receipt, write_receipt, writing_into
 from trm_nb.records import DamagedError, Progress, Receipt
 from trm_nb.store import batch_layout, chunk_layout, shard_index, write_metadata
 from trm_nb.training_progress import TrainingProgressTracker

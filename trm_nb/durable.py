@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from trm_nb.records import DamagedError, Receipt, UserError
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
-_NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+_NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG}
 
 
 def fault_point(name: str) -> None:

@@ -3,9 +3,8 @@
 What is planned, cached, encoded, consolidated and trained is written here once, one transaction a task, after the data
 is durable. Counts are queries, never kept, so a number shown anywhere is what the tables hold, also after a crash.
 
-SQLite with a rollback journal (write-ahead logging does not work on network file systems), `synchronous=FULL`, one
-writing process (the run's lock sees to that) and any number of readers with a busy timeout. A commit costs a few
-milliseconds, once for 1000 samples.
+SQLite (`database.py`): one writing process, the run's lock sees to that, and any number of readers. A commit costs
+a few milliseconds, once for 1000 samples.
 """
 
 from __future__ import annotations
@@ -13,19 +12,18 @@ from __future__ import annotations
 import builtins
 import json
 import sqlite3
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trm_nb.database import Database
 from trm_nb.durable import writing_into
-from trm_nb.records import Receipt, Rejected, UserError
+from trm_nb.records import DamagedError, Receipt, Rejected, UserError
 from trm_nb.run_stats import gather
 
-BUSY_SECONDS = 30.0
 BEAT_SECONDS = 1.0
 
 _SCHEMA = """
@@ -94,7 +92,6 @@ class TrainingProgressTracker:
     def __init__(self, output_dir: str | Path, *, create: bool = False) -> None:
         self.output_dir = Path(output_dir)
         self.path = self.output_dir / "progress.sqlite"
-        self._lock = threading.RLock()
         self._last_beat = 0.0
         if create:
             with writing_into(self.output_dir):
@@ -103,48 +100,26 @@ class TrainingProgressTracker:
             raise UserError(
                 f"{self.output_dir}: no run here (progress.sqlite is missing); `trm-nb build PARAMS.yaml` makes one"
             )
-        with _told_to_the_user(self.path):
-            self._db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, check_same_thread=False, isolation_level=None)
-            try:
-                self._db.execute("PRAGMA journal_mode=DELETE")
-                self._db.execute("PRAGMA synchronous=FULL")
-                if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
-                    self._db.executescript(f"BEGIN EXCLUSIVE; {_SCHEMA} COMMIT;")
-            except sqlite3.DatabaseError:
-                self._db.close()
-                raise
+        try:
+            self._db = Database(self.path, _SCHEMA)
+        except DamagedError as error:
+            raise UserError(f"{error}; delete it and run again, it is rebuilt from the receipts") from None
 
     def close(self) -> None:
         """Close the database; the tracker cannot be used afterwards."""
-        with self._lock:
-            self._db.close()
+        self._db.close()
 
-    @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> AbstractContextManager[sqlite3.Connection]:
         """One durable transaction; nested calls join the outer. A full disk raises UserError and changes nothing."""
-        with self._lock:
-            if self._db.in_transaction:
-                yield self._db
-                return
-            with _told_to_the_user(self.path):
-                try:
-                    self._db.execute("BEGIN IMMEDIATE")
-                    yield self._db
-                    self._db.execute("COMMIT")
-                except BaseException:
-                    if self._db.in_transaction:
-                        self._db.execute("ROLLBACK")
-                    raise
+        return self._db.transaction()
 
     def query(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         """The rows that a query finds."""
-        with self._lock, _told_to_the_user(self.path):
-            return self._db.execute(query, values).fetchall()
+        return self._db.query(query, values)
 
     def value(self, query: str, values: Sequence[Any] = ()) -> Any:
         """The first value that a query finds, None where it finds nothing."""
-        rows = self.query(query, values)
-        return rows[0][0] if rows else None
+        return self._db.value(query, values)
 
     # -- values, settings -------------------------------------------------------------------------------------------
 
@@ -392,27 +367,5 @@ class TrainingProgressTracker:
 
     def get_stats(self) -> dict[str, Any]:
         """Everything there is to know about the run's progress, as plain JSON values: see `run_stats.gather`."""
-        with self._lock:
-            self._db.execute("BEGIN")  # one moment's view over all the queries
-            try:
-                return gather(self)
-            finally:
-                self._db.execute("ROLLBACK")
-
-
-@contextmanager
-def _told_to_the_user(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors that the user can mend into one sentence; others pass."""
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        text = str(error)
-        if "full" in text or "disk I/O" in text:
-            advice = "what was written so far is whole: make room and run again, it continues"
-        elif "not a database" in text or "malformed" in text:
-            advice = "the tracker is damaged: delete it and run again, it is rebuilt from the receipts"
-        elif "readonly" in text or "unable to open" in text:
-            advice = "choose an output_dir that can be written"
-        else:
-            raise
-        raise UserError(f"{path}: {text}; {advice}") from None
+        with self._db.moment():
+            return gather(self)

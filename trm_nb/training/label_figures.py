@@ -27,8 +27,8 @@ class TrainReport:
 
     `interval` is the 95 % Wilson interval of `accuracy`, as if rows were independent; `majority` the share of the
     commonest class among the test rows, the best that one constant answer can do; `confusion[i, j]` int64 counts test
-    rows of class i read as class j; `accuracy_by_step[t]` is the accuracy after t + 1 recursion steps; `by_modality` has
-    its own majority. `seconds` is the time spent in training steps, earlier parts of a resumed training included.
+    rows of class i read as class j; `accuracy_by_step[t]` is the accuracy after t + 1 recursion steps; `by_modality`
+    has its own majority. `seconds` is the time spent in training steps, earlier parts of a resumed training included.
     """
 
     steps: int
