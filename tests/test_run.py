@@ -122,7 +122,7 @@ def test_each_notebook_runs_by_itself_with_no_run_before_it(tmp_path: Path, numb
     notebook = next((ROOT / "notebooks").glob(f"{number:02d}_*.ipynb"))
     command = [sys.executable, "-m", "papermill", str(notebook), str(tmp_path / "out.ipynb"), "-f", SMOKE]
     command += ["-p", "output_dir", str(tmp_path / "run"), "--kernel", "python3", "--no-progress-bar"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "progress.sqlite").is_file()
 
