@@ -86,7 +86,7 @@ def test_run_all_passes_and_the_progress_moves(lab: str, project: Path) -> None:
         page.click("li.lm-MenuBar-item:has-text('Run')")
         page.click("li.lm-Menu-item[data-command='runmenu:run-all']")
         seen = _watch_progress(page)
-        page.screenshot(path=str(project / "lab.png"))
+        page.screenshot(path=str(project / "lab.png"))  # for who wants to look
         errors = page.locator("[data-mime-type='application/vnd.jupyter.stderr'], .jp-mod-error").all_inner_texts()
         page.keyboard.press("Control+s")
         page.wait_for_timeout(3000)

@@ -20,7 +20,7 @@ LAYERS = [
     {"render", "denoise", "sources", "memory_source", "image_index", "vision_encoder", "plan"},
     {"image_cache", "consolidate", "capsule_dataset", "dataset_files"},
     {"streaming_builder", "training", "verify"},
-    {"build"},
+    {"pipeline"},
     {"notebook", "terminal", "doctor"},
     {"cli"},
 ]
@@ -84,7 +84,7 @@ def test_only_the_store_imports_zarr() -> None:
         ("trm_nb", "torch zarr numpy pydantic"),
         ("trm_nb.cli", "torch zarr numpy pandas matplotlib papermill"),
         ("trm_nb.notebook.runner", "torch zarr papermill matplotlib"),
-        ("trm_nb.build", "torch papermill matplotlib"),
+        ("trm_nb.pipeline", "torch papermill matplotlib"),
     ],
 )
 def test_what_must_start_at_once_imports_nothing_heavy(module: str, heavy: str) -> None:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
-    from trm_nb.build import build, open_run
     from trm_nb.capsule_dataset import CapsuleDataset
     from trm_nb.config import MultimodalDatasetConfig
     from trm_nb.image_cache import ImageCache
+    from trm_nb.pipeline import build, open_run
     from trm_nb.records import Item
     from trm_nb.render.grid import GridRenderer
     from trm_nb.render.text import TextRenderer
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "build": "trm_nb.build",
-    "open_run": "trm_nb.build",
+    "build": "trm_nb.pipeline",
+    "open_run": "trm_nb.pipeline",
     "CapsuleDataset": "trm_nb.capsule_dataset",
     "GridRenderer": "trm_nb.render.grid",
     "ImageCache": "trm_nb.image_cache",
@@ -60,7 +60,7 @@ def __getattr__(name: str) -> object:
     if home is None:
         raise AttributeError(f"module 'trm_nb' has no attribute {name!r}")
     value = getattr(importlib.import_module(home), name)
-    globals()[name] = value  # importing trm_nb.build also binds the module under the same name; the function wins
+    globals()[name] = value
     return value
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from trm_nb.build import Run
+    from trm_nb.pipeline import Run
     from trm_nb.training_progress import TrainingProgressTracker
 
 app = typer.Typer(
@@ -80,8 +80,8 @@ def run(
 @app.command()
 def build(params: Params, output_dir: OutputDir = None, p: Override = None) -> int:
     """Build the same dataset without notebooks, drawing and encoding overlapped."""
-    from trm_nb.build import build as build_dataset
     from trm_nb.config import load_params
+    from trm_nb.pipeline import build as build_dataset
     from trm_nb.terminal import TerminalView
     from trm_nb.training_progress import TrainingProgressTracker
 
@@ -178,9 +178,10 @@ def cache_stats(folder: RunDir) -> int:
 @cache_app.command("clear")
 def cache_clear(folder: RunDir) -> int:
     """Delete a run's pictures; its capsules stay, and pictures are drawn again when they are needed."""
-    cache = _run_of(folder).cache
-    pictures = cache.stats()["pictures"]
-    cache.clear()
+    run = _run_of(folder)
+    with run.writing("clearing the cache"):
+        pictures = len(run.cache)
+        run.cache.clear()
     print(f"{pictures:,} pictures deleted")
     return 0
 
@@ -192,7 +193,7 @@ def reset(
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
 ) -> int:
     """Delete a run's dataset, tracker, model, executed notebooks and report."""
-    from trm_nb.build import reset as reset_run
+    from trm_nb.pipeline import reset as reset_run
 
     if not yes and sys.stdin.isatty() and not typer.confirm(f"Delete what was built in {folder}?"):
         return 1
@@ -208,18 +209,17 @@ def _tracker(folder: Path) -> TrainingProgressTracker:
 
 def _run_of(folder: Path) -> Run:
     """The run in a folder, with the settings it is bound to."""
-    from trm_nb.build import open_run
-    from trm_nb.config import MultimodalDatasetConfig
+    from trm_nb.pipeline import open_run
     from trm_nb.records import UserError
 
     tracker = _tracker(folder)
-    bound = {name: value for name, value in tracker.bound().items() if name in MultimodalDatasetConfig.model_fields}
+    begun = "source_paths" in tracker.bound()
     tracker.close()
-    if not bound:
+    if not begun:
         raise UserError(
             f"{folder}: this run has not begun, so it has no pictures; `trm-nb build PARAMS.yaml` begins it"
         )
-    return open_run(output_dir=folder.resolve(), **bound)
+    return open_run(output_dir=folder.resolve())
 
 
 def _overrides(pairs: list[str] | None, output_dir: Path | None) -> dict[str, Any]:

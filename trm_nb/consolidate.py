@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from trm_nb.durable import Staged, commit, fault_point, read_receipt, write_receipt, writing_into
+from trm_nb.durable import Staged, commit, fault_point, read_receipt, sha256_of, write_receipt, writing_into
 from trm_nb.records import DamagedError, Progress, Receipt
 from trm_nb.store import batch_layout, chunk_layout, shard_index, write_metadata
 from trm_nb.training_progress import TrainingProgressTracker
@@ -65,23 +65,27 @@ class Consolidator:
     def _made_already(self, chunk: int, members: Sequence[int]) -> Receipt | None:
         """The receipt of a chunk that is durable but not in the tracker."""
         receipt, path = self.receipt_or_none(chunk), self.chunk.file(self.array, chunk)
-        if receipt is None or not path.is_file() or path.stat().st_size != receipt.nbytes:
+        if receipt is None or _size(path) != receipt.nbytes:
             return None
         same = [(p.nbytes, p.sha256) for p in receipt.parts] == [self.tracker.batch_file(batch) for batch in members]
         return receipt if same else None
 
     def durable_receipt(self, batch: int) -> Receipt | None:
         """The receipt of a batch whose bytes are on disk, loose or in a chunk (known to the tracker or not)."""
-        loose, path = self.batch_receipts / f"{batch:08d}.json", self.batch.file(self.loose, batch)
-        if loose.is_file() and path.is_file():
-            try:
-                receipt = read_receipt(loose)
-            except DamagedError:
-                return None
-            return receipt if path.stat().st_size == receipt.nbytes else None
+        receipt, path = self.batch_receipt_or_none(batch), self.batch.file(self.loose, batch)
+        if receipt is not None and path.is_file():
+            return receipt if sha256_of(path) == receipt.sha256 else None
         chunk = self.receipt_or_none(batch // self.per_chunk)
-        whole = chunk is not None and self.chunk.file(self.array, chunk.number).is_file()
-        return next((part for part in chunk.parts if part.number == batch), None) if chunk and whole else None
+        if chunk is None or _size(self.chunk.file(self.array, chunk.number)) != chunk.nbytes:
+            return None
+        return next((part for part in chunk.parts if part.number == batch), None)
+
+    def batch_receipt_or_none(self, batch: int) -> Receipt | None:
+        """The receipt of a loose batch; None when it is missing or damaged."""
+        try:
+            return read_receipt(self.batch_receipts / f"{batch:08d}.json")
+        except (FileNotFoundError, DamagedError):
+            return None
 
     def receipt_or_none(self, chunk: int) -> Receipt | None:
         """The receipt of a chunk; None when it is missing or damaged."""
@@ -139,6 +143,7 @@ class Consolidator:
         data = path.read_bytes() if path.is_file() else b""
         if len(data) != part.nbytes or hashlib.sha256(data).hexdigest() != part.sha256:
             self.tracker.drop(batches=[part.number])
+            self.drop_loose([part.number])
             raise DamagedError(f"{path}: missing or not the bytes that were written; run again to encode it anew")
         return data
 
@@ -148,6 +153,14 @@ class Consolidator:
             shutil.rmtree(self.loose / "c" / str(batch), ignore_errors=True)
             (self.batch_receipts / f"{batch:08d}.json").unlink(missing_ok=True)
 
+    def restore_metadata(self) -> None:
+        """Write the metadata of capsules.zarr again where it is missing or damaged."""
+        write_metadata(self.array, self.chunk, self.rows_so_far())
+
     def remove_batches_zarr(self) -> None:
         """Once everything is consolidated, the batches' folder goes."""
         shutil.rmtree(self.loose.parent, ignore_errors=True)
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None

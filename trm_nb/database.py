@@ -90,6 +90,8 @@ class Database:
             text = str(error)
             if "full" in text or "disk I/O" in text:
                 advice = "what was written so far is whole: make room and run again, it continues"
+            elif "locked" in text:
+                advice = f"another process kept it for over {BUSY_SECONDS:.0f} s; run again, it continues"
             elif "readonly" in text or "unable to open" in text:
                 advice = "choose a folder that can be written"
             elif "not a database" in text or "malformed" in text:

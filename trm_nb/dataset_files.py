@@ -7,25 +7,28 @@ and the dataset card README.md. All follow from the tracker and the arrays, so t
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trm_nb import __version__
-from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.consolidate import Consolidator
-from trm_nb.durable import write_file
+from trm_nb.durable import fault_point, publish, sha256_of, write_file, writing_into
+from trm_nb.records import Receipt
 from trm_nb.store import read_capsules, write_labels
 from trm_nb.training_progress import PlannedRow, TrainingProgressTracker
 
+if TYPE_CHECKING:
+    from trm_nb.vision_encoder import TRMVisionEncoder
+
+FILES = ("samples.parquet", "quarantine.jsonl", "README.md", "dataset_info.json")
 COLUMNS = ("sample_id", "item_id", "modality", "source", "page", "pages", "label", "split", "key", "status")
 ROWS_AT_ONCE = 10_000
 LIBRARIES = ("torch", "numpy", "pillow", "zarr")
@@ -66,39 +69,80 @@ def content_digest(output_dir: Path, tracker: TrainingProgressTracker) -> str:
     return digest.hexdigest()
 
 
-def write_dataset_files(
-    output_dir: Path, config: MultimodalDatasetConfig, tracker: TrainingProgressTracker, consolidator: Consolidator,
-    encoder: dict[str, Any],
-) -> dict[str, Any]:  # fmt: skip
-    """Write all of them, dataset_info.json last; returns its content. `encoder` describes the encoder's weights."""
-    buffer = io.BytesIO()
-    with pq.ParquetWriter(buffer, _SCHEMA, compression="zstd") as writer:
-        for batch in _record_batches(tracker):
-            writer.write_batch(batch)
-    write_file(output_dir / "samples.parquet", buffer.getvalue())
-    classes = _write_labels(output_dir, tracker)
+def finish_dataset(
+    output_dir: Path,
+    settings: dict[str, Any],
+    tracker: TrainingProgressTracker,
+    consolidator: Consolidator,
+    encoder: Callable[[], TRMVisionEncoder],
+) -> None:
+    """Write all of them, unless they are there, whole and of exactly these chunks; then batches.zarr goes.
+
+    dataset_info.json is written last. Size and sha256 of each are kept in the tracker for `verify`.
+    """
+    chunks = [consolidator.receipt(chunk) for chunk in sorted(tracker.chunks())]
+    made_of = hashlib.sha256(json.dumps([(c.number, c.rows, c.sha256) for c in chunks]).encode()).hexdigest()
+    consolidator.restore_metadata()
+    if tracker.get("dataset_made_of") != made_of or damaged_files(output_dir, tracker):
+        fault_point("dataset-files")
+        classes = _write_tables(output_dir, tracker)
+        made = encoder()
+        weights = {"preset": made.preset, "fingerprint": made.fingerprint, "trained": made.trained}
+        info = _info(output_dir, settings, tracker, chunks, weights, classes)
+        write_file(output_dir / "README.md", _card(info).encode())
+        write_file(output_dir / "dataset_info.json", (json.dumps(info, indent=2, ensure_ascii=False) + "\n").encode())
+        paths = [output_dir / name for name in FILES] + sorted((output_dir / "capsules.zarr").rglob("zarr.json"))
+        paths += [path for path in sorted((output_dir / "capsules.zarr" / "labels" / "c").rglob("*")) if path.is_file()]
+        held = {path.relative_to(output_dir).as_posix(): [path.stat().st_size, sha256_of(path)] for path in paths}
+        tracker.set("dataset_files", held)
+        tracker.set("dataset_made_of", made_of)
+    tracker.already_done("consolidate")
+    consolidator.remove_batches_zarr()
+
+
+def damaged_files(output_dir: Path, tracker: TrainingProgressTracker, deep: bool = False) -> list[str]:
+    """One sentence for each file of the dataset that is missing, of another size or, `deep`, of other bytes."""
+    found = []
+    for name, (size, sha256) in (tracker.get("dataset_files") or {}).items():
+        path = output_dir / name
+        if not path.is_file():
+            found.append(f"{path}: missing")
+        elif path.stat().st_size != size:
+            found.append(f"{path}: {path.stat().st_size} bytes, expected {size}")
+        elif deep and sha256_of(path) != sha256:
+            found.append(f"{path}: its bytes are not those that were written (sha256)")
+    return found
+
+
+def _write_tables(output_dir: Path, tracker: TrainingProgressTracker) -> list[str]:
+    staged = output_dir / "samples.parquet.tmp"
+    with writing_into(output_dir):
+        with pq.ParquetWriter(staged, _SCHEMA, compression="zstd") as writer:
+            for batch in _record_batches(tracker):
+                writer.write_batch(batch)
+        publish(staged, output_dir / "samples.parquet")
     lines = [json.dumps({"path": r.path, "reason": r.reason}, ensure_ascii=False) + "\n" for r in tracker.rejected()]
     write_file(output_dir / "quarantine.jsonl", "".join(lines).encode("utf-8", "backslashreplace"))
-    info = _info(output_dir, config, tracker, consolidator, encoder, classes)
-    write_file(output_dir / "README.md", _card(info).encode())
-    write_file(output_dir / "dataset_info.json", (json.dumps(info, indent=2, ensure_ascii=False) + "\n").encode())
-    return info
+    return _write_labels(output_dir, tracker)
 
 
 def _write_labels(output_dir: Path, tracker: TrainingProgressTracker) -> list[str]:
     names = tracker.label_names()
     number = {name: i for i, name in enumerate(names)}
-    labels = [number.get(row.label or "", -1) for rows in _blocks(tracker) for row in rows]
-    write_labels(output_dir / "capsules.zarr" / "labels", np.asarray(labels, np.int32))
+    blocks = [np.array([number.get(row.label or "", -1) for row in rows], np.int32) for rows in _blocks(tracker)]
+    write_labels(output_dir / "capsules.zarr" / "labels", np.concatenate(blocks))
     return names
 
 
 def _info(
-    output_dir: Path, config: MultimodalDatasetConfig, tracker: TrainingProgressTracker, consolidator: Consolidator,
-    encoder: dict[str, Any], classes: list[str],
-) -> dict[str, Any]:  # fmt: skip
+    output_dir: Path,
+    settings: dict[str, Any],
+    tracker: TrainingProgressTracker,
+    chunks: list[Receipt],
+    encoder: dict[str, Any],
+    classes: list[str],
+) -> dict[str, Any]:
     stats = tracker.get_stats()
-    chunks = [consolidator.receipt(chunk) for chunk in sorted(tracker.chunks())]
     return {
         "name": output_dir.name,
         "content_digest": content_digest(output_dir, tracker),
@@ -113,7 +157,7 @@ def _info(
         },
         "classes": classes,
         "encoder": encoder,
-        "config": config.model_dump(),
+        "config": settings,
         "shards": [{"chunk": c.number, "rows": c.rows, "nbytes": c.nbytes, "sha256": c.sha256} for c in chunks],
         "versions": {
             "trm-nb": __version__, "python": platform.python_version(), **{name: version(name) for name in LIBRARIES},

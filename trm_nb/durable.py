@@ -87,6 +87,14 @@ def stage(folder: Path, data: bytes | bytearray) -> Staged:
     return Staged(str(path), len(data), hashlib.sha256(data).hexdigest())
 
 
+def publish(written: Path, path: Path) -> None:
+    """Give a file that a library wrote under a temporary name in the same folder its own name, durably."""
+    with written.open("rb+") as file:
+        os.fsync(file.fileno())
+    written.replace(path)
+    fsync_folder(path.parent)
+
+
 def commit(staged: Staged, path: Path) -> None:
     """Give a staged file its name. The folder it moves into, and any folder made for it, is fsynced."""
     made = [folder for folder in path.parents if not folder.exists()]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -21,19 +22,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trm_nb.denoise import load_denoiser
-from trm_nb.durable import Staged, commit, fault_point, locked, sha256_of, stage, sweep, write_receipt
+from trm_nb.durable import Staged, commit, fault_point, locked, sha256_of, sweep, write_receipt
 from trm_nb.image_index import ImageIndex
 from trm_nb.memory_source import as_items
 from trm_nb.pool import Task, WorkerDied, run_tasks
-from trm_nb.records import MODALITIES, CacheReport, Item, Modality, Receipt, Sample, UserError
+from trm_nb.records import MODALITIES, CacheReport, DamagedError, Item, Modality, Receipt, Sample, UserError
 from trm_nb.render import Renderer, RenderSettings
+from trm_nb.render.errors import PassingReason, RejectedError
 from trm_nb.store import (
     Layout,
     file_rows,
     image_layout,
     read_rows,
     read_shape,
-    shard_index,
     stage_shard,
     write_metadata,
 )
@@ -55,11 +56,15 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class DrawnShard:
-    """What a drawing task returns: its staged file, the keys in slot order ("" where one failed) and the failures."""
+    """What a drawing task returns: its staged file, the keys in slot order ("" where one failed) and the failures.
+
+    `failed` are those of the content, which stay; `passing` may be gone the next time and are not kept in the cache.
+    """
 
     staged: Staged
     keys: tuple[str, ...]
     failed: dict[str, str]
+    passing: dict[str, str]
 
 
 class ImageCache:
@@ -87,14 +92,24 @@ class ImageCache:
         self.renderer = Renderer(RenderSettings(image_size=image_size, font_size=font_size))
         self._recipe = Recipe(self.renderer.settings, str(denoiser_path) if self.denoiser else None)
         self._array, self._receipts = self.path / "images", self.path / "receipts"
-        found = file_rows(self._array)
-        self._layout: Layout = image_layout(found[0] if found else shard_size, image_size)
-        shape = read_shape(self._array)
-        if shape is not None and shape[1:] != self._layout.item:
-            raise UserError(
-                f"{self.path} holds pictures of {shape[1:]}, not {self._layout.item}; choose another cache folder"
-            )
+        self._layout = self._layout_for(image_size, shard_size)
         self._index = ImageIndex(self._receipts)
+
+    def _layout_for(self, image_size: int, shard_size: int) -> Layout:
+        try:
+            found, shape = file_rows(self._array), read_shape(self._array)
+        except DamagedError:  # derived: `restore_metadata` writes it again
+            found, shape = None, None
+        layout = image_layout(found[0] if found else shard_size, image_size)
+        if shape is not None and shape[1:] != layout.item:
+            raise UserError(
+                f"{self.path} holds pictures of {shape[1:]}, not {layout.item}; choose another cache folder"
+            )
+        return layout
+
+    def close(self) -> None:
+        """Close the index's file."""
+        self._index.close()
 
     @property
     def image_size(self) -> int:
@@ -158,19 +173,26 @@ class ImageCache:
         """Draw what is missing of `samples`: text, PIL images, integer grids and Items in any mixture.
 
         Returns a CacheReport: a key for each sample in order, hits (already there, or twice in `samples`), misses
-        (drawn now) and failed (key -> reason). Raises RejectedError for an item that cannot be laid out.
+        (drawn now) and failed (key -> reason; for an item that cannot be laid out, its id -> reason).
         """
         keys: list[str] = []
         failed: dict[str, str] = {}
+        rejected: dict[str, str] = {}
 
         def planned() -> Iterator[Sample]:
             for item in as_items(samples):
-                for sample in self.samples(item):
+                try:
+                    laid_out = self.samples(item)
+                except RejectedError as error:
+                    rejected[item.item_id] = str(error)
+                    continue
+                for sample in laid_out:
                     keys.append(sample.key)
                     yield sample
 
         drawn = self.fill(planned(), lambda _, bad: failed.update(bad))
-        return CacheReport(keys, len(keys) - drawn - len(failed), drawn, failed)
+        hits = sum(key not in failed for key in keys) - drawn
+        return CacheReport(keys, hits, drawn, {**failed, **rejected})
 
     def fill(self, samples: Iterable[Sample], settled: Settled, on_wait: Callable[[], None] | None = None) -> int:
         """Draw the missing pictures of a stream of samples, shard by shard; returns how many were drawn.
@@ -178,20 +200,27 @@ class ImageCache:
         `settled(keys, failed)` is called after each shard is durable, and for keys that were there already. Holds the
         cache's lock meanwhile. Memory is bounded by the shards in flight, whatever the length of the stream.
         """
-        with locked(self._receipts, "drawing pictures"):
-            sweep(self._receipts)
-            self._index.sync()
-            number = self._next_number()
-            drawn = 0
+        with self.writing("drawing pictures"):
+            number, drawn = self._next_number(), 0
             draw = partial(draw_shard, recipe=self._recipe, layout=self._layout, folder=str(self._receipts))
             for task, result in run_tasks(draw, self._missing(samples, settled), workers=self.workers, on_wait=on_wait):
-                shard = result if isinstance(result, DrawnShard) else self._nothing_drawn(task, result)
-                receipt = self._commit(number, shard)
+                if isinstance(result, WorkerDied):
+                    settled([], {sample.key: result.reason for sample in task})
+                    continue
+                receipt = self._commit(number, result)
                 number += 1
                 drawn += sum(1 for key in receipt.keys if key)
-                settled([key for key in receipt.keys if key], receipt.failed)
+                settled([key for key in receipt.keys if key], {**receipt.failed, **result.passing})
                 fault_point("images-settled")
         return drawn
+
+    @contextmanager
+    def writing(self, purpose: str) -> Iterator[None]:
+        """Hold the cache's lock, and clear up what a killed writer left. Raises UserError that names who has it."""
+        with locked(self._receipts, purpose):
+            sweep(self._receipts)
+            self._index.sync()
+            yield
 
     def _missing(self, samples: Iterable[Sample], settled: Settled) -> Iterator[list[Sample]]:
         """Group unknown keys into tasks in the order of the samples; report the others as settled."""
@@ -233,11 +262,6 @@ class ImageCache:
         self._index.add(receipt)
         return receipt
 
-    def _nothing_drawn(self, task: Task[Sample], died: WorkerDied) -> DrawnShard:
-        """A shard without pictures, so that the failure has a receipt like any other."""
-        empty = stage(self._receipts, shard_index((), self._layout.chunks))
-        return DrawnShard(empty, ("",) * len(task), {sample.key: died.reason for sample in task})
-
     def _next_number(self) -> int:
         shards = self._array / "c"
         numbers = [int(path.name) for path in shards.iterdir() if path.name.isdigit()] if shards.is_dir() else []
@@ -249,6 +273,8 @@ class ImageCache:
     def damaged(self, deep: bool = False) -> dict[int, str]:
         """Shard -> what is wrong with its file: missing, another size than its receipt's or, `deep`, another sha256."""
         found = dict(self._index.unreadable)
+        if deep:
+            found |= self._index.unreadable_receipts()
         for shard, (nbytes, sha256) in self._index.shards().items():
             path = self._layout.file(self._array, shard)
             size = path.stat().st_size if path.is_file() else None
@@ -262,6 +288,12 @@ class ImageCache:
         """The keys in one shard, those of its failures included."""
         return self._index.keys_in(shard)
 
+    def restore_metadata(self) -> None:
+        """Write the array's metadata again where it is missing or damaged."""
+        shards = self._next_number()
+        if shards:
+            write_metadata(self._array, self._layout, shards * self._layout.rows)
+
     def drop_shard(self, shard: int) -> None:
         """Forget a damaged shard; its keys are missing afterwards and are drawn again into a new one."""
         (self._receipts / f"{shard:08d}.json").unlink(missing_ok=True)
@@ -270,7 +302,7 @@ class ImageCache:
 
     def clear(self) -> None:
         """Delete all pictures and the index. Waits for nobody: raises UserError while another process writes."""
-        with locked(self._receipts, "clearing the cache"):
+        with self.writing("clearing the cache"):
             for path in self._receipts.glob("[0-9]*.json"):
                 path.unlink()
             shutil.rmtree(self._array, ignore_errors=True)
@@ -307,4 +339,6 @@ def draw_shard(samples: Task[Sample], recipe: Recipe, layout: Layout, folder: st
         images[noisy] = denoiser.restore_images(images[noisy])
     staged = stage_shard(Path(folder), images, layout)
     keys = tuple("" if i in reasons else sample.key for i, sample in enumerate(samples))
-    return DrawnShard(staged, keys, {samples[i].key: reason for i, reason in reasons.items()})
+    passing = {samples[i].key: str(reason) for i, reason in reasons.items() if isinstance(reason, PassingReason)}
+    failed = {samples[i].key: reason for i, reason in reasons.items() if samples[i].key not in passing}
+    return DrawnShard(staged, keys, failed, passing)

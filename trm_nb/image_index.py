@@ -40,10 +40,14 @@ class ImageIndex:
             path.unlink()
             return Database(path, _SCHEMA, lasting=False)
 
+    def close(self) -> None:
+        """Close the index's file."""
+        self._db.close()
+
     def sync(self) -> None:
         """Agree with the receipts on disk; costs a listing of their folder when nothing changed."""
+        known = {n for (n,) in self._db.query("SELECT shard FROM shards")}  # before the listing: shards are being added
         on_disk = {int(path.stem): path for path in self._receipts.glob("[0-9]*.json")}
-        known = {n for (n,) in self._db.query("SELECT shard FROM shards")}
         for shard in sorted(known - on_disk.keys()):
             with self._db.transaction() as db:
                 for table in ("slots", "failed", "shards"):
@@ -54,6 +58,16 @@ class ImageIndex:
                 self.add(read_receipt(on_disk[shard]))
             except DamagedError as error:
                 self.unreadable[shard] = str(error)
+
+    def unreadable_receipts(self) -> dict[int, str]:
+        """Shard -> what is wrong with its receipt; reads them all."""
+        found = {}
+        for path in sorted(self._receipts.glob("[0-9]*.json")):
+            try:
+                read_receipt(path)
+            except DamagedError as error:
+                found[int(path.stem)] = str(error)
+        return found
 
     def add(self, receipt: Receipt) -> None:
         """Index one shard's receipt."""

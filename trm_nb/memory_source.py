@@ -11,6 +11,8 @@ from PIL import Image
 
 from trm_nb.records import GridTask, ImageBytes, Item, Modality, Payload, UserError
 
+_PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
+
 
 def as_items(values: Iterable[Any]) -> Iterator[Item]:
     """Wrap each value as an Item, named by its place; Items pass as they are.
@@ -50,5 +52,7 @@ def _payload(value: Any, position: int) -> tuple[Modality, Payload]:
 
 def _png(image: Image.Image) -> ImageBytes:
     buffer = io.BytesIO()
+    if image.mode not in _PNG_MODES:
+        image = image.convert("RGB")
     image.save(buffer, format="PNG", compress_level=1)
     return ImageBytes(buffer.getvalue())

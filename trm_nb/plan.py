@@ -108,11 +108,11 @@ class Planner:
                 if isinstance(entry, Skipped):
                     left_out += 1
                     continue
+                items += isinstance(entry, Item)  # as `scan` counts them, also when they cannot be laid out
                 laid = entry if isinstance(entry, Rejected) else self._lay(entry)
                 if isinstance(laid, Rejected):
                     rejected.append(laid)
                     continue
-                items += 1
                 for sample in laid.samples:
                     rows.append(_row(self._next_row, sample, laid.split))
                     self._next_row += 1
@@ -137,9 +137,8 @@ class Planner:
     def _record(self, rows: list[PlannedRow], files: list[PlannedFile], rejected: list[Rejected]) -> None:
         old = [row for row in rows if row.row < self._recorded]
         if old:
-            recorded = {row.row: row for row in self.tracker.rows(old[0].row, old[-1].row + 1)}
             for now in old:
-                was = recorded[now.row]
+                was = self.tracker.rows(now.row, now.row + 1)[0]
                 if replace(was, status="planned") != now:
                     raise UserError(
                         f"the sources changed: row {now.row} was {was.sample_id} and is now {_changed(was, now)}"
@@ -157,7 +156,7 @@ class Planner:
         if limit is None or not bad:
             return
         count_exceeded = limit >= 1 and bad > limit
-        part_exceeded = final and limit < 1 and bad > limit * (self._items + bad)
+        part_exceeded = final and limit < 1 and bad > limit * max(self._items, bad)
         if count_exceeded or part_exceeded:
             first = self.tracker.rejected()[0]
             raise UserError(

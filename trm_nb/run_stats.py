@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,14 +22,13 @@ def gather(tracker: TrainingProgressTracker) -> dict[str, Any]:
     batches_built, batches_total, consolidation {total_batches_consolidated, chunks_built, chunks_total}, global_step,
     train_steps, chunk_progress (0..1, part of the training chunks seen in this epoch), modalities and
     quarantine_by_reason. Totals are None while the plan still grows.
-    stages: name -> status (waiting, running, done, failed), done, total, unit, started, finished, seconds, message.
-    state: new, running ..., stalled, stopped, failed or done. heartbeat, seconds_since_heartbeat; disk_usage_gb (10^9
-    bytes).
+    stages: name -> status (waiting, running, done, failed, stopped), done, total, unit, started, finished, seconds,
+    message. state: new, running ..., stalled, stopped, failed or done. heartbeat, seconds_since_heartbeat.
+    `get_stats` adds disk_usage_gb (10^9 bytes).
     """
     stats = _counts(tracker)
     stats["stages"] = _stages(tracker, stats)
     stats["state"] = _state(stats)
-    stats["disk_usage_gb"] = sum(_size(path) for path in tracker.output_dir.rglob("*")) / 1e9
     return stats
 
 
@@ -109,8 +109,13 @@ def _state(stats: dict[str, Any]) -> str:
     return "stopped" if stats["rows_planned"] else "new"
 
 
-def _size(path: Path) -> int:
-    try:
-        return path.lstat().st_size if not path.is_dir() else 0
-    except FileNotFoundError:  # a temporary file that was renamed while we looked
-        return 0
+def disk_usage(folder: Path) -> int:
+    """Bytes in the files below a folder, also while some of them come and go."""
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(root, name)).st_size  # noqa: PTH118 - a hot loop
+            except FileNotFoundError:
+                continue
+    return total

@@ -132,8 +132,11 @@ def file_rows(array: Path) -> tuple[int, int] | None:
     if read_shape(array) is None:
         return None
     metadata: dict[str, Any] = json.loads((array / "zarr.json").read_bytes())
-    chunk = metadata["codecs"][0]["configuration"]["chunk_shape"]
-    return int(metadata["chunk_grid"]["configuration"]["chunk_shape"][0]), int(chunk[0])
+    try:
+        chunk = metadata["codecs"][0]["configuration"]["chunk_shape"]
+        return int(metadata["chunk_grid"]["configuration"]["chunk_shape"][0]), int(chunk[0])
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise DamagedError(f"{array / 'zarr.json'}: not the metadata of a sharded array ({error})") from None
 
 
 # -- writing ---------------------------------------------------------------------------------------------------------

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trm_nb.consolidate import Consolidator
-from trm_nb.durable import commit, fault_point, sweep, write_receipt
+from trm_nb.dataset_files import finish_dataset
+from trm_nb.durable import commit, fault_point, locked, sweep, write_receipt
 from trm_nb.image_cache import ImageCache
 from trm_nb.memory_source import as_items
 from trm_nb.plan import Planner
-from trm_nb.records import CAPSULES, FEATURES, Progress, Receipt, Sample
+from trm_nb.records import CAPSULES, FEATURES, DamagedError, Progress, Receipt, Sample, UserError
 from trm_nb.render import Renderer
 from trm_nb.store import stage_batch, write_metadata
 from trm_nb.training_progress import PlannedRow, TrainingProgressTracker
@@ -112,18 +113,40 @@ class StreamingEncoderBuilder:
         be the same then.
         """
         if renderer is not None:
-            settings = renderer.settings
-            self._cache = ImageCache(
-                self.path / "images.zarr",
-                image_size=settings.image_size,
-                font_size=settings.font_size,
-                shard_size=self.batch_size,
-                workers=self.workers,
+            self._use(renderer)
+        with locked(self.path, "stream_build"):
+            self.tracker.bind("plan", {"seed": self.seed, "renderers": self.cache.fingerprints()})
+            self.announce()
+            self.mend()
+            planner = Planner(self.tracker, self.cache.samples, seed=self.seed)
+            report = self.stream(planner.from_items(as_items(samples)), start_threshold, on_progress)
+            settings = {**self._settings(), "seed": self.seed, "image_size": self.cache.image_size}
+            finish_dataset(self.path, settings, self.tracker, self.consolidator, lambda: self.encoder)
+        return report
+
+    def _use(self, renderer: Renderer) -> None:
+        if self._cache is not None:
+            raise UserError(
+                "a cache was given, and it has its own renderer: give the renderer's settings to ImageCache"
             )
-        self.announce()
-        self.mend()
-        planner = Planner(self.tracker, self.cache.samples, seed=self.seed)
-        return self.stream(planner.from_items(as_items(samples)), start_threshold, on_progress)
+        settings = renderer.settings
+        self._cache = ImageCache(
+            self.path / "images.zarr",
+            image_size=settings.image_size,
+            font_size=settings.font_size,
+            shard_size=self.batch_size,
+            workers=self.workers,
+        )
+
+    def _settings(self) -> dict[str, Any]:
+        """What can change the bytes of a batch or of a chunk."""
+        return {
+            "batch_size": self.batch_size,
+            "batches_per_chunk": self.batches_per_chunk,
+            "micro_batch": self.micro_batch,
+            "torch_threads": self.torch_threads,
+            "device": self.device,
+        }
 
     def stream(
         self, planned: Iterator[Sample], start_threshold: int = START_THRESHOLD, on_progress: Progress | None = None
@@ -167,8 +190,7 @@ class StreamingEncoderBuilder:
 
     def _encode_as_ready(self, drawing: _Drawing | None, start_threshold: int, on_progress: Progress | None) -> int:
         """Encode batch after batch as its rows are settled, consolidating on the way."""
-        sizes = {"batch_size": self.batch_size, "batches_per_chunk": self.batches_per_chunk}
-        self.tracker.bind("encode", sizes)
+        self.tracker.bind("encode", self._settings())
         done, encoded, batch = self.tracker.batches(), 0, 0
         with _threads(self.torch_threads):
             while True:
@@ -208,7 +230,7 @@ class StreamingEncoderBuilder:
             part = rows[start : start + self.micro_batch]
             usable = [i for i, row in enumerate(part) if row.status == "ok"]
             if usable:
-                encoded = self._encode_images(self.cache.get_many([part[i].key for i in usable]), usable, len(part))
+                encoded = self._encode_images(self._pictures([part[i].key for i in usable]), usable, len(part))
                 capsules[start + np.asarray(usable)] = encoded
             self._tick(on_progress)
         layout = self.consolidator.batch
@@ -224,6 +246,14 @@ class StreamingEncoderBuilder:
         fault_point("batch-receipt")
         self.tracker.add_batch(receipt, time.monotonic() - started)
         fault_point("batch-recorded")
+
+    def _pictures(self, keys: list[str]) -> np.ndarray:
+        try:
+            return self.cache.get_many(keys)
+        except KeyError as error:
+            raise DamagedError(
+                f"{error.args[0]}: it was cleared or damaged meanwhile; run again, it is drawn anew"
+            ) from None
 
     def _encode_images(self, images: np.ndarray, places: list[int], size: int) -> np.ndarray:
         """Encode pictures at their places in the micro-batch, so that a quarantined neighbour changes no bit."""
@@ -255,21 +285,10 @@ class StreamingEncoderBuilder:
         Pictures in a damaged shard wait again, and so do pictures that an encoding still to come needs and the cache no
         longer has. A cache cleared on purpose is not damage: encoded batches do not need it.
         """
-        for folder in (
-            self.cache.path / "receipts",
-            self.consolidator.batch_receipts,
-            self.consolidator.chunk_receipts,
-        ):
-            sweep(folder)
         recorded = self.tracker.get("damaged", {})  # by verify --deep
-        found = []
-        for shard, reason in {
-            **self.cache.damaged(),
-            **dict.fromkeys(recorded.get("images", ()), "by its hash"),
-        }.items():
-            self.tracker.unsettle(self.cache.keys_in(shard))
-            self.cache.drop_shard(shard)
-            found.append(reason)
+        found = self._mend_cache(recorded.get("images", ()))
+        for folder in (self.consolidator.batch_receipts, self.consolidator.chunk_receipts):
+            sweep(folder)
         found += self._mend_chunks(set(recorded.get("chunks", ()))) + self._mend_batches(
             set(recorded.get("batches", ()))
         )
@@ -277,6 +296,15 @@ class StreamingEncoderBuilder:
         if recorded:
             self.tracker.set("damaged", {})
         return found
+
+    def _mend_cache(self, damaged: Iterable[int]) -> list[str]:
+        with self.cache.writing("looking for damaged pictures"):
+            found = {**dict.fromkeys(damaged, "by its hash"), **self.cache.damaged()}
+            for shard in found:
+                self.tracker.unsettle(self.cache.keys_in(shard))
+                self.cache.drop_shard(shard)
+            self.cache.restore_metadata()
+        return list(found.values())
 
     def _mend_chunks(self, damaged: set[int]) -> list[str]:
         found = []
@@ -299,9 +327,10 @@ class StreamingEncoderBuilder:
                 self.consolidator.drop_loose([batch])  # left by a crash between the chunk and this
                 continue
             path = self.consolidator.batch.file(self.consolidator.loose, batch)
-            receipt = self.consolidator.batch_receipts / f"{batch:08d}.json"
+            receipt = self.consolidator.batch_receipt_or_none(batch)
             size = path.stat().st_size if path.is_file() else None
-            if batch in damaged or size != self.tracker.batch_file(batch)[0] or not receipt.is_file():
+            same = receipt is not None and (size, receipt.sha256) == self.tracker.batch_file(batch)
+            if batch in damaged or not same:
                 self.consolidator.drop_loose([batch])
                 self.tracker.drop(batches=[batch])
                 found.append(f"{path}: {'missing' if size is None else 'not what its receipt says'}")
@@ -364,7 +393,7 @@ class _Drawing:
             self.raise_error()
 
 
-class _StoppedError(Exception):
+class _StoppedError(BaseException):
     """The consumer failed or was interrupted, so the producer ends at its next step."""
 
 

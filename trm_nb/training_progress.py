@@ -22,7 +22,7 @@ from typing import Any
 from trm_nb.database import Database
 from trm_nb.durable import writing_into
 from trm_nb.records import DamagedError, Receipt, Rejected, UserError
-from trm_nb.run_stats import gather
+from trm_nb.run_stats import disk_usage, gather
 
 BEAT_SECONDS = 1.0
 
@@ -252,7 +252,9 @@ class TrainingProgressTracker:
     def unsettle(self, keys: Iterable[str]) -> None:
         """These pictures are gone: their rows wait again."""
         with self.transaction() as db:
-            db.executemany("UPDATE rows SET status = 'planned' WHERE key = ?", [(key,) for key in keys])
+            db.executemany(
+                "UPDATE rows SET status = 'planned' WHERE key = ? AND status = 'ok'", [(key,) for key in keys]
+            )
 
     @staticmethod
     def _quarantine(db: sqlite3.Connection, rejected: Iterable[Rejected], sample: bool) -> None:
@@ -343,17 +345,26 @@ class TrainingProgressTracker:
 
     @contextmanager
     def stage(self, name: str, total: int | None = None) -> Iterator[None]:
-        """begin ... finish; an exception in between is recorded as the stage's failure and goes on."""
+        """begin ... finish; an exception in between is recorded as the stage's failure, an interruption as a stop."""
         self.begin(name, total)
         try:
             yield
-        except BaseException as error:
+        except Exception as error:
             self.fail(name, str(error) or type(error).__name__)
+            raise
+        except BaseException:
+            self._end(name, "stopped", "interrupted; run again, it continues")
             raise
         self.finish(name)
 
+    def already_done(self, stage: str, message: str | None = None) -> None:
+        """A stage found nothing to do: record it as done, whatever a killed attempt left."""
+        if self.stage_status(stage) != "done":
+            self.begin(stage)
+            self.finish(stage, message)
+
     def stage_status(self, name: str) -> str:
-        """waiting, running, done or failed."""
+        """waiting, running, done, failed or stopped."""
         return self.value("SELECT status FROM stages WHERE name = ?", (name,)) or "waiting"
 
     def beat(self, force: bool = False) -> None:
@@ -368,4 +379,5 @@ class TrainingProgressTracker:
     def get_stats(self) -> dict[str, Any]:
         """Everything there is to know about the run's progress, as plain JSON values: see `run_stats.gather`."""
         with self._db.moment():
-            return gather(self)
+            stats = gather(self)
+        return {**stats, "disk_usage_gb": disk_usage(self.output_dir) / 1e9}  # a long walk, so outside the moment

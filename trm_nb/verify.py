@@ -10,10 +10,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from trm_nb.consolidate import Consolidator
-from trm_nb.dataset_files import content_digest
+from trm_nb.dataset_files import content_digest, damaged_files
 from trm_nb.durable import locked, sha256_of
 from trm_nb.image_cache import ImageCache
 from trm_nb.records import DamagedError, Receipt
@@ -65,11 +63,17 @@ class _Check:
         if not root.is_dir():  # cleared on purpose, or nothing drawn yet; encoded capsules do not need it
             return []
         try:
-            damaged = ImageCache(root, image_size=self.tracker.bound().get("image_size", 224)).damaged(self.deep)
+            shape = read_shape(root / "images")
         except DamagedError as error:
             return [str(error)]
-        self.damaged["images"] = sorted(damaged)
-        return list(damaged.values())
+        cache = ImageCache(root, image_size=shape[1] if shape else 224)
+        try:
+            damaged = cache.damaged(self.deep)
+            self.damaged["images"] = sorted(damaged)
+            lost = [f"{root / 'images' / 'zarr.json'}: missing"] if len(cache) and shape is None else []
+            return lost + list(damaged.values())
+        finally:
+            cache.close()
 
     def _chunks(self, consolidator: Consolidator) -> list[str]:
         found = []
@@ -90,8 +94,11 @@ class _Check:
             if batch // consolidator.per_chunk in chunks:
                 continue
             path = consolidator.batch.file(consolidator.loose, batch)
-            nbytes, sha256 = self.tracker.batch_file(batch)
-            trouble = self._file(path, Receipt("batch", batch, 0, nbytes, sha256))
+            receipt, held = consolidator.batch_receipt_or_none(batch), self.tracker.batch_file(batch)
+            if receipt is None or (receipt.nbytes, receipt.sha256) != held:
+                trouble: str | None = f"{path}: its receipt is missing or damaged"
+            else:
+                trouble = self._file(path, receipt)
             if trouble:
                 found.append(trouble)
                 self.damaged["batches"].append(batch)
@@ -107,25 +114,16 @@ class _Check:
         return None
 
     def _finished(self) -> list[str]:
-        rows = self.tracker.rows_planned()
         total = self.consolidator.batches_total() if self.consolidator else None
         stats = self.tracker.get_stats()
         if total is None or stats["consolidation"]["total_batches_consolidated"] < total:
             return [f"{self.path}: not finished ({stats['samples_encoded']} samples encoded); run again, it continues"]
-        found = []
-        try:
-            shape = read_shape(self.path / "capsules.zarr" / "capsules")
-            if shape is None or shape[0] != rows:
-                found.append(f"{self.path / 'capsules.zarr'}: shape {shape}, expected {rows} rows")
-            held = pq.read_metadata(self.path / "samples.parquet").num_rows
-            if held != rows:
-                found.append(f"{self.path / 'samples.parquet'}: {held} rows, expected {rows}")
-            json.loads((self.path / "dataset_info.json").read_bytes())
-        except DamagedError as error:
-            found.append(str(error))
-        except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors and OSErrors
-            found.append(f"{self.path}: a file of the finished dataset cannot be read ({error})")
-        return found
+        found = damaged_files(self.path, self.tracker, self.deep)
+        if self.deep and found:
+            self.tracker.set("dataset_made_of", None)  # so that the next run writes them again
+        if found or self.tracker.get("dataset_made_of"):
+            return found
+        return [f"{self.path}: its tables and card are not written yet; run again, it continues"]
 
     def _digest(self) -> list[str]:
         info = json.loads((self.path / "dataset_info.json").read_bytes())

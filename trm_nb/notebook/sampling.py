@@ -14,8 +14,8 @@ from trm_nb.render.text import TextRenderer
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from trm_nb.build import Run
     from trm_nb.capsule_dataset import CapsuleDataset
+    from trm_nb.pipeline import Run
 
 
 def pick(samples: pa.Table, count: int, **equals: str) -> list[int]:

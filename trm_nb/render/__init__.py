@@ -18,7 +18,7 @@ import numpy as np
 
 from trm_nb.records import GridTask, ImageBytes, ImageFile, Item, Modality, Sample
 from trm_nb.render import image as photographs
-from trm_nb.render.errors import RejectedError
+from trm_nb.render.errors import PassingReason, RejectedError
 from trm_nb.render.grid import GridPage, GridRenderer
 from trm_nb.render.text import TextPage, TextRenderer, to_rgb
 
@@ -105,7 +105,8 @@ class Renderer:
     def draw(self, samples: Sequence[Sample]) -> tuple[np.ndarray, dict[int, str]]:
         """uint8 (n, h, w, 3) in the order of the samples, and index -> reason for those that could not be drawn.
 
-        The picture of a failed sample is zeros. Only photographs can fail: their pixels are first decoded here.
+        The picture of a failed sample is zeros. Only photographs can fail: their pixels are first decoded here. A file
+        that cannot be read, or changed, fails by a PassingReason.
         """
         size = self.settings.image_size
         pictures = np.zeros((len(samples), size, size, 3), np.uint8)
@@ -121,7 +122,7 @@ class Renderer:
                 try:
                     pictures[number] = photographs.render_image(_read(content), size)
                 except RejectedError as error:
-                    failed[number] = str(error)
+                    failed[number] = error.args[0]
             else:
                 raise TypeError(f"{sample.sample_id}: content of type {type(content).__name__} is no page")
         for first in range(0, len(texts), TEXT_BATCH):
@@ -139,11 +140,11 @@ def _read(content: ImageFile | ImageBytes) -> bytes:
     try:
         data = content.path.read_bytes()
     except OSError as error:
-        raise RejectedError(f"the file cannot be read: {error.strerror or error}") from None
+        raise RejectedError(PassingReason(f"the file cannot be read: {error.strerror or error}")) from None
     found = hashlib.sha256(data).hexdigest()
     if found != content.sha256:
         raise RejectedError(
-            f"the file changed after it was planned: expected sha256 {content.sha256[:16]}, got {found[:16]}"
+            PassingReason(f"the file changed after it was planned: sha256 {content.sha256[:16]}, now {found[:16]}")
         )
     return data
 

@@ -1,7 +1,14 @@
-"""The one error of rendering."""
+"""The error of rendering, and reasons that pass."""
 
 from __future__ import annotations
 
 
 class RejectedError(Exception):
     """An item or a picture that cannot be drawn; the message is the one-sentence reason for the quarantine."""
+
+
+class PassingReason(str):
+    """A reason that says nothing about the content (a read error, a worker that died): it may be gone the next time,
+    and holds for this sample only, not for others of the same content."""
+
+    __slots__ = ()

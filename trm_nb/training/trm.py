@@ -90,6 +90,7 @@ def train(
     with _threads(config.torch_threads):
         state, report = _open(path, bound, dataset.classes, config)
         if report is not None and state.step >= config.train_steps:
+            tracker.already_done("train")
             return report
         with tracker.stage("train", config.train_steps), _gathered(dataset, usable) as capsules:
             modalities = np.asarray(dataset.modalities)[usable]

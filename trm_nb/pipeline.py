@@ -8,7 +8,6 @@ lives.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -22,8 +21,8 @@ import pyarrow as pa
 
 from trm_nb.config import MultimodalDatasetConfig, load_params, project_root, resolve_paths
 from trm_nb.consolidate import Consolidator
-from trm_nb.dataset_files import samples_table, write_dataset_files
-from trm_nb.durable import fault_point, locked
+from trm_nb.dataset_files import finish_dataset, samples_table
+from trm_nb.durable import locked
 from trm_nb.image_cache import ImageCache
 from trm_nb.plan import Planner, source_changes
 from trm_nb.records import Item, Progress, Rejected, Sample, UserError
@@ -55,13 +54,17 @@ def build(config: MultimodalDatasetConfig, on_progress: Progress | None = None) 
     Raises UserError for what the user can mend, DamagedError for data that is no longer what was written.
     """
     run = Run(resolve_paths(config, Path.cwd()))
-    with run.writing("building"):
-        run.builder.announce()
-        run.prepare()
-        drawn, encoded = run.stream(on_progress)
-        run.consolidate(on_progress)
-        training = run.train(on_progress) if run.config.train_steps else None
-    return BuildReport(run.path, run.info()["content_digest"], run.tracker.rows_planned(), drawn, encoded, training)
+    try:
+        with run.writing("building"):
+            run.builder.announce()
+            run.prepare()
+            drawn, encoded = run.stream(on_progress)
+            run.consolidate(on_progress)
+            training = run.train(on_progress) if run.config.train_steps else None
+            rows = run.tracker.rows_planned()
+        return BuildReport(run.path, run.info()["content_digest"], rows, drawn, encoded, training)
+    finally:
+        run.close()
 
 
 def open_run(
@@ -72,14 +75,27 @@ def open_run(
 ) -> Run:
     """The run of a params file, with other values where `fields` are not None, and whatever `overrides` hold.
 
-    Without `params`, those are the config. Relative paths are relative to the project's root. Raises UserError.
+    Without `params`, those are the config, on top of what a run in `output_dir` is bound to. Relative paths are
+    relative to the project's root. Raises UserError.
     """
-    given = {"output_dir": None if output_dir is None else str(output_dir), **fields}
+    given = {**_bound_fields(output_dir if params is None else None), **fields}
+    given["output_dir"] = given.get("output_dir") if output_dir is None else str(output_dir)
     values = {**{name: value for name, value in given.items() if value is not None}, **(overrides or {})}
     if params is not None:
         return Run(load_params(params, values))
     root = project_root(Path.cwd()) or Path.cwd()
     return Run(resolve_paths(MultimodalDatasetConfig.parse(values, "open_run"), root))
+
+
+def _bound_fields(output_dir: str | Path | None) -> dict[str, Any]:
+    """The config fields that the run in a folder is bound to; none where there is no run."""
+    if output_dir is None or not (Path(output_dir) / "progress.sqlite").is_file():
+        return {}
+    tracker = TrainingProgressTracker(output_dir)
+    try:
+        return {name: value for name, value in tracker.bound().items() if name in MultimodalDatasetConfig.model_fields}
+    finally:
+        tracker.close()
 
 
 class Run:
@@ -137,6 +153,14 @@ class Run:
         """What makes chunks of batches."""
         return self.builder.consolidator
 
+    def close(self) -> None:
+        """Close the run's databases; nothing is lost without it, but the files stay open until then."""
+        for name in ("tracker", "cache"):
+            if name in self.__dict__:
+                getattr(self, name).close()
+                del self.__dict__[name]
+        self.__dict__.pop("builder", None)
+
     # -- looking ----------------------------------------------------------------------------------------------------
 
     def items(self) -> Iterator[Item]:
@@ -185,6 +209,7 @@ class Run:
         with self.writing("rendering"):
             self.prepare()
             if self._all_drawn():
+                self.tracker.already_done("render")
                 return 0
             return self.builder.draw((s for s in self._planned() if not self.cache.denoises(s.modality)), on_progress)
 
@@ -194,11 +219,8 @@ class Run:
             drawn = self.render(on_progress)
             if not self._all_drawn():
                 return drawn + self.builder.draw(self._planned(), on_progress, stage="denoise")
-            if self.tracker.stage_status("denoise") != "done":
-                self.tracker.begin("denoise")
-                self.tracker.finish(
-                    "denoise", None if self.cache.denoiser else "no denoiser: pictures are cached as drawn"
-                )
+            none = "no denoiser: pictures are cached as drawn"
+            self.tracker.already_done("denoise", None if self.cache.denoiser else none)
             return drawn
 
     def encode(self, on_progress: Progress | None = None) -> int:
@@ -207,6 +229,7 @@ class Run:
             self.denoise(on_progress)
             self._bind_encoding()
             if len(self.tracker.batches()) == self.consolidator.batches_total():
+                self.tracker.already_done("encode")
                 return 0
             self.builder.announce()
             return self.builder.encode(on_progress)
@@ -216,6 +239,8 @@ class Run:
         with self.writing("building"):
             self._bind_encoding()
             if self._all_drawn() and len(self.tracker.batches()) == self.consolidator.batches_total():
+                for stage in ("render", "encode"):
+                    self.tracker.already_done(stage)
                 return 0, 0
             report = self.builder.stream(self._planned(), self.config.start_threshold, on_progress)
             self.denoise(on_progress)
@@ -226,7 +251,7 @@ class Run:
         with self.writing("consolidating"):
             self.encode(on_progress)
             made = self.builder.consolidate(on_progress) if self.consolidator.ready() else 0
-            self._finish()
+            finish_dataset(self.path, self.config.model_dump(), self.tracker, self.consolidator, lambda: self.encoder)
             return made
 
     def train(self, on_progress: Progress | None = None) -> TrainReport:
@@ -253,24 +278,6 @@ class Run:
     def _bind_encoding(self) -> None:
         for stage in ("encode", "consolidate"):
             self.tracker.bind(stage, self.config.stage_fields(stage))
-
-    def _finish(self) -> None:
-        """Write the dataset's files unless they are those of exactly these chunks."""
-        receipts = [self.consolidator.receipt(chunk) for chunk in sorted(self.tracker.chunks())]
-        signature = hashlib.sha256(json.dumps([(r.number, r.rows, r.sha256) for r in receipts]).encode()).hexdigest()
-        files = ("samples.parquet", "quarantine.jsonl", "README.md", "dataset_info.json")
-        whole = self.tracker.get("dataset_files") == signature and all((self.path / name).is_file() for name in files)
-        if not whole:
-            fault_point("dataset-files")
-            encoder = {
-                "preset": self.encoder.preset, "fingerprint": self.encoder.fingerprint, "trained": self.encoder.trained,
-            }  # fmt: skip
-            write_dataset_files(self.path, self.config, self.tracker, self.consolidator, encoder)
-            self.tracker.set("dataset_files", signature)
-        if self.tracker.stage_status("consolidate") != "done":
-            self.tracker.begin("consolidate")
-            self.tracker.finish("consolidate")
-        self.consolidator.remove_batches_zarr()
 
 
 def reset(output_dir: str | Path, keep_cache: bool = True) -> list[str]:

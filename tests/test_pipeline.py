@@ -16,10 +16,10 @@ import zarr
 from conftest import PHOTO, config_for, make_sources
 from PIL import Image
 
-from trm_nb.build import Run, build, open_run, reset
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.durable import locked
-from trm_nb.records import UserError
+from trm_nb.pipeline import Run, build, open_run, reset
+from trm_nb.records import DamagedError, UserError
 from trm_nb.streaming_builder import StreamingEncoderBuilder
 from trm_nb.training_progress import TrainingProgressTracker
 from trm_nb.verify import verify
@@ -139,6 +139,147 @@ def test_damage_is_found_and_mended_by_running_again(make_config: MakeConfig, di
     assert [sentence for sentence in verify(config.output_dir, deep=True) if str(path) in sentence]
     assert build(config).content_digest == digest
     assert verify(config.output_dir, deep=True) == []
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("batches.zarr/capsules/c/0/0/0", _flip),
+        ("batches.zarr/receipts/00000000.json", _truncate),
+        ("batches.zarr/receipts/00000000.json", Path.unlink),
+    ],
+    ids=["flipped batch", "cut receipt", "lost receipt"],
+)
+def test_a_damaged_loose_batch_is_encoded_again(
+    make_config: MakeConfig, digest: str, run_python: Callable[..., subprocess.CompletedProcess[str]], name: str,
+    damage: Callable[[Path], object],
+) -> None:  # fmt: skip
+    config = make_config("loose")
+    run_python(BUILD, config.model_dump_json(), fault="batch-recorded:2")
+    damage(Path(config.output_dir) / name)
+    assert any("c/0/0/0" in sentence for sentence in verify(config.output_dir, deep=True))
+    assert build(config).content_digest == digest
+    assert verify(config.output_dir, deep=True) == []
+
+
+def test_a_batch_that_goes_bad_during_the_build_is_mended_by_the_next(
+    make_config: MakeConfig, digest: str, run_python: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    config = make_config("loose")
+    run_python(BUILD, config.model_dump_json(), fault="batch-recorded:2")
+    _flip(Path(config.output_dir) / "batches.zarr/capsules/c/0/0/0")
+    with pytest.raises(DamagedError, match="run again to encode it anew"):
+        build(config)
+    assert build(config).content_digest == digest
+
+
+TABLES = ["samples.parquet", "dataset_info.json", "quarantine.jsonl", "README.md", "capsules.zarr/capsules/zarr.json",
+          "capsules.zarr/labels/c/0", "capsules.zarr/labels/zarr.json", "images.zarr/images/zarr.json"]  # fmt: skip
+
+
+HARM: dict[str, Callable[[Path], object]] = {"flipped": _flip, "truncated": _truncate, "missing": Path.unlink}
+CASES = [(name, how) for name in TABLES for how in HARM if (name, how) != ("images.zarr/images/zarr.json", "flipped")]
+
+
+@pytest.mark.parametrize(("name", "how"), CASES, ids=" ".join)
+def test_damaged_tables_and_metadata_are_found_and_written_again(
+    make_config: MakeConfig, digest: str, sources: Path, name: str, how: str
+) -> None:
+    (sources / "code" / "bad.txt").write_bytes(b"\xff")  # so that there is a line in quarantine.jsonl
+    config = make_config("tables")
+    build(config)
+    path = Path(config.output_dir) / name
+    before = path.read_bytes()
+    HARM[how](path)
+    found = verify(config.output_dir, deep=True)
+    assert any(name.split("/zarr.json")[0] in sentence for sentence in found), found
+    assert build(config).content_digest == digest
+    assert path.read_bytes() == before
+    assert verify(config.output_dir, deep=True) == []
+
+
+def test_a_lost_tracker_and_a_cut_chunk_together_are_mended(make_config: MakeConfig, digest: str) -> None:
+    config = make_config("both")
+    build(config)
+    (Path(config.output_dir) / "progress.sqlite").unlink()
+    _truncate(Path(config.output_dir) / "capsules.zarr/capsules/c/1/0/0")
+    assert build(config).content_digest == digest
+
+
+def test_a_lost_picture_does_not_bring_a_quarantined_sample_back(make_config: MakeConfig, sources: Path) -> None:
+    photo = sources / "photos" / "second.jpg"
+    photo.write_bytes(PHOTO.read_bytes()[:20_000])
+    config = make_config()
+    first = build(config).content_digest
+    for shard in (Path(config.output_dir) / "images.zarr/images/c").iterdir():
+        shutil.rmtree(shard)
+    assert build(config).content_digest == first
+    assert verify(config.output_dir, deep=True) == []
+
+
+def test_a_read_error_is_not_remembered_against_the_content(make_config: MakeConfig, sources: Path) -> None:
+    config = make_config()
+    run = Run(config)
+    planned = list(run._planned())
+    photo = sources / "photos" / PHOTO.name
+    photo.rename(sources / "away.jpg")
+    failures: dict[str, str] = {}
+    run.cache.fill(iter(planned), lambda keys, failed: failures.update(failed))
+    assert len(failures) == 1 and "cannot be read" in next(iter(failures.values()))
+    (sources / "away.jpg").rename(photo)
+    assert run.cache.failure(next(iter(failures))) is None
+    build(config)
+    assert verify(config.output_dir, deep=True) == []
+
+
+@pytest.mark.parametrize("fault", ["rows-planned", "images-staged:2"])
+def test_a_limit_counts_the_same_after_a_kill(
+    make_config: MakeConfig, sources: Path, run_python: Callable[..., subprocess.CompletedProcess[str]], fault: str
+) -> None:
+    (sources / "code" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")  # an item that cannot be laid out
+    for i in range(6):
+        (sources / "code" / f"t{i}.txt").write_text(f"text {i}\n" * 40)
+    whole, killed = make_config("whole", limit=5), make_config("killed", limit=5)
+    run_python(BUILD, killed.model_dump_json(), fault=fault)
+    assert build(killed).content_digest == build(whole).content_digest
+
+
+@pytest.mark.parametrize("fault", ["images-settled", "batch-recorded:9", "chunk-recorded:3"])
+def test_no_stage_is_running_for_ever_after_a_kill(
+    make_config: MakeConfig, run_python: Callable[..., subprocess.CompletedProcess[str]], fault: str
+) -> None:
+    config = make_config("killed")
+    assert run_python(BUILD, config.model_dump_json(), fault=fault).returncode == -signal.SIGKILL
+    build(config)
+    assert TrainingProgressTracker(config.output_dir).get_stats()["state"] == "done"
+
+
+def test_an_interruption_is_a_stop_and_not_a_failure(make_config: MakeConfig) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    config = make_config()
+    with pytest.raises(KeyboardInterrupt):
+        build(config, on_progress=interrupt)
+    assert TrainingProgressTracker(config.output_dir).get_stats()["state"] == "stopped"
+    build(config)
+
+
+def test_build_is_a_function_whatever_was_imported_before(
+    run_python: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    code = "from trm_nb import open_run; import trm_nb.pipeline; from trm_nb import build; print(callable(build))"
+    assert run_python(code).stdout == "True\n"
 
 
 def test_a_lost_tracker_is_made_anew_without_encoding_again(make_config: MakeConfig, digest: str) -> None:
@@ -283,6 +424,7 @@ def test_stream_build_takes_samples_from_memory_and_resumes(tmp_path: Path) -> N
         builder._encoder = _tiny
         report = builder.stream_build(samples=samples, renderer=None, start_threshold=5)
         assert (report.rows, report.batches_encoded, report.batches_total, report.chunks_total) == (25, encoded, 3, 1)
+        assert verify(tmp_path / "run", deep=True) == []
     with pytest.raises(UserError, match="the sources changed"):
         builder.stream_build(samples=["other", *samples[1:]])
 
