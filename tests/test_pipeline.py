@@ -167,7 +167,7 @@ def test_a_damaged_loose_batch_is_encoded_again(
     config = make_config("loose")
     run_python(BUILD, config.model_dump_json(), fault="batch-recorded:2")
     damage(Path(config.output_dir) / name)
-    assert any("c/0/0/0" in sentence for sentence in verify(config.output_dir, deep=True))
+    assert any("c/0/0/0" in sentence for sentence in verify(config.output_dir, deep=damage is _flip))
     assert build(config).content_digest == digest
     assert verify(config.output_dir, deep=True) == []
 
