@@ -42,12 +42,14 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "capsule-map": lambda: figures.capsule_map(np.random.default_rng(0).normal(size=(30, 9)), [HOSTILE, "b", "c"] * 10),
     "capsule-map-many": lambda: figures.capsule_map(np.eye(30), [str(i) for i in range(30)]),
     "capsule-map-of-one": lambda: figures.capsule_map(np.ones((1, 9)), ["a"]),
-    "nearest": lambda: figures.nearest(PICTURES[None, :3], [HOSTILE], np.array([[0.9, 0.8]])),
+    "nearest": lambda: figures.nearest(PICTURES[None, :3], [[HOSTILE] * 3], np.array([[True, False]])),
+    "nearest-of-one": lambda: figures.nearest(PICTURES[None, :1], [["x"]], np.zeros((1, 0), bool)),
     "curves": lambda: figures.curves(CURVE, ["loss", "accuracy", "absent"], "value"),
     "curves-of-nothing": lambda: figures.curves([], ["loss"], "value"),
     "confusion": lambda: figures.confusion(np.array([[5, 1], [0, 0]]), [HOSTILE, "b"]),
     "confusion-many": lambda: figures.confusion(np.eye(40, dtype=np.int64), [str(i) for i in range(40)]),
-    "by-recursion-step": lambda: figures.by_recursion_step([0.1, 0.5, 0.6], 0.4),
+    "by-recursion-step": lambda: figures.by_recursion_step([0.1, 0.5, 0.6], 0.4, 0.7),
+    "compared": lambda: figures.compared({"model": 0.5, "nearest": 1.0, "commonest": 0.0}, (0.3, 0.6)),
 }
 
 
@@ -61,10 +63,25 @@ def test_it_draws(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("a$b", r"a\$b"), ("日", "□"), ("a\nb", "a\nb"), ("x" * 50, "x" * 11 + "…" + "x" * 22), ("a\x00b", "a□b")],
+    [
+        ("a$b", r"a\$b"),
+        ("日", r"\u65e5"),
+        ("a\nb", "a\nb"),
+        ("x" * 50, "x" * 11 + "…" + "x" * 22),
+        ("a\x00b", r"a\x00b"),
+        ("日" * 9, r"\u65e5…" + r"\u65e5" * 3),
+        ("\udc80", r"\udc80"),
+    ],
 )
 def test_plain(text: str, expected: str) -> None:
     assert figures.plain(text) == expected
+
+
+@pytest.mark.parametrize(("points", "marked"), [(1, True), (figures.FEW_POINTS, True), (100, False)])
+def test_few_points_are_marked(points: int, marked: bool) -> None:
+    """A line through one point alone would show nothing."""
+    drawn = figures.curves([{"global_step": i, "loss": 1.0} for i in range(points)], ["loss"], "loss")
+    assert (drawn.axes[0].lines[0].get_marker() == "o") is marked
 
 
 def test_show_carries_the_description(capsys: pytest.CaptureFixture[str]) -> None:

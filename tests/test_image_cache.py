@@ -42,7 +42,7 @@ def test_any_mixture_goes_in_and_the_right_pixels_come_out(tmp_path: Path) -> No
 def test_the_second_time_all_are_hits_also_in_another_object_and_on_a_lost_index(tmp_path: Path) -> None:
     first = ImageCache(tmp_path / "cache").populate(_mixture())
     assert ImageCache(tmp_path / "cache").populate(_mixture()).hits == 5
-    (tmp_path / "cache" / "receipts" / "index.sqlite").write_bytes(
+    (tmp_path / "cache" / "images" / "receipts" / "index.sqlite").write_bytes(
         b"not a database, though long enough to be read as one"
     )
     again = ImageCache(tmp_path / "cache")

@@ -155,8 +155,8 @@ def _truncate(path: Path) -> None:
     ("name", "damage"),
     [
         ("batches.zarr/capsules/c/0/0/0", _flip),
-        ("batches.zarr/receipts/00000000.json", _truncate),
-        ("batches.zarr/receipts/00000000.json", Path.unlink),
+        ("batches.zarr/capsules/receipts/00000000.json", _truncate),
+        ("batches.zarr/capsules/receipts/00000000.json", Path.unlink),
     ],
     ids=["flipped batch", "cut receipt", "lost receipt"],
 )
@@ -385,6 +385,53 @@ def test_a_users_mistake_is_one_sentence(
     with pytest.raises(UserError, match=message) as error:
         build(make_config(**changes))
     assert "\n" not in str(error.value)
+
+
+MISTAKES: list[dict[str, object]] = [
+    {"source_paths": ["/nowhere/at/all"]}, {"include_text": False, "include_images": False, "include_grids": False},
+    {"encoder_path": __file__}, {"max_errors": 0}, {"device": "cuda:9"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", MISTAKES, ids=lambda changes: next(iter(changes)))
+def test_a_mistake_binds_nothing_so_that_it_can_be_corrected(
+    make_config: MakeConfig, sources: Path, digest: str, changes: dict[str, object]
+) -> None:
+    bad = sources / "code" / "bad.txt"
+    bad.write_bytes(b"\xff")
+    with pytest.raises(UserError):
+        build(make_config(**changes))
+    bad.unlink()
+    report = build(make_config())
+    assert (report.content_digest, report.quarantined) == (digest, 0)
+
+
+def test_what_is_not_a_runs_folder_is_left_alone(make_config: MakeConfig, tmp_path: Path) -> None:
+    theirs = tmp_path / "run" / "thesis.tex"
+    theirs.parent.mkdir()
+    theirs.write_text("years of work")
+    with pytest.raises(UserError, match=r"run is not empty \(thesis\.tex\) and holds no run"):
+        build(make_config())
+    with pytest.raises(UserError, match="no run here"):
+        reset(theirs.parent)
+    assert [path.name for path in theirs.parent.iterdir()] == ["thesis.tex"]
+
+
+def test_an_output_folder_among_the_sources_is_refused(make_config: MakeConfig, sources: Path) -> None:
+    with pytest.raises(UserError, match="lies in the source path"):
+        build(make_config(output_dir=str(sources / "out")))
+
+
+def test_every_page_of_a_scan_is_a_sample(make_config: MakeConfig, sources: Path) -> None:
+    with Image.open(PHOTO) as photo:
+        pages = [photo.resize((60, 70)), photo.resize((90, 50)), photo.resize((40, 80))]
+    pages[0].save(sources / "photos" / "scan.tiff", save_all=True, append_images=pages[1:])
+    run = Run(make_config())
+    run.render()
+    samples = run.samples().to_pandas()
+    scan = samples[samples["item_id"].str.endswith("scan.tiff")]
+    assert scan["page"].tolist() == [0, 1, 2]
+    assert len({run.cache.get(key).tobytes() for key in scan["key"]}) == 3
 
 
 def test_a_folder_of_nothing_but_trouble_is_named(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
-from trm_nb.notebook.prose import escaped, finding, table
+from trm_nb.notebook.prose import counted, escaped, finding, percent, size, stands, table
 from trm_nb.notebook.report_cells import _plain
 
 
@@ -15,7 +15,10 @@ from trm_nb.notebook.report_cells import _plain
     ("template", "values", "expected"),
     [
         pytest.param("**{n:,}** rows", {"n": 1234}, "**1,234** rows", id="count"),
-        pytest.param("{part:.0%}", {"part": 0.123}, "12%", id="part"),
+        pytest.param("{part:.0%}", {"part": 0.123}, "12\u00a0%", id="part"),
+        pytest.param("95 % of {part:+.1%}", {"part": -0.5}, "95\u00a0% of -50.0\u00a0%", id="percentages"),
+        pytest.param("{name}", {"name": "5 %"}, "5 %", id="a percentage of the data"),
+        pytest.param("{size}", {"size": size(12_400)}, "12.4\u00a0KB", id="quantity"),
         pytest.param("{name}", {"name": "<b>"}, "&lt;b&gt;", id="markup"),
         pytest.param("{name}", {"name": "a_b*c"}, "a\\_b\\*c", id="markdown"),
         pytest.param("{name}", {"name": "one\n\n# two"}, "one \\# two", id="lines"),
@@ -45,6 +48,27 @@ def test_any_text_shows_as_itself(text: str) -> None:
     assert _plain(html) == f"so: {' '.join(text.split())}."
 
 
+@pytest.mark.parametrize(
+    ("nbytes", "expected"),
+    [
+        (0, "0 bytes"), (999, "999 bytes"), (1000, "1.00 KB"), (12_400, "12.4 KB"), (150_528, "151 KB"),
+        (999_499, "999 KB"), (999_500, "1.00 MB"), (6_819_840, "6.82 MB"), (9_996_000, "10.0 MB"), (2e12, "2,000 GB"),
+    ],
+)  # fmt: skip
+def test_size(nbytes: float, expected: str) -> None:
+    assert size(nbytes).replace("\u00a0", " ") == expected
+
+
+def test_small_words() -> None:
+    assert percent(0.0829, 1) == "8.3\u00a0%" and percent(float("nan")) == "-"
+    assert counted({"grid": 151, "text": 1315}) == "151 grid, 1,315 text" and counted({}) == "none"
+    assert [stands((0.2, 0.4), value) for value in (0.1, 0.2, 0.4, 0.5)] == [
+        "lies above", "includes", "includes", "lies below"
+    ]  # fmt: skip
+    html = table([{"size": size(12_400)}])._repr_mimebundle_()["text/html"]
+    assert '<td class="number">12.4\u00a0KB</td>' in html
+
+
 def test_long_text_loses_its_middle() -> None:
     assert len(escaped("x" * 10_000)) < 250
 
@@ -53,7 +77,7 @@ def test_table() -> None:
     made = table([{"name": "<b>", "count": 1234, "part": 0.5}, {"name": None, "count": 5, "part": 12345.678}])
     html = made._repr_mimebundle_()["text/html"]
     assert "&lt;b&gt;" in html and "<b>" not in html and '<td class="number">1,234</td>' in html
-    assert str(made).splitlines() == ["name  count  part", "<b>   1,234  0.5", "-     5      1.235e+04"]
+    assert str(made).splitlines() == ["name  count  part", "<b>   1,234  0.5", "-     5      12,346"]
     pairs = table({"limit": 3, "yes": True, "name": "x\ny"}, columns=("setting", "value"))
     assert str(pairs).splitlines() == ["setting  value", "limit    3", "yes      yes", "name     x y"]
     assert "number" not in pairs._repr_mimebundle_()["text/html"]

@@ -173,12 +173,41 @@ def test_killed_at_a_random_moment_it_continues(built: Path, tmp_path: Path, mom
         (["build", SMOKE, "-p", "source_paths=[/no/such/place]"], "/no/such/place"),
         (["status", "/no/such/run"], "/no/such/run: no run here"),
         (["verify", "/no/such/run"], "/no/such/run: no run here"),
-        (["run", SMOKE, "-p", "output_dir=/dev/null"], "/dev/null"),
+        (["run", SMOKE, "-p", "output_dir=/dev/null"], "/dev/null cannot be written: it is a file"),
+        (["build", SMOKE, "-p", "batch_size=0"], "the override: batch_size: .* got 0"),
+        (["build", SMOKE, "-p", "device=cuda:9"], "device 'cuda:9' cannot be used here"),
+        (["build", SMOKE, "-p", "device=banana"], "device: .*got 'banana'"),
+        (["build", SMOKE, "-p", f"encoder_path={__file__}"], r"test_run\.py: expected a checkpoint of the"),
+        (
+            ["build", SMOKE, "-p", "use_denoiser=true", "-p", f"denoiser_path={__file__}"],
+            r"test_run\.py: expected a chec",
+        ),
+        (["run", SMOKE, "--output-dir", str(ROOT)], "is not empty .* and holds no run"),
+        (
+            ["build", SMOKE, "-p", f"source_paths=[{ROOT}]", "-p", f"output_dir={ROOT}/outputs/x"],
+            "lies in the source path",
+        ),
     ],
-    ids=["no params", "misspelt", "wrong type", "no source", "no run to show", "no run to verify", "output is a file"],
+    ids=[
+        "no params",
+        "misspelt",
+        "wrong type",
+        "no source",
+        "no run to show",
+        "no run to verify",
+        "output is a file",
+        "out of range",
+        "no such device",
+        "no device",
+        "garbage encoder",
+        "garbage denoiser",
+        "not empty",
+        "overlap",
+    ],
 )
 def test_a_users_mistake_is_one_sentence_and_exit_code_2(arguments: list[str], message: str, tmp_path: Path) -> None:
-    arguments = [*arguments, "--output-dir", str(tmp_path / "o")] if "build" in arguments else arguments
+    if "build" in arguments and "output_dir" not in " ".join(arguments):
+        arguments = [*arguments, "--output-dir", str(tmp_path / "o")]
     done = _command(*arguments)
     assert done.returncode == 2, done.stdout + done.stderr
     assert re.search(message, done.stderr)

@@ -10,10 +10,12 @@ import pytest
 
 from trm_nb.notebook.sampling import (
     agreement,
+    ends,
     ink,
     lengths_of,
     median,
     most_repeated,
+    neighbour_captions,
     neighbours,
     overview,
     pick,
@@ -28,6 +30,18 @@ from trm_nb.notebook.sampling import (
 )
 def test_spread(total: int, count: int, expected: list[int]) -> None:
     assert spread(total, count).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("total", "count", "expected"), [(0, 2, []), (1, 2, [0]), (3, 2, [0, 1, 2]), (9, 2, [0, 1, 7, 8])]
+)
+def test_ends(total: int, count: int, expected: list[int]) -> None:
+    assert ends(total, count) == expected
+
+
+def test_neighbour_captions() -> None:
+    found = neighbour_captions(["a/x#1", "b/y", "z"], ["l", "m", "n"], np.array([[0, 2]]), np.array([[0.5]]))
+    assert found == [["l\nx#1", "n, 0.50\nz"]]
 
 
 def samples(**columns: list[Any]) -> pa.Table:

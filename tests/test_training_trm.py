@@ -15,8 +15,9 @@ from runs import make_run
 
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.records import UserError
+from trm_nb.training import label_figures
 from trm_nb.training import trm as training
-from trm_nb.training.label_figures import report_of, restored, stored, wilson
+from trm_nb.training.label_figures import nearest_labels, report_of, restored, stored, wilson
 from trm_nb.training.trm import CHECKPOINT_EVERY, LOG_EVERY, N_SUP, train
 from trm_nb.training_progress import TrainingProgressTracker
 
@@ -68,6 +69,7 @@ def test_it_learns_what_is_there_and_the_report_adds_up(in_one_go: Path) -> None
     assert report.confusion.sum() == report.test_rows and report.confusion.dtype == np.int64
     assert report.confusion.trace() / report.test_rows == pytest.approx(report.accuracy)
     assert report.accuracy_by_step[-1] == report.accuracy
+    assert report.neighbour > 0.9, "the pattern of a label is in each of its capsules"
     assert report.interval[0] < report.accuracy <= report.interval[1]
     assert sum(score.rows for score in report.by_modality.values()) == report.test_rows
 
@@ -150,6 +152,17 @@ def test_a_finished_training_only_returns_its_figures(run: Path) -> None:
     assert (run / "model" / "trm.pt").read_bytes() == before
 
 
+def test_a_report_from_before_the_neighbour_is_measured_again(run: Path) -> None:
+    first = trained(run)
+    path = run / "model" / "trm.pt"
+    saved = torch.load(path, weights_only=True)
+    del saved["report"]["neighbour"]
+    torch.save(saved, path)
+    steps: list[int] = []
+    assert stored(trained(run, lambda: steps.append(1))) == stored(first) and not steps
+    assert torch.load(path, weights_only=True)["report"] == stored(first)
+
+
 def test_the_seed_fixes_everything_and_global_state_is_left_alone(tmp_path: Path) -> None:
     states = torch.get_rng_state(), torch.get_num_threads(), np.random.get_state()[1].tobytes()
     for name, seed in (("one", 3), ("again", 3), ("other", 4)):
@@ -219,11 +232,30 @@ def test_wilson_gives_the_published_intervals(right: int, n: int, low: float, hi
     assert wilson(right, n) == pytest.approx((low, high), abs=1e-4)
 
 
+@pytest.mark.parametrize("rows_at_once", [3, 1000])
+def test_nearest_labels_agree_with_the_definition(monkeypatch: pytest.MonkeyPatch, rows_at_once: int) -> None:
+    monkeypatch.setattr(label_figures, "ROWS_AT_ONCE", rows_at_once)
+    rng = np.random.default_rng(0)
+    capsules = (rng.standard_normal((40, 12, 512)) + 3).astype(np.float16)
+    labels, test = rng.integers(0, 5, 40), np.arange(40) % 4 == 1
+    capsules[1] = capsules[20]  # a copy of a training row is its own nearest
+    flat = capsules.reshape(40, -1).astype(np.float64)
+    flat -= flat[~test].mean(axis=0)
+    flat /= np.linalg.norm(flat, axis=1, keepdims=True)
+    expected = labels[~test][(flat[test] @ flat[~test].T).argmax(axis=1)]
+    found = nearest_labels(capsules, labels, test)
+    assert found.tolist() == expected.tolist() and found[0] == labels[20]
+
+
 def test_the_majority_is_the_best_constant_answer_in_each_part() -> None:
     labels = np.array([0, 0, 1, 1, 1, 0, 0, 1])
     test = np.array([0, 0, 0, 0, 0, 1, 1, 1], bool)
     modalities = np.array(["text", "text", "grid", "grid", "grid", "text", "grid", "text"])
-    report = report_of(np.array([[0, 0, 0], [0, 1, 1]]), labels, test, modalities, ("a", "b"), steps=1, seconds=0.0)
+    nearest = np.array([1, 0, 1])
+    report = report_of(
+        np.array([[0, 0, 0], [0, 1, 1]]), labels, test, modalities, ("a", "b"), nearest=nearest, steps=1, seconds=0.0
+    )
+    assert report.neighbour == pytest.approx(2 / 3)
     assert report.accuracy_by_step == pytest.approx((2 / 3, 2 / 3)) and report.accuracy == pytest.approx(2 / 3)
     assert report.majority == pytest.approx(2 / 3), "class a is two of three"
     assert report.by_modality["text"].majority == 0.5 and report.by_modality["grid"].majority == 1.0

@@ -92,7 +92,8 @@ def build(params: Params, output_dir: OutputDir = None, p: Override = None) -> i
             report = build_dataset(config, on_progress=view.tick)
     finally:
         tracker.close()
-    print(f"{report.rows:,} samples in {config.output_dir}\ncontent_digest {report.content_digest}")
+    quarantined = f", {report.quarantined:,} quarantined (quarantine.jsonl says why)" if report.quarantined else ""
+    print(f"{report.rows:,} samples in {config.output_dir}{quarantined}\ncontent_digest {report.content_digest}")
     return 0
 
 
@@ -225,7 +226,7 @@ def _run_of(folder: Path) -> Run:
 def _overrides(pairs: list[str] | None, output_dir: Path | None) -> dict[str, Any]:
     from trm_nb.config import parse_override
 
-    given = {} if output_dir is None else {"output_dir": str(output_dir)}
+    given = {} if output_dir is None else {"output_dir": str(Path.cwd() / output_dir)}
     return {**dict(parse_override(pair) for pair in pairs or []), **given}
 
 

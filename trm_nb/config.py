@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
@@ -62,7 +62,9 @@ class MultimodalDatasetConfig(BaseModel):
     batch_size: int = _field("encode", 1000, "samples in a batch file", ge=1, le=100_000)
     micro_batch: int = _field("encode", 16, "samples that go through the encoder together", ge=1)
     torch_threads: int = _field("encode", 2, "CPU threads of the encoder; fixed, as it can change last bits", ge=1)
-    device: str = _field("encode", "cpu", "torch device of encoder and training: cpu, cuda, cuda:1, mps")
+    device: str = _field(
+        "encode", "cpu", "device of encoder and training: cpu, cuda, cuda:1, mps", pattern=r"^(cpu|cuda(:\d+)?|mps)$"
+    )
 
     batches_per_chunk: int = _field("consolidate", 100, "batches consolidated into one chunk", ge=1)
 
@@ -108,12 +110,12 @@ class MultimodalDatasetConfig(BaseModel):
         return type(self).parse({**self.model_dump(), **changes}, where="the overrides")
 
     @classmethod
-    def parse(cls, values: dict[str, Any], where: str) -> Self:
-        """Validate `values`; raises UserError in one sentence that names `where` they came from."""
+    def parse(cls, values: dict[str, Any], where: str, overrides: Collection[str] = ()) -> Self:
+        """Validate `values`; raises UserError in one sentence that names `where` they came from, or the override."""
         try:
             return cls(**values)
         except ValidationError as error:
-            raise UserError(_one_sentence(error, where)) from None
+            raise UserError(_one_sentence(error, where, overrides)) from None
 
     def stage_fields(self, stage: Stage) -> dict[str, Any]:
         """The values bound to one stage, by field name."""
@@ -138,10 +140,12 @@ def unknown_field(name: str) -> str:
     return f"unknown parameter {name!r}" + (f", did you mean {near[0]!r}?" if near else "; `trm-nb doctor` lists them")
 
 
-def _one_sentence(error: ValidationError, where: str) -> str:
+def _one_sentence(error: ValidationError, where: str, overrides: Collection[str]) -> str:
     first = error.errors(include_url=False, include_context=False)[0]
     name = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
+    if (first["loc"] and first["loc"][0] in overrides) or any(repr(given) in message for given in overrides):
+        where = "the override"
     if first["type"] == "missing":
         return f"{where}: {name!r} is required and missing"
     got = "" if not name else f", got {first['input']!r}"
@@ -179,6 +183,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not valid YAML{at}: {getattr(error, 'problem', error)}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected `name: value` lines, got {type(values).__name__}")
+    for name in values:
+        if not isinstance(name, str):
+            raise UserError(f"{path}: expected a field's name before each colon, got {name!r}")
     return values
 
 
@@ -189,8 +196,8 @@ def load_params(params: str | Path, overrides: Mapping[str, Any] | None = None) 
     current folder) that holds notebooks/ and params/, else the current folder.
     """
     path = find_params(params)
-    values = {**read_yaml(path), **(overrides or {})}
-    config = MultimodalDatasetConfig.parse(values, where=str(path))
+    values, given = read_yaml(path), dict(overrides or {})
+    config = MultimodalDatasetConfig.parse({**values, **given}, where=str(path), overrides=given)
     return resolve_paths(config, project_root(path.parent) or project_root(Path.cwd()) or Path.cwd())
 
 

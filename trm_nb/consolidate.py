@@ -30,7 +30,7 @@ class Consolidator:
         self.tracker, self.per_chunk = tracker, batches_per_chunk
         self.batch, self.chunk = batch_layout(batch_size), chunk_layout(batch_size, batches_per_chunk)
         self.loose, self.array = output_dir / "batches.zarr" / "capsules", output_dir / "capsules.zarr" / "capsules"
-        self.batch_receipts, self.chunk_receipts = self.loose.parent / "receipts", self.array.parent / "receipts"
+        self.batch_receipts, self.chunk_receipts = self.loose / "receipts", self.array / "receipts"
 
     def ready(self, full_only: bool = False) -> list[int]:
         """Chunks that are not made yet and whose batches all are; once the plan is frozen, the last may hold fewer."""

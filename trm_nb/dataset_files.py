@@ -188,7 +188,7 @@ The encoder ({info["encoder"]["preset"]}, weights {info["encoder"]["fingerprint"
 | capsules.zarr/capsules | float16 (N, 12, 512), Zarr v3; the row of a quarantined sample is NaN |
 | capsules.zarr/labels | int32 (N), an index into `classes` of dataset_info.json, -1 for none |
 | samples.parquet | one row a sample, in the same order |
-| images.zarr | the pictures, uint8 (rows, h, w, 3); receipts/ names the key in each slot |
+| images.zarr | the pictures, uint8 (rows, h, w, 3); images/receipts/ names the key in each slot |
 | quarantine.jsonl | path and reason of what could not be used |
 | dataset_info.json | config, counts, versions, sha256 of each shard, content digest |
 

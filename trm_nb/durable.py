@@ -58,7 +58,8 @@ def writing_into(folder: Path) -> Iterator[None]:
                 "make room and run again, it continues"
             ) from None
         if error.errno in _NOT_OURS:
-            raise UserError(f"{folder} cannot be written: {error.strerror}; choose another folder") from None
+            why = "it is a file, or lies below one" if error.errno in (errno.ENOTDIR, errno.EEXIST) else error.strerror
+            raise UserError(f"{folder} cannot be written: {why}; choose another folder") from None
         raise
 
 

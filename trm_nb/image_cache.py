@@ -91,7 +91,8 @@ class ImageCache:
         self.denoiser: Denoiser | None = load_denoiser(denoiser_path) if use_denoiser else None
         self.renderer = Renderer(RenderSettings(image_size=image_size, font_size=font_size))
         self._recipe = Recipe(self.renderer.settings, str(denoiser_path) if self.denoiser else None)
-        self._array, self._receipts = self.path / "images", self.path / "receipts"
+        self._array = self.path / "images"
+        self._receipts = self._array / "receipts"  # inside the array, where readers of the store do not look
         self._layout = self._layout_for(image_size, shard_size)
         self._index = ImageIndex(self._receipts)
 
@@ -305,7 +306,8 @@ class ImageCache:
         with self.writing("clearing the cache"):
             for path in self._receipts.glob("[0-9]*.json"):
                 path.unlink()
-            shutil.rmtree(self._array, ignore_errors=True)
+            shutil.rmtree(self._array / "c", ignore_errors=True)
+            (self._array / "zarr.json").unlink(missing_ok=True)
             self._index.sync()
 
     def stats(self) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from trm_nb.plan import Planner, source_changes
 from trm_nb.records import Item, Progress, Rejected, Sample, UserError
 from trm_nb.sources import scan
 from trm_nb.streaming_builder import StreamingEncoderBuilder
-from trm_nb.training_progress import TrainingProgressTracker
+from trm_nb.training_progress import TrainingProgressTracker, refuse_foreign
 
 if TYPE_CHECKING:
     from trm_nb.training.label_figures import TrainReport
@@ -37,11 +37,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
-    """A complete dataset, and what this call added to it. `training` is None where the config asks for none."""
+    """A complete dataset, and what this call added to it.
+
+    `quarantined` counts items and samples that could not be used. `training` is None where the config asks for none.
+    """
 
     output_dir: Path
     content_digest: str
     rows: int
+    quarantined: int
     pictures_drawn: int
     batches_encoded: int
     training: TrainReport | None
@@ -61,8 +65,8 @@ def build(config: MultimodalDatasetConfig, on_progress: Progress | None = None) 
             drawn, encoded = run.stream(on_progress)
             run.consolidate(on_progress)
             training = run.train(on_progress) if run.config.train_steps else None
-            rows = run.tracker.rows_planned()
-        return BuildReport(run.path, run.info()["content_digest"], rows, drawn, encoded, training)
+            rows, bad = run.tracker.rows_planned(), len(run.tracker.rejected())
+        return BuildReport(run.path, run.info()["content_digest"], rows, bad, drawn, encoded, training)
     finally:
         run.close()
 
@@ -104,6 +108,7 @@ class Run:
     def __init__(self, config: MultimodalDatasetConfig) -> None:
         self.config = config
         self.path = Path(config.output_dir)
+        refuse_foreign(self.path)
         self._depth = 0
 
     # -- its parts --------------------------------------------------------------------------------------------------
@@ -146,6 +151,7 @@ class Run:
             torch_threads=c.torch_threads,
             device=c.device,
             tracker=self.tracker,
+            settings=self._encode_settings(),
         )
 
     @property
@@ -197,10 +203,11 @@ class Run:
                 self._depth -= 1
 
     def prepare(self) -> None:
-        """Bind the plan's settings, see that the sources are still those of the plan, and forget what is damaged."""
-        for stage in ("plan", "denoise"):
-            self.tracker.bind(stage, self.config.stage_fields(stage))
-        self.tracker.bind("plan", {"renderers": self.cache.fingerprints()})
+        """See that settings and sources are those of the run and can be used, and forget what is damaged."""
+        _refuse_overlap(self.config)
+        self.tracker.check_bound(self._plan_settings() | self._encode_settings())
+        if self.config.encoder_path or self.config.device != "cpu":
+            self.builder.encoder  # noqa: B018 - a mistake in them is told before anything is written
         source_changes(self.config, self.tracker)
         self.builder.mend()
 
@@ -227,7 +234,6 @@ class Run:
         """Encode every batch that is missing; returns how many were."""
         with self.writing("encoding"):
             self.denoise(on_progress)
-            self._bind_encoding()
             if len(self.tracker.batches()) == self.consolidator.batches_total():
                 self.tracker.already_done("encode")
                 return 0
@@ -237,7 +243,6 @@ class Run:
     def stream(self, on_progress: Progress | None = None) -> tuple[int, int]:
         """Draw, denoise and encode, overlapped; returns how many (pictures, batches) were new."""
         with self.writing("building"):
-            self._bind_encoding()
             if self._all_drawn() and len(self.tracker.batches()) == self.consolidator.batches_total():
                 for stage in ("render", "encode"):
                     self.tracker.already_done(stage)
@@ -268,16 +273,33 @@ class Run:
     def _planned(self) -> Iterator[Sample]:
         c = self.config
         planner = Planner(
-            self.tracker, self.cache.samples, seed=c.seed, test_fraction=c.test_fraction, max_errors=c.max_errors
+            self.tracker,
+            self.cache.samples,
+            seed=c.seed,
+            test_fraction=c.test_fraction,
+            max_errors=c.max_errors,
+            on_first_rows=lambda: self.tracker.bind("plan", self._plan_settings()),
         )
         return planner.from_sources(c)
 
     def _all_drawn(self) -> bool:
         return bool(self.tracker.get("plan_frozen", False)) and self.tracker.first_waiting() is None
 
-    def _bind_encoding(self) -> None:
-        for stage in ("encode", "consolidate"):
-            self.tracker.bind(stage, self.config.stage_fields(stage))
+    def _plan_settings(self) -> dict[str, Any]:
+        fields = self.config.stage_fields("plan") | self.config.stage_fields("denoise")
+        return {**fields, "renderers": self.cache.fingerprints()}
+
+    def _encode_settings(self) -> dict[str, Any]:
+        return self.config.stage_fields("encode") | self.config.stage_fields("consolidate")
+
+
+def _refuse_overlap(config: MultimodalDatasetConfig) -> None:
+    """Raise UserError when the run's folder is a source or lies in one: it would read its own files."""
+    output = Path(config.output_dir).resolve()
+    for given in config.source_paths:
+        source = Path(given).resolve()
+        if output == source or source in output.parents:
+            raise UserError(f"output_dir {output} lies in the source path {given}; choose a folder outside the sources")
 
 
 def reset(output_dir: str | Path, keep_cache: bool = True) -> list[str]:

@@ -59,7 +59,11 @@ def _content(item: Item) -> Iterator[bytes]:
 
 
 class Planner:
-    """Turns sources into rows. `lay_out` gives an item's samples; it raises RejectedError for what cannot be used."""
+    """Turns sources into rows.
+
+    `lay_out` gives an item's samples; it raises RejectedError for what cannot be used. `on_first_rows` is called
+    before the first rows of all are recorded.
+    """
 
     def __init__(
         self,
@@ -69,13 +73,16 @@ class Planner:
         seed: int = 0,
         test_fraction: float = 0.2,
         max_errors: int | float | None = None,
+        on_first_rows: Callable[[], None] = lambda: None,
     ) -> None:
-        self.tracker, self.lay_out = tracker, lay_out
+        self.tracker, self.lay_out, self.on_first_rows = tracker, lay_out, on_first_rows
         self.seed, self.test_fraction, self.max_errors = seed, test_fraction, max_errors
         self._next_row = 0
         self._items = 0
         self._recorded = tracker.rows_planned()
         self._frozen = bool(tracker.get("plan_frozen", False))
+        if not self._frozen:
+            tracker.forget_what_has_no_row()
 
     def from_sources(self, config: MultimodalDatasetConfig) -> Iterator[Sample]:
         """The samples of the config's sources, in row order, without those of files that have nothing waiting."""
@@ -147,6 +154,8 @@ class Planner:
         new = rows[len(old) :]
         if new and self._frozen:
             raise UserError(f"the sources changed: {new[0].sample_id} was added{_ADVICE}")
+        if new and not self._recorded:
+            self.on_first_rows()  # what the rows are made with is bound before they are recorded
         self.tracker.add_rows(new, files, rejected)
         self._check_errors(final=False)
         fault_point("rows-planned")

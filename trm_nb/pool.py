@@ -9,6 +9,7 @@ Fewer than MIN_POOL samples are not worth starting processes for (about a second
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections import deque
@@ -150,6 +151,7 @@ class _InFlight(Generic[T, R]):
 
 def _start_worker(parent: int) -> None:
     """In a new worker: yield to the encoder, which needs the cores more, and end when the run was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the run's to handle
     if hasattr(os, "nice"):
         os.nice(5)
 

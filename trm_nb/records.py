@@ -46,10 +46,14 @@ class GridTask:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageFile:
-    """A picture in a file: read again when it is drawn, and refused if its bytes are not those that were planned."""
+    """A picture in a file: read again when it is drawn, and refused if its bytes are not those that were planned.
+
+    `frame` is the page of a scan or the frame of an animation.
+    """
 
     path: Path
     sha256: str
+    frame: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,6 +61,7 @@ class ImageBytes:
     """An encoded picture held in memory (PNG for pictures handed over as PIL images)."""
 
     data: bytes
+    frame: int = 0
 
 
 Payload: TypeAlias = "str | np.ndarray | GridTask | ImageFile | ImageBytes"

@@ -101,14 +101,9 @@ def write_metadata(array: Path, layout: Layout, rows: int) -> None:
         fill_value=layout.fill,
     )
     _write_if_new(array / "zarr.json", memory._store_dict["zarr.json"].to_bytes())
-    _write_group(array.parent)
-    _write_group(array.parent / "receipts")  # a group, so that readers that list the store find nothing strange
-
-
-def _write_group(folder: Path) -> None:
-    memory = MemoryStore()
-    zarr.create_group(memory)
-    _write_if_new(folder / "zarr.json", memory._store_dict["zarr.json"].to_bytes())
+    group = MemoryStore()
+    zarr.create_group(group)
+    _write_if_new(array.parent / "zarr.json", group._store_dict["zarr.json"].to_bytes())
 
 
 def _write_if_new(path: Path, data: bytes) -> None:

@@ -52,8 +52,9 @@ class StreamingEncoderBuilder:
     """Builds the capsules of one run in `checkpoint_dir`; made again after an interruption, it continues.
 
     `cache` defaults to `<checkpoint_dir>/images.zarr`, `encoder` to untrained weights of the `base` preset from
-    `seed`; it may be a function that makes one, called when the first batch is encoded.
-    `micro_batch` and `torch_threads` are fixed for a run, since they can change the last bits of a capsule.
+    `seed`; it may be a function that makes one, called when the first batch is encoded. `settings` are what a run is
+    bound to when its first batch is made; by default the sizes given here. `micro_batch` and `torch_threads` are fixed
+    for a run, since they can change the last bits of a capsule.
     """
 
     def __init__(
@@ -70,13 +71,14 @@ class StreamingEncoderBuilder:
         seed: int = 0,
         workers: int | None = None,
         tracker: TrainingProgressTracker | None = None,
+        settings: dict[str, Any] | None = None,
     ) -> None:
         self.path = Path(checkpoint_dir)
         self.batch_size, self.batches_per_chunk = batch_size, batches_per_chunk
         self.micro_batch, self.torch_threads, self.device = micro_batch, torch_threads, device
         self.seed, self.workers = seed, workers
         self.tracker = tracker or TrainingProgressTracker(self.path, create=True)
-        self._cache, self._encoder = cache, encoder
+        self._cache, self._encoder, self._given_settings = cache, encoder, settings
         self.consolidator = Consolidator(self.path, batch_size, batches_per_chunk, self.tracker)
 
     @property
@@ -95,7 +97,13 @@ class StreamingEncoderBuilder:
             self._encoder = TRMVisionEncoder("base", seed=self.seed, image_size=self.cache.image_size)
         elif not isinstance(self._encoder, TRMVisionEncoder):
             self._encoder = self._encoder()
-        return self._encoder.to(self.device)
+        try:
+            return self._encoder.to(self.device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"device {self.device!r} cannot be used here: {reason}; `trm-nb doctor` lists them"
+            ) from None
 
     # -- all of it --------------------------------------------------------------------------------------------------
 
@@ -139,8 +147,8 @@ class StreamingEncoderBuilder:
         )
 
     def _settings(self) -> dict[str, Any]:
-        """What can change the bytes of a batch or of a chunk."""
-        return {
+        """What can change the bytes of a batch or of a chunk; bound with the first batch."""
+        return self._given_settings or {
             "batch_size": self.batch_size,
             "batches_per_chunk": self.batches_per_chunk,
             "micro_batch": self.micro_batch,
@@ -190,7 +198,6 @@ class StreamingEncoderBuilder:
 
     def _encode_as_ready(self, drawing: _Drawing | None, start_threshold: int, on_progress: Progress | None) -> int:
         """Encode batch after batch as its rows are settled, consolidating on the way."""
-        self.tracker.bind("encode", self._settings())
         done, encoded, batch = self.tracker.batches(), 0, 0
         with _threads(self.torch_threads):
             while True:
@@ -203,7 +210,8 @@ class StreamingEncoderBuilder:
                 if not rows:
                     return encoded
                 if batch not in done:
-                    self.tracker.bind("encode", {"encoder_weights": self.encoder.fingerprint})
+                    weights = self.encoder.fingerprint  # made first: an encoder that cannot be used binds nothing
+                    self.tracker.bind("encode", {**self._settings(), "encoder_weights": weights})
                 if batch not in done and not self._adopt(batch, rows):
                     self._encode_batch(batch, rows, on_progress)
                     encoded += 1

@@ -94,6 +94,7 @@ class TrainingProgressTracker:
         self.path = self.output_dir / "progress.sqlite"
         self._last_beat = 0.0
         if create:
+            refuse_foreign(self.output_dir)
             with writing_into(self.output_dir):
                 self.output_dir.mkdir(parents=True, exist_ok=True)
         elif not self.path.is_file():
@@ -139,6 +140,15 @@ class TrainingProgressTracker:
 
     def bind(self, stage: str, fields: dict[str, Any]) -> None:
         """Bind a stage's config fields; raises UserError naming the field when one was bound to another value."""
+        self.check_bound(fields)
+        with self.transaction() as db:
+            db.executemany(
+                "INSERT OR IGNORE INTO bound VALUES (?, ?, ?)",
+                [(name, stage, json.dumps(value)) for name, value in fields.items()],
+            )
+
+    def check_bound(self, fields: dict[str, Any]) -> None:
+        """Raise UserError naming the first of these fields that is bound to another value."""
         held = self.bound()
         for name, value in fields.items():
             if name in held and held[name] != json.loads(json.dumps(value)):
@@ -146,11 +156,6 @@ class TrainingProgressTracker:
                     f"{self.output_dir}: this run was made with {name}={held[name]!r}, not {name}={value!r}; "
                     f"use another output_dir, or `trm-nb reset {self.output_dir}`"
                 )
-        with self.transaction() as db:
-            db.executemany(
-                "INSERT OR IGNORE INTO bound VALUES (?, ?, ?)",
-                [(name, stage, json.dumps(value)) for name, value in fields.items()],
-            )
 
     # -- the plan ---------------------------------------------------------------------------------------------------
 
@@ -181,6 +186,12 @@ class TrainingProgressTracker:
                 [(f.name, f.size, f.mtime_ns, f.sha256, f.first_row, f.rows, f.items, f.left_out) for f in files],
             )
             self._quarantine(db, rejected, sample=False)
+
+    def forget_what_has_no_row(self) -> None:
+        """Forget the files that gave no row: a plan that is not frozen finds them again, or finds them gone."""
+        with self.transaction() as db:
+            db.execute("DELETE FROM quarantine WHERE sample = 0 AND path IN (SELECT name FROM files WHERE rows = 0)")
+            db.execute("DELETE FROM files WHERE rows = 0")
 
     def rows(self, first: int = 0, end: int | None = None) -> list[PlannedRow]:
         """Rows first .. end-1 of the plan, in order."""
@@ -381,3 +392,16 @@ class TrainingProgressTracker:
         with self._db.moment():
             stats = gather(self)
         return {**stats, "disk_usage_gb": disk_usage(self.output_dir) / 1e9}  # a long walk, so outside the moment
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Raise UserError when the folder holds something and is no run: a run would overwrite what is not its own."""
+    if not folder.is_dir() or (folder / "progress.sqlite").exists():
+        return
+    if any((folder / name / "receipts").is_dir() for name in ("images.zarr/images", "capsules.zarr/capsules")):
+        return  # a run whose tracker was lost
+    theirs = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    if theirs:
+        raise UserError(
+            f"{folder} is not empty ({theirs[0]}) and holds no run; name a new or empty folder as output_dir"
+        )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -91,15 +91,14 @@ class Renderer:
         if item.modality == "grid" and isinstance(payload, np.ndarray):
             return [self._grids.grid_page(payload)]
         if item.modality == "image" and isinstance(payload, ImageBytes):
-            photographs.probe(payload.data)
-            return [payload]
+            return [replace(payload, frame=frame) for frame in range(photographs.probe(payload.data))]
         if item.modality == "image" and isinstance(payload, ImageFile):
             try:
                 with payload.path.open("rb") as stream:
-                    photographs.probe(stream)
+                    frames = photographs.probe(stream)
             except OSError as error:
                 raise RejectedError(f"the file cannot be read: {error.strerror or error}") from None
-            return [payload]
+            return [replace(payload, frame=frame) for frame in range(frames)]
         raise TypeError(f"{item.item_id}: a payload of {type(payload).__name__} does not go with {item.modality!r}")
 
     def draw(self, samples: Sequence[Sample]) -> tuple[np.ndarray, dict[int, str]]:
@@ -120,7 +119,7 @@ class Renderer:
                 pictures[number] = self._grids.draw(content)
             elif isinstance(content, ImageFile | ImageBytes):
                 try:
-                    pictures[number] = photographs.render_image(_read(content), size)
+                    pictures[number] = photographs.render_image(_read(content), size, content.frame)
                 except RejectedError as error:
                     failed[number] = error.args[0]
             else:
@@ -150,10 +149,11 @@ def _read(content: ImageFile | ImageBytes) -> bytes:
 
 
 def _content_bytes(content: Page) -> bytes:
-    if isinstance(content, ImageFile):
-        return bytes.fromhex(content.sha256)
-    if isinstance(content, ImageBytes):
-        return hashlib.sha256(content.data).digest()
+    if isinstance(content, ImageFile | ImageBytes):
+        whole = (
+            bytes.fromhex(content.sha256) if isinstance(content, ImageFile) else hashlib.sha256(content.data).digest()
+        )
+        return whole + content.frame.to_bytes(4, "little")
     return content.content_bytes()
 
 

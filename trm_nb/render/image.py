@@ -1,10 +1,10 @@
 """Photographs and scans to square pictures: nothing is cut, nothing is stretched.
 
-Choice: letterbox on neutral gray (128), LANCZOS, first frame or page, EXIF orientation applied, transparency on white,
-ICC profiles to sRGB where the profile is whole (else the numbers are taken as sRGB), 16-bit and float scaled instead of
-clipped. JPEGs are decoded at the nearest scale that is at least twice the picture (55 dB from the full decode, five
-times faster). Files are hostile: only six formats are tried, the size is checked before any pixel is decoded, a
-truncated file is an error.
+Choice: letterbox on neutral gray (128), LANCZOS, a picture for each page or frame, EXIF orientation applied,
+transparency on white, ICC profiles to sRGB where the profile is whole (else the numbers are taken as sRGB), 16-bit and
+float scaled instead of clipped. JPEGs are decoded at the nearest scale that is at least twice the picture (55 dB from
+the full decode, five times faster). Files are hostile: only six formats are tried, the size is checked before any pixel
+is decoded, a truncated file is an error.
 Cost: about 35 ms for a JPEG of 12 megapixels. Pixels are equal for equal versions of Pillow and its codecs.
 """
 
@@ -23,7 +23,9 @@ from PIL import Image, ImageCms, features
 from trm_nb.render.errors import RejectedError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
+PAGED = ("GIF", "TIFF", "WEBP", "PNG")  # a second picture in a JPEG is a thumbnail or a depth map
 MAX_PIXELS = 64_000_000
+MAX_FRAMES = 1000
 BACKGROUND = (128, 128, 128)
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -60,15 +62,22 @@ def _opened(data: bytes | BinaryIO) -> Iterator[Image.Image]:
         raise RejectedError(f"the picture cannot be decoded: {error or type(error).__name__}") from error
 
 
-def probe(data: bytes | BinaryIO) -> tuple[int, int]:
-    """Width and height as the header tells, no pixel decoded. Raises RejectedError: format, damage or size."""
+def probe(data: bytes | BinaryIO) -> int:
+    """How many pages or frames there are, no pixel decoded. Raises RejectedError: format, damage, size, too many."""
     with _opened(data) as image:
-        return image.size
+        count = getattr(image, "n_frames", 1) if image.format in PAGED else 1
+        if count > MAX_FRAMES:
+            raise RejectedError(f"expected at most {MAX_FRAMES} pages or frames, got {count}")
+        return int(count)
 
 
-def render_image(data: bytes, image_size: int = 224) -> np.ndarray:
-    """uint8 (h, w, 3): the picture letterboxed to image_size. Raises RejectedError with the reason."""
+def render_image(data: bytes, image_size: int = 224, frame: int = 0) -> np.ndarray:
+    """uint8 (h, w, 3): one page or frame letterboxed to image_size. Raises RejectedError with the reason."""
     with _opened(data) as image:
+        if frame:
+            image.seek(frame)
+            if image.width * image.height > MAX_PIXELS:
+                raise RejectedError(f"expected at most {MAX_PIXELS // 10**6} megapixels on page {frame}")
         image.draft(image.mode, (2 * image_size, 2 * image_size))
         image.load()
         turn = _TURNS.get(image.getexif().get(0x0112, 1))
