@@ -61,22 +61,6 @@ def test_it_draws(name: str) -> None:
         assert min(picture.size) > 50
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("a$b", r"a\$b"),
-        ("日", r"\u65e5"),
-        ("a\nb", "a\nb"),
-        ("x" * 50, "x" * 11 + "…" + "x" * 22),
-        ("a\x00b", r"a\x00b"),
-        ("日" * 9, r"\u65e5…" + r"\u65e5" * 3),
-        ("\udc80", r"\udc80"),
-    ],
-)
-def test_plain(text: str, expected: str) -> None:
-    assert figures.plain(text) == expected
-
-
 @pytest.mark.parametrize(("points", "marked"), [(1, True), (figures.FEW_POINTS, True), (100, False)])
 def test_few_points_are_marked(points: int, marked: bool) -> None:
     """A line through one point alone would show nothing."""

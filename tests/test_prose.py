@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
-from trm_nb.notebook.prose import counted, escaped, finding, percent, size, stands, table
+from trm_nb.notebook.prose import counted, escaped, finding, percent, plain, size, stands, table
 from trm_nb.notebook.report_cells import _plain
 
 
@@ -67,6 +67,22 @@ def test_small_words() -> None:
     ]  # fmt: skip
     html = table([{"size": size(12_400)}])._repr_mimebundle_()["text/html"]
     assert '<td class="number">12.4\u00a0KB</td>' in html
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a$b", r"a\$b"),
+        ("日", r"\u65e5"),
+        ("a\nb", "a\nb"),
+        ("x" * 50, "x" * 11 + "…" + "x" * 22),
+        ("a\x00b", r"a\x00b"),
+        ("日" * 9, r"\u65e5…" + r"\u65e5" * 3),
+        ("\udc80", r"\udc80"),
+    ],
+)
+def test_plain(text: str, expected: str) -> None:
+    assert plain(text) == expected
 
 
 def test_long_text_loses_its_middle() -> None:

@@ -115,7 +115,7 @@ def test_content_decides(tmp_path: Path, name: str, data: bytes, modality: str) 
         pytest.param("a.txt", b"abc\xe9", "byte 0xe9 at offset 3", id="latin-1"),
         pytest.param("a.txt", b"\xef\xbb\xbfab\xff", "byte 0xff at offset 5", id="offset counts the bom"),
         pytest.param("a.txt", b"\xed\xa0\x80", "byte 0xed at offset 0", id="encoded surrogate"),
-        pytest.param("a.txt", "ab".encode("utf-16"), "NUL at byte 3", id="utf-16"),
+        pytest.param("a.txt", "ab".encode("utf-16"), "UTF-16 or UTF-32 text", id="utf-16"),
         pytest.param("a.txt", b"ab\0", "NUL at byte 2", id="nul"),
         pytest.param("a.bin", bytes(range(256)), "NUL at byte 0", id="binary"),
         pytest.param("a.png", b"words", "no picture in a .png file", id="png of words"),

@@ -32,6 +32,7 @@ def config_for(folder: Path, **changes: object) -> MultimodalDatasetConfig:
 
 
 def trained(folder: Path, on_step=None, **changes: object) -> training.TrainReport:
+    (folder / "progress.sqlite").touch()  # the capsules were made by hand, and a tracker starts in no foreign folder
     tracker = TrainingProgressTracker(folder, create=True)
     try:
         return train(folder, config_for(folder, **changes), tracker, on_step)

@@ -171,6 +171,8 @@ def _is_text(data: bytes) -> bool:
 
 
 def _decode(data: bytes) -> str:
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise _RefusedError("UTF-16 or UTF-32 text, by its first bytes; convert it to UTF-8")
     nul = data.find(0)
     if nul >= 0:
         raise _RefusedError(f"neither text nor a picture: binary, with a NUL at byte {nul}")

@@ -1,20 +1,20 @@
 """The notebooks' figures: each function takes arrays and returns a matplotlib Figure; `show` displays it described.
 
 Figures are made without pyplot, so nothing is shown twice and no state is left. They have a light ground, in reports
-too. Text of the data is escaped from mathtext, and characters the font lacks become boxes.
+too. Text of the data is escaped from mathtext, and characters the font lacks show as backslash escapes.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
+from trm_nb.notebook.prose import percent, plain
 from trm_nb.notebook.sampling import principal_plane
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 DPI = 160
 COLOURS = ("#0b6a6a", "#c8553d", "#5b5ea6", "#b8860b", "#3d8b4f", "#a23b72", "#4f7cac", "#7a6a53", "#d08c60", "#2f4858")
+FEW_POINTS = 30
 _HEAT = ListedColormap([COLOURS[1]])
 _GRAY, _LINE = "#5b666b", "#dde0dd"
 
@@ -38,25 +39,6 @@ def show(figure: Figure, alt: str) -> None:
     width = round(figure.get_figwidth() * 96)
     described = {"image/png": {"alt": alt, "width": width}}
     display({"image/png": data.getvalue(), "text/plain": f"[figure] {alt}"}, raw=True, metadata=described)  # type: ignore[no-untyped-call]
-
-
-def plain(text: object, length: int = 34) -> str:
-    """Text of the data as a figure can show it: no mathtext, no missing glyphs, each line at most `length` long."""
-    known = _glyphs()
-    lines = []
-    for line in str(text).split("\n"):
-        line = " ".join(line.split())
-        if len(line) > length:
-            line = f"{line[: length // 3]}…{line[-(length - length // 3 - 1) :]}"
-        lines.append("".join(c if ord(c) in known else "□" for c in line).replace("$", r"\$"))
-    return "\n".join(lines)
-
-
-@cache
-def _glyphs() -> frozenset[int]:
-    from matplotlib.font_manager import FontProperties, findfont, get_font
-
-    return frozenset(get_font(findfont(FontProperties())).get_charmap())
 
 
 def gallery(pictures: np.ndarray, captions: Sequence[str], columns: int = 4) -> Figure:
@@ -220,26 +202,31 @@ def capsule_map(vectors: np.ndarray, names: Sequence[str]) -> Figure:
         label = plain(name, 26) if place < len(COLOURS) else ("others" if place == len(COLOURS) else None)
         axes.scatter(chosen[:, 0], chosen[:, 1], s=14, color=colour, alpha=0.75, linewidths=0, label=label)
     axes.set(
-        xlabel=f"first component ({explained[0]:.0%} of the variance)", ylabel=f"second component ({explained[1]:.0%})"
+        xlabel=f"first component ({percent(explained[0])} of the variance)",
+        ylabel=f"second component ({percent(explained[1])})",
     )
     axes.legend(frameon=False, fontsize=8, markerscale=1.6, loc="center left", bbox_to_anchor=(1, 0.5))
     _clean(axes)
     return figure
 
 
-def nearest(pictures: np.ndarray, captions: Sequence[str], similarities: np.ndarray) -> Figure:
-    """Rows of a query and its neighbours: `pictures` (queries, 1 + n, h, w, 3), `similarities` (queries, n)."""
+def nearest(pictures: np.ndarray, captions: Sequence[Sequence[str]], same: np.ndarray) -> Figure:
+    """Rows of a query and its neighbours: `pictures` (queries, 1 + n, h, w, 3), a caption each.
+
+    `same` bool (queries, n): neighbours with the query's label have a tick and a frame.
+    """
     queries, columns = pictures.shape[:2]
-    figure = Figure(figsize=(9.2, 1.9 * queries), layout="constrained")
+    side = 9.2 / columns
+    figure = Figure(figsize=(9.2, (side + 0.5) * queries), layout="constrained")
     for query in range(queries):
         for column in range(columns):
             axes = figure.add_subplot(queries, columns, query * columns + column + 1)
             _picture(axes, pictures[query, column])
-            if column == 0:
-                for spine in axes.spines.values():
-                    spine.set(color=COLOURS[1], linewidth=2)
-            said = plain(captions[query], 24) if column == 0 else f"{similarities[query, column - 1]:.2f}"
-            axes.set_xlabel(said, fontsize=7.5, color=_GRAY)
+            alike = column > 0 and bool(same[query, column - 1])
+            for spine in axes.spines.values() if column == 0 or alike else ():
+                spine.set(color=COLOURS[4] if alike else COLOURS[1], linewidth=2.5)
+            said = plain(captions[query][column], round(14 * side))
+            axes.set_xlabel(f"✓ {said}" if alike else said, fontsize=8, color=COLOURS[4] if alike else _GRAY)
     return figure
 
 
@@ -250,7 +237,10 @@ def curves(steps: Sequence[Mapping[str, float]], names: Sequence[str], ylabel: s
     for name, colour in zip(names, COLOURS, strict=False):
         logged = [(step["global_step"], step[name]) for step in steps if name in step]
         if logged:
-            axes.plot(*zip(*logged, strict=True), color=colour, lw=1.6, label=name.replace("_", " "))
+            marker = "o" if len(logged) <= FEW_POINTS else None  # one point alone makes no line
+            axes.plot(
+                *zip(*logged, strict=True), color=colour, lw=1.6, marker=marker, ms=4, label=name.replace("_", " ")
+            )
     axes.set(xlabel="optimiser step", ylabel=ylabel)
     if axes.lines:
         axes.legend(frameon=False, fontsize=8)
@@ -276,12 +266,32 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], at_most: int = 20) -> 
     return figure
 
 
-def by_recursion_step(accuracies: Sequence[float], baseline: float) -> Figure:
-    """Accuracy after each recursion step of the net, with the baseline of always guessing the commonest label."""
+def compared(figures: Mapping[str, float], interval: tuple[float, float]) -> Figure:
+    """Accuracies side by side, a bar each; the first one's interval is drawn on it, and shaded across the others."""
+    figure = Figure(figsize=(6.6, 0.9 + 0.45 * len(figures)), layout="constrained")
+    axes = figure.subplots()
+    values = list(figures.values())
+    axes.axvspan(*interval, color=COLOURS[0], alpha=0.12, lw=0)
+    axes.barh(list(figures), values, color=[COLOURS[0], *["#b9bfbc"] * (len(values) - 1)], height=0.6)
+    reach = [[max(0.0, values[0] - interval[0])], [max(0.0, interval[1] - values[0])]]
+    axes.errorbar(values[0], 0, xerr=reach, color="#1d2326", capsize=4, lw=1.4)
+    for place, value in enumerate(values):
+        beside = max(value, interval[1]) if place == 0 else value
+        axes.annotate(percent(value, 1), (beside, place), (5, 0), textcoords="offset points", va="center", fontsize=8)
+    axes.set(xlabel="accuracy, held out (shaded: the model's interval)", xlim=(0, 1.12))
+    axes.set_xticks(np.linspace(0, 1, 6), [percent(tick) for tick in np.linspace(0, 1, 6)])
+    axes.invert_yaxis()
+    _clean(axes)
+    return figure
+
+
+def by_recursion_step(accuracies: Sequence[float], baseline: float, neighbour: float) -> Figure:
+    """Accuracy after each recursion step of the net, with the two baselines that do not think at all."""
     figure = Figure(figsize=(6.6, 3.1), layout="constrained")
     axes = figure.subplots()
     axes.plot(range(1, len(accuracies) + 1), accuracies, "o-", color=COLOURS[0], lw=1.6)
-    axes.axhline(baseline, color=COLOURS[1], lw=1.2, ls="--", label=f"always the commonest label, {baseline:.0%}")
+    for value, name, style in ((neighbour, "nearest neighbour", "-."), (baseline, "always the commonest label", "--")):
+        axes.axhline(value, color=COLOURS[1], lw=1.2, ls=style, label=f"{name}, {percent(value)}")
     axes.set(xlabel="recursion step", ylabel="accuracy, held out", xticks=range(1, len(accuracies) + 1), ylim=(0, 1))
     axes.legend(frameon=False, fontsize=8)
     _clean(axes)

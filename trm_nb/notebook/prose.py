@@ -1,18 +1,83 @@
 """What a notebook says about its data: findings and tables whose values are escaped, because the data is hostile.
 
 The template is the notebook author's Markdown; every value that is not a number is data, and shows as itself.
+A number and its unit are held together by a no-break space, percent signs too. `plain` does for figures what `escaped`
+does for Markdown.
 """
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from html import escape
 from numbers import Number
 from typing import Any
 
+import numpy as np
+
 _SPECIAL = str.maketrans({c: f"\\{c}" for c in r"\`*_{}[]()#+-.!|~$:^="})
+_SIGN = re.compile(r"(?<=\d) ?(?=%)")
+_SPACED_SIGN = re.compile(r"(?<=\d) (?=%)")  # in templates, where {part:.0%} is to stay
+NO_BREAK = "\u00a0"
+
+
+class Quantity(str):
+    """A number with its unit, as text: the notebook's own, so it is not escaped; a column of them aligns right."""
+
+    __slots__ = ()
+
+
+def percent(part: float, digits: int = 0) -> Quantity:
+    """A part of 1 as a percentage, its sign never on another line; "-" for nan."""
+    return Quantity(f"{100 * part:.{digits}f}{NO_BREAK}%" if part == part else "-")
+
+
+def size(nbytes: float) -> Quantity:
+    """Bytes as people read them: three digits and a decimal unit (12.4 KB)."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+        if nbytes >= 0.9995 * factor:
+            digits = 2 - sum(nbytes / factor >= limit for limit in (9.995, 99.95))
+            return Quantity(f"{nbytes / factor:,.{digits}f}{NO_BREAK}{unit}")
+    return Quantity(f"{nbytes:.0f}{NO_BREAK}bytes")
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Counts as words: 151 grid, 89 image, 315 text."""
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items()) or "none"
+
+
+def stands(interval: tuple[float, float], value: float) -> str:
+    """How an interval stands to a value, as a verb: lies above, includes, or lies below."""
+    low, high = interval
+    return "lies above" if low > value else "lies below" if high < value else "includes"
+
+
+def plain(text: object, length: int = 34) -> str:
+    """Text of the data as a figure can show it: no mathtext, no missing glyphs, each line at most `length` long."""
+    known = _glyphs()
+    lines = []
+    for line in str(text).split("\n"):
+        shown = [c if ord(c) in known else ascii(c)[1:-1] for c in " ".join(line.split())]
+        if sum(map(len, shown)) > length:  # an escape is kept whole or left out
+            shown = [*_within(shown, length // 3), "…", *reversed(_within(shown[::-1], length - length // 3 - 1))]
+        lines.append("".join(shown).replace("$", r"\$"))
+    return "\n".join(lines)
+
+
+def _within(shown: Sequence[str], length: int) -> Sequence[str]:
+    """As many of the first pieces as fit into `length` characters."""
+    fitting = int(np.searchsorted(np.cumsum([len(piece) for piece in shown]), length, side="right"))
+    return shown[:fitting]
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    return frozenset(get_font(findfont(FontProperties())).get_charmap())
 
 
 def escaped(text: object) -> str:
@@ -27,12 +92,12 @@ def escaped(text: object) -> str:
 class _Formatter(string.Formatter):
     def format_field(self, value: Any, format_spec: str) -> str:
         shown = format(value, format_spec)
-        return shown if isinstance(value, Number) else escaped(shown)
+        return _SIGN.sub(NO_BREAK, shown) if isinstance(value, (Number, Quantity)) else escaped(shown)
 
 
 def finding(template: str, *places: object, **values: object) -> str:
     """Markdown: the author's template with numbers formatted (`{count:,}`, `{part:.0%}`) and all else escaped."""
-    return _Formatter().format(template, *places, **values)
+    return _Formatter().format(_SPACED_SIGN.sub(NO_BREAK, template), *places, **values)
 
 
 def say(template: str, *places: object, **values: object) -> None:
@@ -73,7 +138,7 @@ def table(rows: Sequence[Mapping[str, object]] | Mapping[str, object], columns: 
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, Number) and not isinstance(value, bool)
+    return isinstance(value, (Number, Quantity)) and not isinstance(value, bool)
 
 
 def _cell(value: object, right: bool) -> str:
@@ -84,6 +149,10 @@ def _cell(value: object, right: bool) -> str:
 def _shown(value: object) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "-"}[value]
+    if isinstance(value, Quantity):
+        return str(value)
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:,.4g}" if isinstance(value, float) else " ".join(str(value).split())
+    if isinstance(value, float):
+        return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:,.4g}"
+    return " ".join(str(value).split())

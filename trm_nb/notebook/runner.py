@@ -110,6 +110,9 @@ def run_notebooks(
             f"no notebook numbered {first:02d} to {last:02d} in {root / 'notebooks'}: there are {_names(notebooks)}"
         )
     run = Path(config.output_dir)
+    tracker = TrainingProgressTracker(run, create=True)
+    tracker.check_bound({name: getattr(config, name) for name in tracker.bound() if name in type(config).model_fields})
+    tracker.close()
     parameters = {"params": str(params_file), **overrides, "output_dir": str(run)}
     executed: list[str] = []
     skipped: list[str] = []

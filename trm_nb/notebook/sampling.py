@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -116,6 +117,20 @@ def captions_of(samples: pa.Table, rows: list[int]) -> list[str]:
     return [row["sample_id"] + (f"\n[{row['label']}]" if row["label"] else "") for row in named]
 
 
+def neighbour_captions(
+    names: Sequence[str], labels: Sequence[str], groups: np.ndarray, similar: np.ndarray
+) -> list[list[str]]:
+    """Under each query and its neighbours: label, similarity to the query, and the name without its folder.
+
+    `groups` int (queries, 1 + n) into `names` and `labels`, the query first; `similar` (queries, n).
+    """
+    likeness = [["", *(f", {value:.2f}" for value in row)] for row in similar]
+    return [
+        [f"{labels[p]}{like}\n{names[p].rsplit('/', 1)[-1]}" for p, like in zip(group, row, strict=True)]
+        for group, row in zip(groups, likeness, strict=True)
+    ]
+
+
 def vectors_of(dataset: CapsuleDataset, limit: int = 2000) -> tuple[np.ndarray, np.ndarray]:
     """Up to `limit` samples spread over a dataset: their places in it (n,), and capsules as float32 (n, 12 * 512)."""
     places = spread(len(dataset), limit)
@@ -177,9 +192,25 @@ def principal_plane(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ink(pictures: np.ndarray) -> np.ndarray:
-    """The part of each picture (n, h, w, 3) that is not paper white: float (n,)."""
+    """The part of each page (n, h, w, 3) that is not of its background, paper white: float (n,).
+
+    A photograph has no background but the border that makes it square, so for one this says nothing.
+    """
     part: np.ndarray = (pictures != 255).any(axis=-1).mean(axis=(1, 2))
     return part
+
+
+def ink_of(run: Run, samples: pa.Table, modality: str, count: int) -> tuple[list[int], np.ndarray]:
+    """Up to `count` rows of a modality, emptiest first, and their ink: float (n,)."""
+    rows = pick(samples, count, modality=modality)
+    inked = ink(pictures_of(run, samples, rows)) if rows else np.zeros(0)
+    order = inked.argsort(kind="stable")
+    return [rows[place] for place in order], inked[order]
+
+
+def ends(total: int, count: int) -> list[int]:
+    """The first and the last `count` places of `total`, none twice."""
+    return sorted({*range(min(count, total)), *range(max(0, total - count), total)})
 
 
 def lengths_of(samples: pa.Table) -> dict[int, int]:

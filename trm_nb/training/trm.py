@@ -33,7 +33,7 @@ from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.durable import fault_point
 from trm_nb.records import CAPSULES, FEATURES, UserError
 from trm_nb.store import read_capsules
-from trm_nb.training.label_figures import TrainReport, report_of, restored, stored
+from trm_nb.training.label_figures import ROWS_AT_ONCE, TrainReport, nearest_labels, report_of, restored, stored
 from trm_nb.training_progress import TrainingProgressTracker
 from trm_nb.trm import LabelTRM
 
@@ -41,7 +41,6 @@ N_SUP = 2  # optimiser steps on one batch, each one recursion further
 EVALUATED_STEPS = 8  # recursion steps at test time; figures are those of the last
 WARM_UP, EMA, CLIP = 50, 0.98, 1.0
 LOG_EVERY, CHECKPOINT_EVERY = 8, 96  # optimiser steps, multiples of N_SUP
-ROWS_AT_ONCE = 1000
 KIND = "label TRM"
 
 
@@ -111,7 +110,7 @@ def train(
                     on_step()
 
             fit(state, data, config, after_step)
-            report = evaluate(state, data, config.device)
+            report = evaluate(state, data, config.device, tracker.beat)
             _save(path, state, bound, report)
             return report
 
@@ -193,8 +192,8 @@ def _logged(state: Training, chunk_progress: float) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def evaluate(state: Training, data: LabelledCapsules, device: str) -> TrainReport:
-    """Read the test rows with the averaged weights, EVALUATED_STEPS recursion steps deep."""
+def evaluate(state: Training, data: LabelledCapsules, device: str, on_block: Callable[[], None]) -> TrainReport:
+    """Read the test rows with the averaged weights, EVALUATED_STEPS recursion steps deep, and by nearest neighbour."""
     rows = np.flatnonzero(data.test)
     read = np.empty((EVALUATED_STEPS, len(rows)), np.int64)
     for first in range(0, len(rows), ROWS_AT_ONCE):
@@ -204,9 +203,12 @@ def evaluate(state: Training, data: LabelledCapsules, device: str) -> TrainRepor
         for step in range(EVALUATED_STEPS):
             logits, z_H, z_L = state.average(x, z_H, z_L)
             read[step, here] = logits.argmax(1).cpu().numpy()
+        on_block()
+    nearest = nearest_labels(data.capsules, data.labels, data.test, on_block)
     return report_of(
-        read, data.labels, data.test, data.modalities, data.classes, steps=state.step, seconds=state.seconds
-    )
+        read, data.labels, data.test, data.modalities, data.classes,
+        nearest=nearest, steps=state.step, seconds=state.seconds,
+    )  # fmt: skip
 
 
 def _to(capsules: np.ndarray, device: str) -> Tensor:
@@ -285,7 +287,8 @@ def _open(
     if saved["carry"] is not None:
         z_H, z_L = (z.to(config.device) for z in saved["carry"])
         state.carry = (z_H, z_L)
-    return state, None if saved["report"] is None else restored(saved["report"])
+    measured = saved["report"] is not None and "neighbour" in saved["report"]  # an older report is measured again
+    return state, restored(saved["report"]) if measured else None
 
 
 def _save(path: Path, state: Training, bound: dict[str, Any], report: TrainReport | None = None) -> None:
