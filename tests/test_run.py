@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -162,6 +163,19 @@ def test_killed_at_a_random_moment_it_continues(built: Path, tmp_path: Path, mom
     assert _command("build", SMOKE, "--output-dir", str(output)).returncode == 0
     assert _digest(output) == _digest(built)
     assert verify(output, deep=True) == []
+
+
+@pytest.mark.slow
+def test_run_all_with_nothing_injected_in_any_order(tmp_path: Path) -> None:
+    for name in ("notebooks", "params"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    (tmp_path / "trm_nb").symlink_to(ROOT / "trm_nb")  # for the paths in the params file, not for imports
+    shutil.copy(SMOKE, tmp_path / "params" / "demo.yaml")  # the default of the notebooks, small enough for a test
+    for number in (5, 3, 6, 1, 2, 4):
+        notebook = next((tmp_path / "notebooks").glob(f"{number:02d}_*.ipynb"))
+        command = [sys.executable, "-m", "papermill", notebook.name, str(tmp_path / "out.ipynb"), "--no-progress-bar"]
+        done = subprocess.run(command, cwd=notebook.parent, capture_output=True, text=True, timeout=600, check=False)
+        assert done.returncode == 0, f"{notebook.name}: {done.stderr[-2000:]}"
 
 
 @pytest.mark.parametrize(

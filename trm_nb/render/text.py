@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from trm_nb.records import UserError
 from trm_nb.render.glyphs import BOX, load_atlas
 from trm_nb.render.layout import Placement, normalise, place
 from trm_nb.render.reading import Reader
@@ -52,7 +53,9 @@ class TextRenderer:
     look the same pixel for pixel. Raises ValueError for a font size or an image size that holds no cells.
     """
 
-    def __init__(self, font_size: int = 12, image_size: int = 224) -> None:
+    def __init__(self, font_size: int = 12, image_size: int = 224, highlight: bool = False) -> None:
+        if highlight:
+            raise UserError("TextRenderer: highlight=True is not there yet; leave it False")
         self.atlas = load_atlas(font_size)
         self.font_size, self.image_size = font_size, image_size
         width, height = self.atlas.cell
