@@ -102,7 +102,7 @@ def test_tick_reads_the_tracker_at_most_twice_a_second(
 ) -> None:
     planned(tracker)
     reads: list[str] = []
-    tracker._db.set_trace_callback(lambda query: reads.append(query) if "GROUP BY modality" in query else None)
+    tracker._db._db.set_trace_callback(lambda query: reads.append(query) if "GROUP BY modality" in query else None)
     with ProgressView(tracker) as view:
         entering = len(reads)
         end = time.monotonic() + 1.2
