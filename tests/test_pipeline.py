@@ -188,10 +188,15 @@ TABLES = ["samples.parquet", "dataset_info.json", "quarantine.jsonl", "README.md
 
 
 HARM: dict[str, Callable[[Path], object]] = {"flipped": _flip, "truncated": _truncate, "missing": Path.unlink}
-CASES = [(name, how) for name in TABLES for how in HARM if (name, how) != ("images.zarr/images/zarr.json", "flipped")]
+CASES = [
+    pytest.param(name, how, id=f"{name} {how}", marks=() if how == "truncated" else pytest.mark.slow)
+    for name in TABLES
+    for how in HARM
+    if (name, how) != ("images.zarr/images/zarr.json", "flipped")
+]
 
 
-@pytest.mark.parametrize(("name", "how"), CASES, ids=" ".join)
+@pytest.mark.parametrize(("name", "how"), CASES)
 def test_damaged_tables_and_metadata_are_found_and_written_again(
     make_config: MakeConfig, digest: str, sources: Path, name: str, how: str
 ) -> None:
