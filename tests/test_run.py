@@ -46,7 +46,7 @@ KILLS = [
     ("batch-renamed:3", "03_encode"),
     ("chunk-renamed:2", "03_encode"),
     ("dataset-files", "04_consolidate"),
-    ("train-step:20", "06_train"),
+    ("train-step:10", "06_train"),
 ]
 
 
