@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from trm_nb import __version__
 from trm_nb.consolidate import Consolidator
-from trm_nb.durable import fault_point, publish, sha256_of, write_file, writing_into
+from trm_nb.durable import fault_point, publish, sha256_of, trouble_with, write_file, writing_into
 from trm_nb.records import Receipt
 from trm_nb.store import read_capsules, write_labels
 from trm_nb.training_progress import PlannedRow, TrainingProgressTracker
@@ -102,16 +102,9 @@ def finish_dataset(
 
 def damaged_files(output_dir: Path, tracker: TrainingProgressTracker, deep: bool = False) -> list[str]:
     """One sentence for each file of the dataset that is missing, of another size or, `deep`, of other bytes."""
-    found = []
-    for name, (size, sha256) in (tracker.get("dataset_files") or {}).items():
-        path = output_dir / name
-        if not path.is_file():
-            found.append(f"{path}: missing")
-        elif path.stat().st_size != size:
-            found.append(f"{path}: {path.stat().st_size} bytes, expected {size}")
-        elif deep and sha256_of(path) != sha256:
-            found.append(f"{path}: its bytes are not those that were written (sha256)")
-    return found
+    held = (tracker.get("dataset_files") or {}).items()
+    looked = [trouble_with(output_dir / name, size, sha256, deep) for name, (size, sha256) in held]
+    return [trouble for trouble in looked if trouble]
 
 
 def _write_tables(output_dir: Path, tracker: TrainingProgressTracker) -> list[str]:

@@ -136,6 +136,18 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def trouble_with(path: Path, nbytes: int, sha256: str, deep: bool) -> str | None:
+    """One sentence when a file is missing, of another size or, `deep`, of other bytes than were written; else None."""
+    if not path.is_file():
+        return f"{path}: missing"
+    size = path.stat().st_size
+    if size != nbytes:
+        return f"{path}: {size} bytes, expected {nbytes}"
+    if deep and sha256_of(path) != sha256:
+        return f"{path}: its bytes are not those that were written (sha256)"
+    return None
+
+
 def write_receipt(folder: Path, receipt: Receipt) -> None:
     """Write a receipt durably as `<number>.json`."""
     data = json.dumps(asdict(receipt), ensure_ascii=False).encode()
@@ -148,13 +160,6 @@ def read_receipt(path: Path) -> Receipt:
         return _receipt(json.loads(path.read_bytes()))
     except (ValueError, TypeError, KeyError) as error:
         raise DamagedError(f"{path}: not a receipt ({error})") from None
-
-
-def read_receipts(folder: Path) -> Iterator[Receipt]:
-    """The receipts of a folder by number; raises DamagedError at one that cannot be read."""
-    for path in sorted(folder.glob("*.json")):
-        if path.name != "zarr.json":
-            yield read_receipt(path)
 
 
 def _receipt(values: dict[str, Any]) -> Receipt:

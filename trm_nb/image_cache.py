@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trm_nb.denoise import load_denoiser
-from trm_nb.durable import Staged, commit, fault_point, locked, sha256_of, sweep, write_receipt
+from trm_nb.durable import Staged, commit, fault_point, locked, sweep, trouble_with, write_receipt
 from trm_nb.image_index import ImageIndex
 from trm_nb.memory_source import as_items
 from trm_nb.pool import Task, WorkerDied, run_tasks
@@ -125,13 +125,14 @@ class ImageCache:
 
     def samples(self, item: Item) -> list[Sample]:
         """Lay an item out: its samples, with their keys. Raises RejectedError when the item cannot be used."""
-        salt = self.denoiser.fingerprint if self.denoiser and self.denoises(item.modality) else ""
-        return self.renderer.samples(item, salt)
+        return self.renderer.samples(item, self._salt(item.modality))
+
+    def _salt(self, modality: Modality) -> str:
+        return self.denoiser.fingerprint if self.denoiser and self.denoises(modality) else ""
 
     def fingerprints(self) -> dict[str, str]:
         """By modality, what shapes its pixels besides the content."""
-        salts = {m: self.denoiser.fingerprint if self.denoiser and self.denoises(m) else "" for m in MODALITIES}
-        return {m: f"{self.renderer.fingerprint(m)} {salt}".strip() for m, salt in salts.items()}
+        return {m: f"{self.renderer.fingerprint(m)} {self._salt(m)}".strip() for m in MODALITIES}
 
     def keys_for(self, item: Any) -> list[str]:
         """One key a page of an item: text, a PIL image, an integer grid, or an Item."""
@@ -277,12 +278,9 @@ class ImageCache:
         if deep:
             found |= self._index.unreadable_receipts()
         for shard, (nbytes, sha256) in self._index.shards().items():
-            path = self._layout.file(self._array, shard)
-            size = path.stat().st_size if path.is_file() else None
-            if size != nbytes:
-                found[shard] = f"{path}: missing" if size is None else f"{path}: {size} bytes, expected {nbytes}"
-            elif deep and sha256_of(path) != sha256:
-                found[shard] = f"{path}: its bytes are not those that were written (sha256)"
+            trouble = trouble_with(self._layout.file(self._array, shard), nbytes, sha256, deep)
+            if trouble:
+                found[shard] = trouble
         return found
 
     def keys_in(self, shard: int) -> list[str]:

@@ -110,6 +110,7 @@ class Run:
         self.path = Path(config.output_dir)
         refuse_foreign(self.path)
         self._depth = 0
+        self._prepared = False
 
     # -- its parts --------------------------------------------------------------------------------------------------
 
@@ -201,15 +202,22 @@ class Run:
                 yield
             finally:
                 self._depth -= 1
+                self._prepared = False
 
     def prepare(self) -> None:
-        """See that settings and sources are those of the run and can be used, and forget what is damaged."""
+        """See that settings and sources are those of the run and can be used, and forget what is damaged.
+
+        Once while the folder is locked: every stage asks for it, and it lists all sources.
+        """
+        if self._prepared:
+            return
         _refuse_overlap(self.config)
         self.tracker.check_bound(self._plan_settings() | self._encode_settings())
         if self.config.encoder_path or self.config.device != "cpu":
             self.builder.encoder  # noqa: B018 - a mistake in them is told before anything is written
         source_changes(self.config, self.tracker)
         self.builder.mend()
+        self._prepared = True
 
     def render(self, on_progress: Progress | None = None) -> int:
         """Plan, and draw every picture that needs no denoising; returns how many were new."""

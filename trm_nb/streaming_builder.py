@@ -12,7 +12,6 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -198,8 +197,10 @@ class StreamingEncoderBuilder:
 
     def _encode_as_ready(self, drawing: _Drawing | None, start_threshold: int, on_progress: Progress | None) -> int:
         """Encode batch after batch as its rows are settled, consolidating on the way."""
-        done, encoded, batch = self.tracker.batches(), 0, 0
-        with _threads(self.torch_threads):
+        from trm_nb.trm import cpu_threads  # torch, only when something is encoded
+
+        done, encoded, batch, weights = self.tracker.batches(), 0, 0, ""
+        with cpu_threads(self.torch_threads):
             while True:
                 started = drawing is None or not drawing.alive() or self.tracker.settled() >= start_threshold
                 rows = self._ready_rows(batch, drawing) if started else None
@@ -210,11 +211,13 @@ class StreamingEncoderBuilder:
                 if not rows:
                     return encoded
                 if batch not in done:
-                    weights = self.encoder.fingerprint  # made first: an encoder that cannot be used binds nothing
-                    self.tracker.bind("encode", {**self._settings(), "encoder_weights": weights})
-                if batch not in done and not self._adopt(batch, rows):
-                    self._encode_batch(batch, rows, on_progress)
-                    encoded += 1
+                    if not weights:  # made first: an encoder that cannot be used binds nothing
+                        weights = self.encoder.fingerprint
+                        self.tracker.bind("encode", {**self._settings(), "encoder_weights": weights})
+                    made_from = _made_from(weights, rows)
+                    if not self._adopt(batch, rows, made_from):
+                        self._encode_batch(batch, rows, made_from, on_progress)
+                        encoded += 1
                 self.consolidator.consolidate_ready(on_progress, full_only=True)
                 batch += 1
 
@@ -231,7 +234,7 @@ class StreamingEncoderBuilder:
             raise RuntimeError(f"rows {first}..{end} are not drawn, though drawing has ended; run again")
         return None
 
-    def _encode_batch(self, batch: int, rows: list[PlannedRow], on_progress: Progress | None) -> None:
+    def _encode_batch(self, batch: int, rows: list[PlannedRow], made_from: str, on_progress: Progress | None) -> None:
         started = time.monotonic()
         capsules = np.full((len(rows), CAPSULES, FEATURES), np.nan, np.float16)
         for start in range(0, len(rows), self.micro_batch):
@@ -248,7 +251,6 @@ class StreamingEncoderBuilder:
         write_metadata(self.consolidator.array, self.consolidator.chunk, self.consolidator.rows_so_far())
         commit(staged, layout.file(self.consolidator.loose, batch))
         fault_point("batch-renamed")
-        made_from = self._made_from(rows)
         receipt = Receipt("batch", batch, len(rows), staged.nbytes, staged.sha256, made_from=made_from)
         write_receipt(self.consolidator.batch_receipts, receipt)
         fault_point("batch-receipt")
@@ -273,12 +275,6 @@ class StreamingEncoderBuilder:
             capsules = self.encoder(torch.from_numpy(full).to(self.device))
         result: np.ndarray = capsules.float().cpu().numpy()[places].astype(np.float16)
         return result
-
-    def _made_from(self, rows: list[PlannedRow]) -> str:
-        digest = hashlib.sha256(self.encoder.fingerprint.encode())
-        for row in rows:
-            digest.update(f"{row.key} {row.status}\n".encode())
-        return digest.hexdigest()
 
     def _tick(self, on_progress: Progress | None) -> None:
         self.tracker.beat()
@@ -351,13 +347,21 @@ class StreamingEncoderBuilder:
                 rows = self.tracker.rows(batch * self.batch_size, (batch + 1) * self.batch_size)
                 self.tracker.unsettle(row.key for row in rows if row.status == "ok" and row.key not in self.cache)
 
-    def _adopt(self, batch: int, rows: list[PlannedRow]) -> bool:
+    def _adopt(self, batch: int, rows: list[PlannedRow], made_from: str) -> bool:
         """Take over a batch that is durable but not in the tracker: killed in between, or the tracker was lost."""
         receipt = self.consolidator.durable_receipt(batch)
-        ours = receipt is not None and receipt.rows == len(rows) and receipt.made_from == self._made_from(rows)
+        ours = receipt is not None and receipt.rows == len(rows) and receipt.made_from == made_from
         if receipt is not None and ours:
             self.tracker.add_batch(receipt, 0.0)
         return ours
+
+
+def _made_from(weights: str, rows: list[PlannedRow]) -> str:
+    """What a batch follows from: the encoder's fingerprint, and the keys and status of its rows."""
+    digest = hashlib.sha256(weights.encode())
+    for row in rows:
+        digest.update(f"{row.key} {row.status}\n".encode())
+    return digest.hexdigest()
 
 
 class _Drawing:
@@ -403,16 +407,3 @@ class _Drawing:
 
 class _StoppedError(BaseException):
     """The consumer failed or was interrupted, so the producer ends at its next step."""
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Run torch with a fixed number of threads, and put the caller's number back."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -15,12 +15,25 @@ Axes: b batch, p tokens (patches, capsules), d width.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trm_nb.records import CAPSULES, FEATURES
+
+
+@contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """torch on so many CPU threads, as more or fewer can change the last bits of a sum; then the caller's number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def truncated_normal(*shape: int, std: float, generator: torch.Generator) -> Tensor:

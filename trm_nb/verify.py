@@ -12,7 +12,7 @@ from pathlib import Path
 
 from trm_nb.consolidate import Consolidator
 from trm_nb.dataset_files import content_digest, damaged_files
-from trm_nb.durable import locked, sha256_of
+from trm_nb.durable import locked, trouble_with
 from trm_nb.image_cache import ImageCache
 from trm_nb.records import DamagedError, Receipt
 from trm_nb.store import read_shape
@@ -105,13 +105,7 @@ class _Check:
         return found
 
     def _file(self, path: Path, receipt: Receipt) -> str | None:
-        if not path.is_file():
-            return f"{path}: missing"
-        if path.stat().st_size != receipt.nbytes:
-            return f"{path}: {path.stat().st_size} bytes, expected {receipt.nbytes}"
-        if self.deep and sha256_of(path) != receipt.sha256:
-            return f"{path}: its bytes are not those that were written (sha256)"
-        return None
+        return trouble_with(path, receipt.nbytes, receipt.sha256, self.deep)
 
     def _finished(self) -> list[str]:
         total = self.consolidator.batches_total() if self.consolidator else None

@@ -35,7 +35,7 @@ from trm_nb.records import CAPSULES, FEATURES, UserError
 from trm_nb.store import read_capsules
 from trm_nb.training.label_figures import ROWS_AT_ONCE, TrainReport, nearest_labels, report_of, restored, stored
 from trm_nb.training_progress import TrainingProgressTracker
-from trm_nb.trm import LabelTRM
+from trm_nb.trm import LabelTRM, cpu_threads
 
 N_SUP = 2  # optimiser steps on one batch, each one recursion further
 EVALUATED_STEPS = 8  # recursion steps at test time; figures are those of the last
@@ -86,7 +86,7 @@ def train(
     _check_learnable(dataset, usable, test)
     path = Path(output_dir) / "model" / "trm.pt"
     bound = _binding(dataset, config)
-    with _threads(config.torch_threads):
+    with cpu_threads(config.torch_threads):
         state, report = _open(path, bound, dataset.classes, config)
         if report is not None and state.step >= config.train_steps:
             tracker.already_done("train")
@@ -239,17 +239,6 @@ def _gathered(dataset: CapsuleDataset, usable: np.ndarray) -> Iterator[np.ndarra
             here = usable[first : first + ROWS_AT_ONCE]
             capsules[first : first + ROWS_AT_ONCE] = read_capsules(dataset.output_dir, dataset.rows[here])
         yield capsules
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """torch on so many CPU threads, as more or fewer can change the last bits of a sum."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _binding(dataset: CapsuleDataset, config: MultimodalDatasetConfig) -> dict[str, Any]:
