@@ -17,6 +17,7 @@ from trm_nb.denoise.noise2noise import Denoiser, Noise2NoiseUNet
 from trm_nb.image_cache import ImageCache
 from trm_nb.memory_source import as_items
 from trm_nb.records import DamagedError, Item, Sample, UserError
+from trm_nb.render import RenderSettings
 from trm_nb.render.grid import GridRenderer
 from trm_nb.render.text import TextRenderer
 
@@ -59,10 +60,10 @@ def test_copies_are_drawn_once_and_long_text_has_a_key_a_page(tmp_path: Path) ->
 
 
 def test_settings_that_shape_pixels_shape_keys(tmp_path: Path) -> None:
-    small, large = (ImageCache(tmp_path / str(size), font_size=size) for size in (8, 12))
+    small, large = (ImageCache(tmp_path / str(size), render=RenderSettings(font_size=size)) for size in (8, 12))
     assert small.keys_for("text") != large.keys_for("text")
     assert small.keys_for(GRID) == large.keys_for(GRID), "the text size does not touch grids"
-    assert ImageCache(tmp_path / "w", image_size=448).keys_for(GRID) != large.keys_for(GRID)
+    assert ImageCache(tmp_path / "w", render=RenderSettings(image_size=448)).keys_for(GRID) != large.keys_for(GRID)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -150,7 +151,7 @@ def test_what_is_no_sample_is_named(tmp_path: Path, value: object, message: str)
 def test_another_picture_size_is_refused(tmp_path: Path) -> None:
     ImageCache(tmp_path / "cache").populate(["x"])
     with pytest.raises(UserError, match=r"holds pictures of \(224, 224, 3\), not \(448, 448, 3\)"):
-        ImageCache(tmp_path / "cache", image_size=448)
+        ImageCache(tmp_path / "cache", render=RenderSettings(image_size=448))
 
 
 def _seeded_denoiser(path: Path) -> Denoiser:

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from trm_nb.records import UserError
 
 Stage: TypeAlias = Literal["plan", "denoise", "encode", "consolidate", "train", "free"]
+_COLOUR = r"^#[0-9a-fA-F]{6}$"
 STAGES: tuple[Stage, ...] = ("plan", "denoise", "encode", "consolidate", "train")
 
 
@@ -52,7 +53,20 @@ class MultimodalDatasetConfig(BaseModel):
     image_size: int = _field(
         "plan", 224, "side of a picture in pixels, a multiple of 28", ge=28, le=1792, multiple_of=28
     )
+    text_column: str | None = _field("plan", None, "column of a table's texts; None: `text` where there is one")
+    image_column: str | None = _field("plan", None, "column of a table's pictures; None: `image` where there is one")
+    label_column: str | None = _field("plan", None, "column of a table's labels; None: the folder's name is the label")
+
     font_size: int = _field("plan", 12, "text size in pixels: 12 on 7x14 cells or 8 on 5x10 cells")
+    wrap: Literal["character", "word"] = _field("plan", "character", "where a long line of text is wrapped")
+    margin: int = _field("plan", 0, "pixels left free around the text of a page", ge=0)
+    highlight: bool = _field("plan", False, "colour the tokens of source code, by the file's name")
+    ink: str = _field("plan", "#000000", "colour of text, quoted as YAML takes # for a comment", pattern=_COLOUR)
+    paper: str = _field("plan", "#ffffff", "colour behind text", pattern=_COLOUR)
+    fit: Literal["letterbox", "crop", "stretch", "tiles"] = _field(
+        "plan", "letterbox", "how a photograph comes into its square; tiles: several squares at full detail"
+    )
+    frames: Literal["all", "first"] = _field("plan", "all", "pages of a scan and frames of an animation to take")
 
     use_denoiser: bool = _field("denoise", False, "denoise photographs and scans before they are cached")
     denoiser_path: str | None = _field("denoise", None, "the denoiser's checkpoint; None: none is installed")

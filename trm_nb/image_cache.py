@@ -81,19 +81,18 @@ class ImageCache:
         use_denoiser: bool = False,
         denoiser_path: str | Path | None = None,
         *,
-        image_size: int = 224,
-        font_size: int = 12,
+        render: RenderSettings | None = None,
         shard_size: int = SHARD_SIZE,
         workers: int | None = None,
     ) -> None:
         self.path = Path(cache_dir)
         self.workers = workers
         self.denoiser: Denoiser | None = load_denoiser(denoiser_path) if use_denoiser else None
-        self.renderer = Renderer(RenderSettings(image_size=image_size, font_size=font_size))
+        self.renderer = Renderer(render)
         self._recipe = Recipe(self.renderer.settings, str(denoiser_path) if self.denoiser else None)
         self._array = self.path / "images"
         self._receipts = self._array / "receipts"  # inside the array, where readers of the store do not look
-        self._layout = self._layout_for(image_size, shard_size)
+        self._layout = self._layout_for(self.renderer.settings.image_size, shard_size)
         self._index = ImageIndex(self._receipts)
 
     def _layout_for(self, image_size: int, shard_size: int) -> Layout:

@@ -26,6 +26,7 @@ from trm_nb.durable import locked
 from trm_nb.image_cache import ImageCache
 from trm_nb.plan import Planner, source_changes
 from trm_nb.records import Item, Progress, Rejected, Sample, UserError
+from trm_nb.render import RenderSettings
 from trm_nb.sources import scan
 from trm_nb.streaming_builder import StreamingEncoderBuilder
 from trm_nb.training_progress import TrainingProgressTracker, refuse_foreign
@@ -124,7 +125,7 @@ class Run:
         """The run's pictures."""
         c = self.config
         return ImageCache(
-            self.path / "images.zarr", c.use_denoiser, c.denoiser_path, image_size=c.image_size, font_size=c.font_size,
+            self.path / "images.zarr", c.use_denoiser, c.denoiser_path, render=RenderSettings.of(c),
             shard_size=c.batch_size, workers=c.workers,
         )  # fmt: skip
 

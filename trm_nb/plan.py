@@ -15,7 +15,7 @@ from pathlib import Path
 
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.durable import fault_point, sha256_of
-from trm_nb.records import GridTask, ImageBytes, ImageFile, Item, Rejected, Sample, UserError
+from trm_nb.records import GridTask, ImageBytes, ImageFile, Item, Puzzle, Rejected, Sample, UserError
 from trm_nb.render.errors import RejectedError
 from trm_nb.source_files import Skipped, SourceFile
 from trm_nb.sources import Reading, list_files, scan
@@ -49,11 +49,12 @@ def _content(item: Item) -> Iterator[bytes]:
     elif isinstance(payload, ImageBytes):
         yield payload.data
     else:
-        grids = (
-            [g for pair in payload.train for g in pair] + [*payload.test_inputs]
-            if isinstance(payload, GridTask)
-            else [payload]
-        )
+        if isinstance(payload, GridTask):
+            grids = [g for pair in payload.train for g in pair] + [*payload.test_inputs]
+        elif isinstance(payload, Puzzle):  # by its solution: puzzles of one solution stay together
+            grids = [payload.puzzle if payload.solution is None else payload.solution]
+        else:
+            grids = [payload]
         for grid in grids:
             yield str(grid.shape).encode() + grid.astype("<i8").tobytes()
 

@@ -45,15 +45,29 @@ class GridTask:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Puzzle:
+    """A Sudoku or a maze, int8 (rows, columns).
+
+    "sudoku": square, sides 4, 6 or 9; 0 is blank, else 1..side. "maze": sides 1 to 30; 0 free, 1 wall, 2 start, 3 goal
+    and, in a solution only, 4 the path. `solution` is the answer: never drawn, None where the source does not tell it.
+    """
+
+    kind: Literal["sudoku", "maze"]
+    puzzle: np.ndarray
+    solution: np.ndarray | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class ImageFile:
     """A picture in a file: read again when it is drawn, and refused if its bytes are not those that were planned.
 
-    `frame` is the page of a scan or the frame of an animation.
+    `frame` is the page of a scan or the frame of an animation; `tile` counts the tiles of one that is cut into several.
     """
 
     path: Path
     sha256: str
     frame: int = 0
+    tile: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,9 +76,10 @@ class ImageBytes:
 
     data: bytes
     frame: int = 0
+    tile: int = 0
 
 
-Payload: TypeAlias = "str | np.ndarray | GridTask | ImageFile | ImageBytes"
+Payload: TypeAlias = "str | np.ndarray | GridTask | Puzzle | ImageFile | ImageBytes"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,7 +87,8 @@ class Item:
     """What a source yields: one document, one picture, one grid or one task.
 
     `item_id` is unique in a run and free of machine paths; `source` names the file as the user gave it;
-    `payload` is str for text, GridTask or an int array (rows, columns) for grids, ImageFile or ImageBytes for pictures.
+    `payload` is str for text; GridTask, Puzzle or an int array (rows, columns) for grids; ImageFile or ImageBytes for
+    pictures.
     `label` is a class name, None where there is none.
     """
 

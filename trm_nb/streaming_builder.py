@@ -136,13 +136,8 @@ class StreamingEncoderBuilder:
             raise UserError(
                 "a cache was given, and it has its own renderer: give the renderer's settings to ImageCache"
             )
-        settings = renderer.settings
         self._cache = ImageCache(
-            self.path / "images.zarr",
-            image_size=settings.image_size,
-            font_size=settings.font_size,
-            shard_size=self.batch_size,
-            workers=self.workers,
+            self.path / "images.zarr", render=renderer.settings, shard_size=self.batch_size, workers=self.workers
         )
 
     def _settings(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from trm_nb.dataset_files import content_digest, damaged_files
 from trm_nb.durable import locked, trouble_with
 from trm_nb.image_cache import ImageCache
 from trm_nb.records import DamagedError, Receipt
+from trm_nb.render import RenderSettings
 from trm_nb.store import read_shape
 from trm_nb.training_progress import TrainingProgressTracker
 
@@ -66,7 +67,7 @@ class _Check:
             shape = read_shape(root / "images")
         except DamagedError as error:
             return [str(error)]
-        cache = ImageCache(root, image_size=shape[1] if shape else 224)
+        cache = ImageCache(root, render=RenderSettings(image_size=shape[1]) if shape else None)
         try:
             damaged = cache.damaged(self.deep)
             self.damaged["images"] = sorted(damaged)

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
+from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.records import GridTask, ImageBytes, ImageFile, Item, Modality, Sample
 from trm_nb.render import image as photographs
 from trm_nb.render.errors import PassingReason, RejectedError
@@ -32,10 +34,22 @@ Page = TextPage | GridPage | ImageFile | ImageBytes
 
 @dataclass(frozen=True, slots=True)
 class RenderSettings:
-    """`image_size`: side of a picture in pixels. `font_size`: 12 (7x14 cells) or 8 (5x10 cells)."""
+    """All that shapes pixels beside the content, as in MultimodalDatasetConfig (which says what each is)."""
 
     image_size: int = 224
     font_size: int = 12
+    wrap: Literal["character", "word"] = "character"
+    margin: int = 0
+    highlight: bool = False
+    ink: str = "#000000"
+    paper: str = "#ffffff"
+    fit: Literal["letterbox", "crop", "stretch", "tiles"] = "letterbox"
+    frames: Literal["all", "first"] = "all"
+
+    @classmethod
+    def of(cls, config: MultimodalDatasetConfig) -> RenderSettings:
+        """The settings that a config gives."""
+        return cls(**{field.name: getattr(config, field.name) for field in fields(cls)})
 
 
 class Renderer:
