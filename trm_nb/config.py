@@ -111,6 +111,12 @@ class MultimodalDatasetConfig(BaseModel):
             raise ValueError("there are two sizes: 12 (7x14 cells) and 8 (5x10 cells)")
         return value
 
+    @model_validator(mode="after")
+    def _margin_leaves_room(self) -> Self:
+        if self.margin > self.image_size // 4:
+            raise ValueError(f"margin: expected at most a quarter of image_size, {self.image_size // 4}")
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _unknown_keys_get_a_suggestion(cls, values: Any) -> Any:

@@ -10,7 +10,7 @@ Cost: planning reads no pixel of a photograph, only its header; drawing is some 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Literal
@@ -18,16 +18,15 @@ from typing import Literal
 import numpy as np
 
 from trm_nb.config import MultimodalDatasetConfig
-from trm_nb.records import GridTask, ImageBytes, ImageFile, Item, Modality, Sample
+from trm_nb.records import GridTask, ImageBytes, ImageFile, Item, Modality, Sample, UserError
 from trm_nb.render import image as photographs
 from trm_nb.render.errors import PassingReason, RejectedError
 from trm_nb.render.grid import GridPage, GridRenderer
-from trm_nb.render.text import TextPage, TextRenderer, to_rgb
+from trm_nb.render.text import TextPage, TextRenderer
 
 __all__ = ["RejectedError", "RenderSettings", "Renderer"]
 
-VERSION = 1  # to be raised by whoever changes a pixel; tests/golden/render.json tells when
-TEXT_BATCH = 64  # pages drawn together in gray before they go to RGB: what fits the processor's cache
+VERSION = 2  # to be raised by whoever changes a pixel; tests/golden/render.json tells when
 
 Page = TextPage | GridPage | ImageFile | ImageBytes
 
@@ -64,13 +63,20 @@ class Renderer:
 
     @cached_property
     def _text(self) -> TextRenderer:
-        return TextRenderer(self.settings.font_size, self.settings.image_size)
+        s = self.settings
+        try:
+            return TextRenderer(
+                s.font_size, s.image_size, s.highlight, wrap=s.wrap, margin=s.margin, ink=s.ink, paper=s.paper
+            )
+        except ValueError as error:
+            raise UserError(str(error)) from None
 
     def fingerprint(self, modality: Modality) -> str:
         """16 hex digits over all that shapes this modality's pixels beside the content."""
         parts = [f"render {VERSION}", modality, str(self.settings.image_size)]
         if modality == "text":
-            parts += [str(self.settings.font_size), self._text.atlas.digest]
+            s = self.settings
+            parts += [str(s.font_size), str(s.margin), s.ink, s.paper, self._text.atlas.digest]
         elif modality == "image":
             parts.append(photographs.versions())
         return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
@@ -99,7 +105,7 @@ class Renderer:
     def _pages(self, item: Item) -> Sequence[Page]:
         payload = item.payload
         if item.modality == "text" and isinstance(payload, str):
-            return self._text.pages(payload)
+            return self._text.pages(payload, item.item_id.partition("#")[0])
         if item.modality == "grid" and isinstance(payload, GridTask):
             return self._grids.task_pages(payload)
         if item.modality == "grid" and isinstance(payload, np.ndarray):
@@ -138,12 +144,18 @@ class Renderer:
                     failed[number] = error.args[0]
             else:
                 raise TypeError(f"{sample.sample_id}: content of type {type(content).__name__} is no page")
-        for first in range(0, len(texts), TEXT_BATCH):
-            batch = texts[first : first + TEXT_BATCH]
-            gray = self._text.draw([page for _, page in batch])
-            for (number, _), page in zip(batch, gray, strict=True):
-                to_rgb(page, pictures[number])
+        for first, pages in _runs(texts):
+            self._text.draw(pages, pictures[first : first + len(pages)])
         return pictures, failed
+
+
+def _runs(pages: list[tuple[int, TextPage]]) -> Iterator[tuple[int, list[TextPage]]]:
+    """Pages whose numbers follow each other, with the first number: they are drawn where they belong, uncopied."""
+    start = 0
+    for stop in range(1, len(pages) + 1):
+        if stop == len(pages) or pages[stop][0] != pages[stop - 1][0] + 1:
+            yield pages[start][0], [page for _, page in pages[start:stop]]
+            start = stop
 
 
 def _read(content: ImageFile | ImageBytes) -> bytes:

@@ -12,7 +12,7 @@ import hashlib
 import io
 import lzma
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -63,13 +63,6 @@ class Atlas:
     @property
     def filler(self) -> int:
         return len(self.gray) - 1
-
-    @cached_property
-    def by_pixel_row(self) -> np.ndarray:
-        """void (h, cells): one row of pixels of every cell as one item, which is what blitting gathers fastest."""
-        width, height = self.cell
-        rows = np.ascontiguousarray(self.gray.transpose(1, 0, 2))
-        return rows.view(f"V{width}").reshape(height, len(self.gray))
 
     def pixels(self, cell: int) -> np.ndarray:
         """uint8 (h, w): one cell, atlas or box."""

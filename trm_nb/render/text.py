@@ -1,70 +1,78 @@
 """Text to pages of pixels and back: every character is there, and can be read back from the pixels alone.
 
-Choice: glyphs are blitted from a prebuilt atlas (see glyphs.py) instead of drawn, and a text that is longer than a
-page becomes more pages. A thin gray line at the right edge of a row says that the line goes on in the next one; it
-is laid under the ink of the last column so that both can be read. Not done: right-to-left order, word wrap.
-Cost: some tens of microseconds a page of 32x16 characters in gray, layout included; RGB only at the very end.
+Choice: glyphs are blitted from a prebuilt atlas (see glyphs.py, tiles.py) instead of drawn, and a text that is longer
+than a page becomes more pages. A thin gray line at the right edge of a row says that the line goes on in the next one
+(half as high: after a blank); it is laid under the ink of the last column so that both can be read.
+Cost: about 40 us a page of 32x16 characters in RGB, layout included.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from trm_nb.records import UserError
-from trm_nb.render.glyphs import BOX, load_atlas
-from trm_nb.render.layout import Placement, normalise, place
+from trm_nb.render import highlight as colouring
+from trm_nb.render.glyphs import CELL_SIZES, load_atlas
+from trm_nb.render.layout import BY_CHARACTER, BY_WORD, Placement, normalise, place
 from trm_nb.render.reading import Reader
+from trm_nb.render.tiles import MARKED, Colour, Tiles, pack
 
-# A pixel of gray 255 - 17 * level under a wrap mark becomes MARKED + level: none of these 16 values is a gray of the
-# atlas, so the mark is seen and the level under it is kept.
-MARKED = 103
 SEGMENT = 1 << 17  # characters laid out together, up to the next line end
+BATCH = 16  # pages blitted together: what fits the processor's cache
 
 
 @dataclass(frozen=True, eq=False)
 class TextPage:
-    """What one page shows: `cells` int32 (rows, columns) of the atlas, `wrapped` bool (rows), `overlays` int32 (n, 3)
-    of row, column and cell of marks laid over others."""
+    """What one page shows: `cells` int32 (rows, columns) of the atlas, `wrapped` uint8 (rows) how a row goes on in the
+    next one, `overlays` int32 (n, 3) of row, column and cell of marks laid over others, `inks` uint8 (rows, columns)
+    the colour of each cell, None where all have the first."""
 
     cells: np.ndarray
     wrapped: np.ndarray
     overlays: np.ndarray
+    inks: np.ndarray | None = None
 
     def content_bytes(self) -> bytes:
         """All that decides the pixels, given the atlas: shapes first, so that no two pages share their bytes."""
         shapes = np.array([*self.cells.shape, len(self.overlays)], "<i4")
-        parts = (shapes, self.cells.astype("<i4"), self.wrapped, self.overlays.astype("<i4"))
-        return b"".join(part.tobytes() for part in parts)
-
-
-def to_rgb(gray: np.ndarray, out: np.ndarray) -> None:
-    """Write uint8 (..., h, w) gray into `out` (..., h, w, 3): a channel at a time, faster than broadcasting."""
-    for channel in range(3):
-        out[..., channel] = gray
+        parts = [shapes, self.cells.astype("<i4"), self.wrapped, self.overlays.astype("<i4")]
+        return b"".join(part.tobytes() for part in parts + ([] if self.inks is None else [self.inks]))
 
 
 class TextRenderer:
     """Text to pages (h = w = image_size) of 7x14 cells (font_size 12: 32x16 on 224 pixels) or 5x10 cells (8: 44x22).
 
-    `decode(render_pages(t)) == fold(normalise(t))` for every text: what was drawn can be read, up to characters that
-    look the same pixel for pixel. Raises ValueError for a font size or an image size that holds no cells.
+    `decode(render_pages(t)) == fold(normalise(t))` for every text without right-to-left characters: what was drawn can
+    be read, up to characters that look the same pixel for pixel. Lines with right-to-left characters stand in visual
+    order; for them `layout` tells which character is where. `wrap` "word" wraps after a blank where there is one,
+    `margin` is in pixels, `ink` and `paper` are colours as "#rrggbb", `highlight` colours the tokens of source code.
+    Raises ValueError for a font size, a picture without room for cells, or colours that cannot be told apart.
     """
 
-    def __init__(self, font_size: int = 12, image_size: int = 224, highlight: bool = False) -> None:
-        if highlight:
-            raise UserError("TextRenderer: highlight=True is not there yet; leave it False")
+    def __init__(
+        self,
+        font_size: int = 12,
+        image_size: int = 224,
+        highlight: bool = False,
+        *,
+        wrap: Literal["character", "word"] = "character",
+        margin: int = 0,
+        ink: str = "#000000",
+        paper: str = "#ffffff",
+    ) -> None:
         self.atlas = load_atlas(font_size)
-        self.font_size, self.image_size = font_size, image_size
+        self.font_size, self.image_size, self.highlight, self.by_word = font_size, image_size, highlight, wrap == "word"
+        self.columns, self.rows = cells_on_page(font_size, image_size, margin)
         width, height = self.atlas.cell
-        self.columns, self.rows = image_size // width, image_size // height
-        if self.columns < 2 or self.rows < 1:
-            raise ValueError(f"image_size: expected at least {max(2 * width, height)} pixels, got {image_size}")
         self.left = (image_size - self.columns * width) // 2
         self.top = (image_size - self.rows * height) // 2
         self._reader = Reader(self.atlas)
+        plain, behind = _colour(ink), _colour(paper)
+        self._black_on_white = (*plain, *behind) == (0, 0, 0, 255, 255, 255) and not highlight
+        self._tiles = Tiles(self.atlas, colouring.inks(plain, behind) if highlight else (plain,), behind)
 
     def normalise(self, text: str) -> str:
         """The text as it is drawn; see `layout.normalise`. Idempotent."""
@@ -74,48 +82,71 @@ class TextRenderer:
         """Every character replaced by the lowest code point with the same pixels (blank ones by spaces)."""
         return self._reader.fold(text)
 
-    def pages(self, text: str) -> list[TextPage]:
-        """Lay out a text; an empty one is one blank page."""
-        cells, wrapped, overlays = [], [], []
+    def pages(self, text: str, name: str = "") -> list[TextPage]:
+        """Lay out a text; an empty one is one blank page.
+
+        `name` is its file's: the suffix tells `highlight` the language.
+        """
+        normalised = self.normalise(text)
+        coloured = colouring.ink_of_characters(normalised, name) if self.highlight else None
+        cells, wrapped, overlays, inks = [], [], [], []
         first_row = 0
-        for placed in self._placed(self.normalise(text)):
-            rows = np.full((placed.rows, self.columns), self.atlas.blank, np.int32)
-            flat, at = rows.reshape(-1), (placed.row - first_row) * self.columns + placed.column
-            drawn, wide = placed.width > 0, placed.width == 2
-            flat[at[drawn]] = placed.cell[drawn]
-            flat[at[wide] + 1] = placed.cell[wide] + 1
+        for start, placed in self._placed(normalised):
+            rows = np.full((len(placed.wrapped), self.columns), self.atlas.blank, np.int32)
+            rows[placed.short, -1] = self.atlas.filler
+            drawn = placed.width > 0
+            at = placed.row * self.columns + placed.column
+            self._put(rows, at[drawn], placed.width[drawn], placed.cell[drawn], 1)
+            if coloured is not None:
+                inked = np.zeros(rows.shape, np.uint8)
+                self._put(inked, at[drawn], placed.width[drawn], coloured[start : start + len(drawn)][drawn], 0)
+                inks.append(inked)
             cells.append(rows)
             wrapped.append(placed.wrapped)
-            overlays.append(self._overlays(placed))
-            first_row += placed.rows
-        blank = -sum(map(len, cells)) % self.rows
+            overlays.append(self._overlays(placed) + np.array([first_row, 0, 0]))
+            first_row += len(rows)
+        blank = -first_row % self.rows
         cells.append(np.full((blank, self.columns), self.atlas.blank, np.int32))
-        wrapped.append(np.zeros(blank, bool))
-        return self._paged(np.concatenate(cells), np.concatenate(wrapped), np.concatenate(overlays))
+        wrapped.append(np.zeros(blank, np.uint8))
+        inks.append(np.zeros((blank, self.columns), np.uint8))
+        of_cells = np.concatenate(inks) if coloured is not None else None
+        return self._paged(np.concatenate(cells), np.concatenate(wrapped), np.concatenate(overlays), of_cells)
 
-    def _paged(self, cells: np.ndarray, wrapped: np.ndarray, overlays: np.ndarray) -> list[TextPage]:
+    @staticmethod
+    def _put(rows: np.ndarray, at: np.ndarray, width: np.ndarray, values: np.ndarray, step: int) -> None:
+        """Values of characters into their cells; the second cell of a wide one gets its value plus `step`."""
+        flat = rows.reshape(-1)
+        flat[at] = values
+        wide = width == 2
+        if wide.any():
+            flat[at[wide] + 1] = values[wide] + np.asarray(step, values.dtype)
+
+    def _paged(
+        self, cells: np.ndarray, wrapped: np.ndarray, overlays: np.ndarray, inks: np.ndarray | None
+    ) -> list[TextPage]:
         """Rows of the whole text to pages; each has its own arrays, so that one page can travel without the rest."""
         bounds = np.searchsorted(overlays[:, 0], np.arange(0, len(cells) + 1, self.rows))
         pages = []
         for page, first in enumerate(range(0, len(cells), self.rows)):
             rows = slice(first, first + self.rows)
             marks = (overlays[bounds[page] : bounds[page + 1]] - [first, 0, 0]).astype(np.int32)
-            pages.append(TextPage(cells[rows].copy(), wrapped[rows].copy(), marks))
+            colours = None if inks is None else inks[rows].copy()
+            pages.append(TextPage(cells[rows].copy(), wrapped[rows].copy(), marks, colours))
         return pages
 
-    def _placed(self, normalised: str) -> Iterator[Placement]:
-        """The text's placement, some lines at a time, so that working memory does not grow with the text."""
-        start = row = 0
+    def _placed(self, normalised: str) -> Iterator[tuple[int, Placement]]:
+        """The text's placement, some lines at a time, so that working memory does not grow with the text; with the
+        index of its first character. Rows count from 0 in each."""
+        start = 0
         while start <= len(normalised):
             stop = normalised.find("\n", start + SEGMENT)
             stop = len(normalised) if stop < 0 else stop
-            placed = place(normalised[start:stop], self.columns, self.atlas, self._reader.tells_apart)
-            index = np.where(placed.index < 0, -1, placed.index + start)
-            yield replace(placed, index=index, row=placed.row + row)
-            start, row = stop + 1, row + placed.rows
+            lines = normalised[start:stop]
+            yield start, place(lines, self.columns, self.atlas, self._reader.tells_apart, self.by_word)
+            start = stop + 1
 
     def _overlays(self, placed: Placement) -> np.ndarray:
-        """int64 (n, 3): row in the text, column and cell of what is overlaid; a wide mark gives two."""
+        """int64 (n, 3): row, column and cell of what is overlaid; a wide mark gives two."""
         marks = np.flatnonzero(placed.overlaid)
         marks = np.repeat(marks, 1 + self._reader.is_wide_cell(placed.cell[marks]))
         second = np.zeros(len(marks), np.int64)
@@ -126,75 +157,105 @@ class TextRenderer:
         """int64 (pages, rows, columns, 2): each cell shows the characters [start, stop) of `normalise(text)`.
 
         Every character but the line breaks is in exactly one cell; a wide one in its first (its second is empty, as
-        are blank cells: start = stop); a mark in its base's.
+        are blank cells: start = stop); a mark, and the second letter of a ligature, in its base's.
         """
-        placed = list(self._placed(self.normalise(text)))
-        count = max(1, -(-sum(part.rows for part in placed) // self.rows))
-        spans = np.zeros((count * self.rows * self.columns, 2), np.int64)
-        for part in placed:
-            at = part.row * self.columns + part.column
-            drawn = (part.width > 0) & (part.index >= 0)
-            spans[at[drawn], 0] = part.index[drawn]
-            spans[at[drawn], 1] = part.index[drawn] + 1
-            np.maximum.at(spans[:, 1], at[part.overlaid], part.index[part.overlaid] + 1)
-        return spans.reshape(count, self.rows, self.columns, 2)
+        parts, rows = [], 0
+        for start, placed in self._placed(self.normalise(text)):
+            spans = np.zeros((len(placed.wrapped) * self.columns, 2), np.int64)
+            at, index = placed.row * self.columns + placed.column, np.arange(start, start + len(placed.row))
+            drawn = placed.width > 0
+            spans[at[drawn], 0] = index[drawn]
+            spans[at[drawn], 1] = index[drawn] + 1
+            np.maximum.at(spans[:, 1], at[placed.overlaid], index[placed.overlaid] + 1)
+            parts.append(spans)
+            rows += len(placed.wrapped)
+        parts.append(np.zeros((-rows % self.rows * self.columns, 2), np.int64))
+        return np.concatenate(parts).reshape(-1, self.rows, self.columns, 2)
 
-    def draw(self, pages: Sequence[TextPage]) -> np.ndarray:
-        """uint8 (n, h, w) gray, 255 paper to 0 ink. The pages are of this renderer's sizes, else ValueError."""
+    def draw(self, pages: Sequence[TextPage], out: np.ndarray | None = None) -> np.ndarray:
+        """uint8 (n, h, w, 3), into `out` where it is given (contiguous).
+
+        Raises ValueError for pages that were laid out for other sizes.
+        """
         shape = (self.rows, self.columns)
         for page in pages:
             if page.cells.shape != shape:
                 raise ValueError(f"pages: expected {shape} cells, got {page.cells.shape}; lay out with this renderer")
-        width, height = self.atlas.cell
-        gray = np.full((len(pages), self.image_size, self.image_size), 255, np.uint8)
-        if not pages:
-            return gray
-        cells = np.stack([page.cells for page in pages])
-        boxes = cells >= BOX if cells.max() >= BOX else None
-        known = cells if boxes is None else np.where(boxes, self.atlas.blank, cells)
-        area = gray[:, self.top : self.top + self.rows * height, self.left : self.left + self.columns * width]
-        lines = area.reshape(len(pages), self.rows, height, self.columns * width)  # splits an axis: still a view
-        tiles = lines.reshape(len(pages), self.rows, height, self.columns, width)
-        items = lines.view(f"V{width}")
-        for y in range(height):
-            items[:, :, y] = self.atlas.by_pixel_row[y].take(known)
-        for n, row, column in [] if boxes is None else np.argwhere(boxes):
-            tiles[n, row, :, column] = self.atlas.pixels(int(cells[n, row, column]))
-        for n, page in enumerate(pages):
-            for row, column, cell in page.overlays.tolist():
-                tile = tiles[n, row, :, column]
-                np.minimum(tile, self.atlas.pixels(cell), out=tile)
-        edge = tiles[:, :, :, -1, -1]
-        wrapped = np.stack([page.wrapped for page in pages])
-        edge[wrapped] = MARKED + (255 - edge[wrapped]) // 17
-        return gray
+        if out is None:
+            out = np.empty((len(pages), self.image_size, self.image_size, 3), np.uint8)
+        for first in range(0, len(pages), BATCH):
+            self._draw_batch(pages[first : first + BATCH], out[first : first + BATCH])
+        return out
 
-    def render_pages(self, text: str) -> np.ndarray:
-        """uint8 (pages, h, w, 3): the whole text, black on white."""
-        gray = self.draw(self.pages(text))
-        pictures = np.empty((*gray.shape, 3), np.uint8)
-        to_rgb(gray, pictures)
-        return pictures
+    def _draw_batch(self, pages: Sequence[TextPage], out: np.ndarray) -> None:
+        width, height = self.atlas.cell
+        bottom, right = self.top + self.rows * height, self.left + self.columns * width
+        for border in (out[:, : self.top], out[:, bottom:], out[:, :, : self.left], out[:, :, right:]):
+            border[:] = self._tiles.paper
+        tiles = self._tiles.find(
+            np.stack([page.cells for page in pages]),
+            np.stack([page.inks for page in pages if page.inks is not None]) if self.highlight else None,
+        )
+        for n, page in enumerate(pages):
+            over: dict[tuple[int, int], list[int]] = {}
+            for row, column, cell in page.overlays.tolist():
+                over.setdefault((row, column), [int(page.cells[row, column])]).append(cell)
+            for (row, column), cells in over.items():
+                ink = 0 if page.inks is None else int(page.inks[row, column])
+                tiles[n, row, column] = self._tiles.composed(ink, tuple(cells))
+        area = out.reshape(len(pages), self.image_size, -1)[:, self.top : bottom, self.left * 3 : right * 3]
+        lines = area.reshape(len(pages), self.rows, height, -1)  # splits an axis: still a view
+        self._tiles.blit(tiles, np.stack([page.wrapped for page in pages]), lines)
+
+    def render_pages(self, text: str, name: str = "") -> np.ndarray:
+        """uint8 (pages, h, w, 3): the whole text. `name`: see `pages`."""
+        return self.draw(self.pages(text, name))
 
     def decode(self, pages: np.ndarray) -> str:
-        """The text of pages that `render_pages` (n, h, w, 3) or `draw` (n, h, w) made, or of one page of these.
+        """The text of pages (n, h, w, 3) that `render_pages` made, or of one page (h, w, 3) of them.
 
         What is no character reads as U+FFFD. Raises ValueError for pictures of another size.
         """
-        gray = pages[..., 0] if pages.shape[-1] == 3 else pages
-        if gray.ndim not in (2, 3) or gray.shape[-2:] != (self.image_size, self.image_size):
-            raise ValueError(f"pages: expected pictures of {self.image_size} pixels a side, got shape {pages.shape}")
-        gray = gray.reshape(-1, self.image_size, self.image_size)
+        size = self.image_size
+        if pages.ndim not in (3, 4) or pages.shape[-3:] != (size, size, 3):
+            raise ValueError(f"pages: expected pictures of shape ({size}, {size}, 3), got {pages.shape}")
         width, height = self.atlas.cell
-        area = gray[:, self.top : self.top + self.rows * height, self.left : self.left + self.columns * width]
-        rows = area.reshape(-1, height, self.columns * width).copy()
+        area = pages.reshape(-1, size, size, 3)
+        area = area[:, self.top : self.top + self.rows * height, self.left : self.left + self.columns * width]
+        rows = self._gray(area).reshape(-1, height, self.columns * width)
         edge = rows[:, :, -1]
-        wrapped = ((edge >= MARKED) & (edge <= MARKED + 15)).all(axis=1)
-        edge[wrapped] = 255 - 17 * (edge[wrapped] - MARKED)
+        marked = (edge >= MARKED) & (edge <= MARKED + 15)
+        edge[marked] = 255 - 17 * (edge[marked] - MARKED)
+        lower, whole = marked[:, height // 2 :].all(axis=1), marked.all(axis=1)
+        wrapped = np.where(whole, BY_CHARACTER, np.where(lower, BY_WORD, 0))
         cells = rows.reshape(len(rows), height, self.columns, width).transpose(0, 2, 1, 3)
         lines = [""]
-        for text, goes_on in zip(self._reader.read(cells), np.asarray(wrapped).tolist(), strict=True):
-            lines[-1] += text if goes_on else text.rstrip(" ")
-            if not goes_on:
+        for text, kind in zip(self._reader.read(cells), wrapped.tolist(), strict=True):
+            lines[-1] += text if kind == BY_CHARACTER else text.rstrip(" ") + " " * (kind == BY_WORD)
+            if not kind:
                 lines.append("")
         return "\n".join(lines).rstrip("\n")
+
+    def _gray(self, area: np.ndarray) -> np.ndarray:
+        """uint8 (n, h, w): the gray that each colour stands for, 0x80 (which no tile has) for foreign colours."""
+        if self._black_on_white:  # the colours are the grays
+            return area[..., 0].copy()
+        codes, grays = self._tiles.levels()
+        packed = pack(area)
+        at = np.searchsorted(codes, packed).clip(max=len(codes) - 1)
+        return np.where(codes[at] == packed, grays[at], 0x80).astype(np.uint8)
+
+
+def cells_on_page(font_size: int, image_size: int, margin: int) -> tuple[int, int]:
+    """Columns and rows of cells. Raises ValueError where there are less than 2 and 1."""
+    width, height = CELL_SIZES[font_size]
+    columns, rows = ((image_size - 2 * margin) // side for side in (width, height))
+    if columns < 2 or rows < 1:
+        need = max(2 * width, height) + 2 * margin
+        raise ValueError(f"image_size: expected at least {need} pixels with this margin, got {image_size}")
+    return columns, rows
+
+
+def _colour(text: str) -> Colour:
+    red, green, blue = bytes.fromhex(text.removeprefix("#"))
+    return red, green, blue
