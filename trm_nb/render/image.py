@@ -1,32 +1,41 @@
-"""Photographs and scans to square pictures: nothing is cut, nothing is stretched.
+"""Photographs and scans to square pictures, a picture for each page, frame and tile.
 
-Choice: letterbox on neutral gray (128), LANCZOS, a picture for each page or frame, EXIF orientation applied,
-transparency on white, ICC profiles to sRGB where the profile is whole (else the numbers are taken as sRGB), 16-bit and
-float scaled instead of clipped. JPEGs are decoded at the nearest scale that is at least twice the picture (55 dB from
-the full decode, five times faster). Files are hostile: only six formats are tried, the size is checked before any pixel
-is decoded, a truncated file is an error.
-Cost: about 35 ms for a JPEG of 12 megapixels. Pixels are equal for equal versions of Pillow and its codecs.
+Choice: neutral gray (128) around what is no square, LANCZOS, EXIF orientation applied, transparency on white, ICC
+profiles to sRGB where the profile is whole (else the numbers are taken as sRGB), 16-bit and float scaled instead of
+clipped. JPEGs are decoded at the nearest scale that is at least twice the picture (55 dB from the full decode, five
+times faster). Files are hostile: only six formats are tried, the size is checked before any pixel is decoded, a
+truncated file is an error, and each picture has its time.
+Cost: about 35 ms for a JPEG of 12 megapixels; at most about 1 GB of memory, for 64 megapixels with a palette or alpha.
+Pixels are equal for equal versions of Pillow and its codecs.
 """
 
 from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import BinaryIO
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, Literal, TypeVar
 
 import numpy as np
 import PIL
 from PIL import Image, ImageCms, features
 
-from trm_nb.render.errors import RejectedError
+from trm_nb.render.errors import PassingReason, RejectedError
+from trm_nb.render.fit import Fit, fitted
+from trm_nb.render.tiff_check import check_tables
+from trm_nb.render.time_limit import TimeLimitError, time_limit
+
+T = TypeVar("T")
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
 PAGED = ("GIF", "TIFF", "WEBP", "PNG")  # a second picture in a JPEG is a thumbnail or a depth map
 MAX_PIXELS = 64_000_000
 MAX_FRAMES = 1000
+MAX_ANIMATION = 1_000_000_000  # pixels of all frames: to draw the last one, all before it are decoded
+MAX_PROFILE_BYTES, MAX_EXIF_BYTES = 4 * 2**20, 2**16
+DECODE_SECONDS = 30.0
 BACKGROUND = (128, 128, 128)
+_STRIP = 1 << 20  # pixels worked on together where that needs more than a few bytes a pixel
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
@@ -40,62 +49,171 @@ def versions() -> str:
     return " ".join([PIL.__version__, *(f"{name}={features.version(name)}" for name in codecs)])
 
 
-@contextmanager
-def _opened(data: bytes | BinaryIO) -> Iterator[Image.Image]:
-    """The picture, header only; whatever Pillow raises on a damaged or hostile file becomes a RejectedError."""
-    stream = io.BytesIO(data) if isinstance(data, bytes) else data
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # damaged metadata and the like; what matters raises
-            with Image.open(stream, formats=FORMATS) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise RejectedError(f"expected at most {MAX_PIXELS // 10**6} megapixels, got {width}x{height}")
-                yield image
-    except (RejectedError, MemoryError):
-        raise
-    except PIL.UnidentifiedImageError:
-        raise RejectedError(f"expected a picture in one of {', '.join(FORMATS)}, got something else") from None
-    except Image.DecompressionBombError:
-        raise RejectedError(f"expected at most {MAX_PIXELS // 10**6} megapixels, got far more") from None
-    except Exception as error:  # the decoders raise OSError, SyntaxError, struct.error, zlib.error and many more
-        raise RejectedError(f"the picture cannot be decoded: {error or type(error).__name__}") from error
+def probe(
+    data: bytes | BinaryIO, image_size: int = 224, fit: Fit = "letterbox", frames: Literal["all", "first"] = "all"
+) -> list[int]:
+    """How many squares each page or frame gives (1 unless they are tiles), from the headers: no pixel is decoded.
+
+    Raises RejectedError: format, damage, size, too many frames, too long.
+    """
+
+    def squares() -> list[int]:
+        with _opened(data) as image:
+            return [fitted(fit, width, height, image_size).squares for width, height in _page_sizes(image, frames)]
+
+    return _guarded(squares)
 
 
-def probe(data: bytes | BinaryIO) -> int:
-    """How many pages or frames there are, no pixel decoded. Raises RejectedError: format, damage, size, too many."""
-    with _opened(data) as image:
-        count = getattr(image, "n_frames", 1) if image.format in PAGED else 1
-        if count > MAX_FRAMES:
-            raise RejectedError(f"expected at most {MAX_FRAMES} pages or frames, got {count}")
-        return int(count)
+def render_image(data: bytes, image_size: int = 224, frame: int = 0, tile: int = 0, fit: Fit = "letterbox") -> np.ndarray:
+    """uint8 (h, w, 3): one square of one page or frame. Raises RejectedError with the reason."""
+    return PictureReader(image_size, fit).draw(data, frame, tile)
 
 
-def render_image(data: bytes, image_size: int = 224, frame: int = 0) -> np.ndarray:
-    """uint8 (h, w, 3): one page or frame letterboxed to image_size. Raises RejectedError with the reason."""
-    with _opened(data) as image:
-        if frame:
+class PictureReader:
+    """Draws pages, frames and tiles, one after the other.
+
+    It remembers the last file, open at the last page, and that page's squares: so the frames before a frame and the
+    whole of a tile are decoded once where they are drawn in order. `close` lets go of them.
+    """
+
+    def __init__(self, image_size: int = 224, fit: Fit = "letterbox") -> None:
+        self.image_size, self.fit = image_size, fit
+        self._data: bytes | None = None
+        self._image: Image.Image | None = None
+        self._frame: int | None = None
+        self._drawn: np.ndarray | str = ""  # the page's squares side by side, or why there are none
+
+    def close(self) -> None:
+        """Let go of the last file and picture."""
+        if self._image is not None:
+            self._image.close()
+        self._data = self._image = self._frame = None
+        self._drawn = ""
+
+    def draw(self, data: bytes, frame: int = 0, tile: int = 0) -> np.ndarray:
+        """uint8 (h, w, 3): one square of one page. Raises RejectedError with the reason.
+
+        A page that took too long, or too much memory, is the last of its file that is tried.
+        """
+        if data is not self._data:
+            self.close()
+            self._data = data
+        if frame != self._frame and not isinstance(self._drawn, PassingReason):
+            self._frame = frame
+            try:
+                self._drawn = _guarded(lambda: self._page(data, frame))
+            except RejectedError as error:
+                self._image, self._drawn = None, error.args[0]
+        if isinstance(self._drawn, str):
+            raise RejectedError(self._drawn)
+        top, left = (place * self.image_size for place in divmod(tile, self._drawn.shape[1] // self.image_size))
+        square = self._drawn[top : top + self.image_size, left : left + self.image_size]
+        if not square.size:
+            raise RejectedError(f"page {frame} has no tile {tile}")
+        return square
+
+    def _page(self, data: bytes, frame: int) -> np.ndarray:
+        """uint8 (rows * image_size, columns * image_size, 3): all squares of a page, row by row."""
+        image = self._image = self._image or _opened(data)
+        if frame != image.tell():
             image.seek(frame)
-            if image.width * image.height > MAX_PIXELS:
-                raise RejectedError(f"expected at most {MAX_PIXELS // 10**6} megapixels on page {frame}")
-        image.draft(image.mode, (2 * image_size, 2 * image_size))
+            _check_size(image)
+        fit = fitted(self.fit, *image.size, self.image_size)
+        least = (2 * self.image_size,) * 2 if fit.squares == 1 else (2 * fit.width, 2 * fit.height)
+        image.draft(image.mode, least)  # a JPEG comes smaller, but at least so large
+        if fit.squares == 1:
+            fit = fitted(self.fit, *image.size, self.image_size)
         image.load()
-        turn = _TURNS.get(image.getexif().get(0x0112, 1))
-        profile = image.info.get("icc_profile")
-        small = _resized(_eight_bit(image), image_size)
-        if turn is not None:
-            small = small.transpose(turn)
-        picture = _to_srgb(small, profile)
-        canvas = Image.new("RGB", (image_size, image_size), BACKGROUND)
-        canvas.paste(picture, ((image_size - picture.width) // 2, (image_size - picture.height) // 2))
+        turn, profile = _TURNS.get(_orientation(image)), image.info.get("icc_profile")
+        shown = _middle(image) if self.fit == "crop" else None
+        small = _eight_bit(image).resize((fit.width, fit.height), Image.Resampling.LANCZOS, shown)
+        picture = _to_srgb(small if turn is None else small.transpose(turn), profile)
+        columns, rows = (-(-length // self.image_size) for length in picture.size)
+        canvas = Image.new("RGB", (columns * self.image_size, rows * self.image_size), BACKGROUND)
+        spare = canvas.width - picture.width, canvas.height - picture.height
+        canvas.paste(picture, (spare[0] // 2, spare[1] // 2) if fit.squares == 1 else (0, 0))
         return np.array(canvas)
 
 
-def _resized(image: Image.Image, size: int) -> Image.Image:
-    """The longer side becomes `size`, also where that enlarges; the shorter keeps the aspect, at least one pixel."""
-    longest = max(image.size)
-    target = (max(1, round(image.width * size / longest)), max(1, round(image.height * size / longest)))
-    return image.resize(target, Image.Resampling.LANCZOS)
+def _guarded(work: Callable[[], T]) -> T:
+    """Do it within its time; whatever Pillow raises on a damaged or hostile file becomes a RejectedError."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # damaged metadata and the like; what matters raises
+        try:
+            with time_limit(DECODE_SECONDS):
+                return work()
+        except RejectedError:
+            raise
+        except TimeLimitError:
+            raise RejectedError(PassingReason(f"took longer than {DECODE_SECONDS:g} s to decode")) from None
+        except MemoryError:
+            raise RejectedError(PassingReason("there was not enough memory to decode it")) from None
+        except PIL.UnidentifiedImageError:
+            raise RejectedError(f"expected a picture in one of {', '.join(FORMATS)}, got something else") from None
+        except Image.DecompressionBombError:
+            raise RejectedError(f"expected at most {MAX_PIXELS // 10**6} megapixels, got far more") from None
+        except Exception as error:  # the decoders raise OSError, SyntaxError, struct.error, zlib.error and many more
+            raise RejectedError(f"the picture cannot be decoded: {error or type(error).__name__}") from error
+
+
+def _opened(data: bytes | BinaryIO) -> Image.Image:
+    """The picture, header only."""
+    stream = io.BytesIO(data) if isinstance(data, bytes) else data
+    check_tables(stream, MAX_FRAMES + 1)
+    image = Image.open(stream, formats=FORMATS)
+    _check_size(image)
+    return image
+
+
+def _check_size(image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise RejectedError(
+            f"expected at most {MAX_PIXELS // 10**6} megapixels, got {image.width}x{image.height}"
+            + (f" on page {image.tell()}" if image.tell() else "")
+        )
+
+
+def _page_sizes(image: Image.Image, frames: Literal["all", "first"]) -> Iterator[tuple[int, int]]:
+    """Width and height of each page or frame that is taken. Raises RejectedError for too many."""
+    if frames == "first" or image.format not in PAGED:
+        yield image.size
+        return
+    count = 0
+    if image.format != "TIFF":  # one size for all frames
+        count = int(getattr(image, "n_frames", 1))
+        if count <= MAX_FRAMES:
+            if count > 1 and count * image.width * image.height > MAX_ANIMATION:
+                raise RejectedError(
+                    f"expected at most {MAX_ANIMATION // 10**6} megapixels in all frames, "
+                    f"got {count} of {image.width}x{image.height}; frames: first takes the first"
+                )
+            yield from [image.size] * count
+    else:
+        while count <= MAX_FRAMES:
+            try:
+                image.seek(count)
+            except EOFError:
+                return
+            _check_size(image)
+            yield image.size
+            count += 1
+    if count > MAX_FRAMES:
+        raise RejectedError(f"expected at most {MAX_FRAMES} pages or frames, got more")
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 to 8 as EXIF counts; 1 where nothing tells."""
+    exif = image.info.get("exif")
+    if isinstance(exif, bytes) and len(exif) > MAX_EXIF_BYTES:
+        image.info["exif"] = exif[:MAX_EXIF_BYTES]  # a hostile table would take many times its size
+    return image.getexif().get(0x0112, 1)
+
+
+def _middle(image: Image.Image) -> tuple[float, float, float, float]:
+    """The largest square in the middle: left, top, right, bottom."""
+    short = min(image.size)
+    left, top = (image.width - short) / 2, (image.height - short) / 2
+    return left, top, left + short, top + short
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
@@ -103,10 +221,19 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         return Image.fromarray(_scaled(np.asarray(image)))
     if image.has_transparency_data:
-        colour = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, colour).convert("RGB")
+        return _on_white(image)
     return image if image.mode in ("L", "RGB", "CMYK", "LAB") else image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """RGB, some rows at a time: the steps between take four times the memory."""
+    flat = Image.new("RGB", image.size)
+    rows = max(1, _STRIP // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height))).convert("RGBA")
+        white = Image.new("RGBA", strip.size, (255, 255, 255, 255))
+        flat.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
+    return flat
 
 
 def _scaled(values: np.ndarray) -> np.ndarray:
@@ -115,20 +242,27 @@ def _scaled(values: np.ndarray) -> np.ndarray:
     Integers up to 65535 are taken as 16-bit; larger ones, negative ones and floats outside 0..1 are stretched from
     their least to their greatest value. Not-a-number is black.
     """
-    values = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(values.min()), float(values.max())
-    if low >= 0 and high <= 1 and not np.array_equal(values, values.round()):
+    parts = [values.reshape(-1)[start : start + _STRIP] for start in range(0, values.size, _STRIP)]
+    spans = [(part.min(), part.max(), np.array_equal(part, part.round())) for part in map(_finite, parts)]
+    low, high = float(min(span[0] for span in spans)), float(max(span[1] for span in spans))
+    whole = all(span[2] for span in spans)
+    if low >= 0 and high <= 1 and not whole:
         low, high = 0.0, 1.0
-    elif low >= 0 and high <= 65535 and np.array_equal(values, values.round()):
+    elif low >= 0 and high <= 65535 and whole:
         low, high = 0.0, 65535.0
-    return np.rint((values - low) * (255 / max(high - low, 1e-300))).astype(np.uint8)
+    scaled = [np.rint((_finite(part) - low) * (255 / max(high - low, 1e-300))).astype(np.uint8) for part in parts]
+    return np.concatenate(scaled).reshape(values.shape)
 
 
-def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """RGB in sRGB; a profile that is damaged or of another colour model is left aside."""
+def _finite(values: np.ndarray) -> np.ndarray:
+    return np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _to_srgb(image: Image.Image, profile: object) -> Image.Image:
+    """RGB in sRGB; a profile that is damaged, huge or of another colour model is left aside."""
     if image.mode == "LAB":
         return _managed(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")))
-    if profile:
+    if isinstance(profile, bytes) and 0 < len(profile) <= MAX_PROFILE_BYTES:
         try:
             return _managed(image, ImageCms.ImageCmsProfile(io.BytesIO(profile)))
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError):

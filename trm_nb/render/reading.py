@@ -82,13 +82,42 @@ class Reader:
     # -- reading --------------------------------------------------------------------------------------------------
 
     def read(self, cells: np.ndarray) -> list[str]:
-        """One string a row of cells, uint8 (rows, columns, h, w); folded, blank cells as spaces."""
-        return [self._read_row(row) for row in np.ascontiguousarray(cells)]
+        """One string a row of cells, uint8 (rows, columns, h, w); folded, blank cells as spaces.
 
-    def _read_row(self, row: np.ndarray) -> str:
+        Rows of narrow characters, which most are, are read all at once.
+        """
+        cells = np.ascontiguousarray(cells)
+        classes = self._classes(cells)
+        codes = self._narrow_codes[classes]
+        text = codes.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
+        columns = cells.shape[1]
+        lines = [text[at : at + columns] for at in range(0, len(text), columns)]
+        for row in np.flatnonzero((codes == 0).any(axis=1)).tolist():
+            lines[row] = self._read_row(cells[row], classes[row].tolist())
+        return lines
+
+    def _classes(self, cells: np.ndarray) -> np.ndarray:
+        """int64 (rows, columns): each cell's class, -1 for pixels that are not the atlas's."""
         known, _ = self._class_of
+        raw, size = cells.tobytes(), cells.shape[2] * cells.shape[3]
+        found = (known.get(raw[at : at + size], -1) for at in range(0, len(raw), size))
+        return np.fromiter(found, np.int64, cells.shape[0] * cells.shape[1]).reshape(cells.shape[:2])
+
+    @cached_property
+    def _narrow_codes(self) -> np.ndarray:
+        """uint32 (cells + 1): the character of a class that can only be narrow, 0 for all others and for class -1."""
         narrow, wide, _ = self._names
-        classes = [known.get(cell.tobytes(), -1) for cell in row] + [-1]
+        codes = np.zeros(len(self._atlas.gray) + 1, np.uint32)
+        for number, character in narrow.items():
+            codes[number] = ord(character) if character else 0
+        for left, right in wide:
+            if left in narrow and right in narrow:
+                codes[left] = 0
+        return codes
+
+    def _read_row(self, row: np.ndarray, classes: list[int]) -> str:
+        narrow, wide, _ = self._names
+        classes = [*classes, -1]
         parts: list[str] = []
         at = 0
         while at < len(row):
@@ -168,7 +197,7 @@ class Reader:
         cells = np.stack(
             [atlas.gray[[atlas.first[code] + half for code in (base, *marks)]].min(axis=0) for half in range(width)]
         )
-        return self._read_row(cells) == "".join(chr(fold[code]) for code in (base, *marks))
+        return self.read(cells[None])[0] == "".join(chr(fold[code]) for code in (base, *marks))
 
 
 @dataclass(frozen=True, eq=False)

@@ -46,7 +46,8 @@ class Tiles:
             for level, code in enumerate(shades_of_one):
                 if taken.setdefault(code, level) != level:
                     raise ValueError("ink and paper: expected colours that 16 levels of ink can be told apart in")
-        for first in sorted(range(240), key=lambda gray: abs(gray - MARKED)):
+        bright = int(self.paper.mean())  # the usual gray first, then whatever stands out most
+        for first in sorted(range(240), key=lambda gray: (gray != MARKED, -abs(gray - bright))):
             grays = np.arange(first, first + 16, dtype=np.uint8)[:, None].repeat(3, axis=1)
             if not taken.keys() & set(pack(grays).tolist()):
                 return grays
