@@ -10,7 +10,7 @@ export HOME := $(CURDIR)/.venv/home
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke test slow soak lint format lab clean venv
+.PHONY: help demo smoke test slow bench soak lint format lab clean venv
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -36,6 +36,9 @@ test: .venv/.installed  ## the quick tests
 
 slow: .venv/.installed  ## the tests that take minutes; some need Debian's chromium
 	$(BIN)/python -m pytest -m slow
+
+bench: .venv/.installed  ## how fast is text drawn, beside Pillow and a plain copy; copy the figures into LOG.md
+	$(BIN)/python tests/bench/render_text.py
 
 soak: .venv/.installed  ## hours: fault campaigns; copy the figures into LOG.md
 	$(BIN)/python -m pytest -m soak -s

@@ -88,29 +88,24 @@ class TextRenderer:
         `name` is its file's: the suffix tells `highlight` the language.
         """
         normalised = self.normalise(text)
-        coloured = colouring.ink_of_characters(normalised, name) if self.highlight else None
-        cells, wrapped, overlays, inks = [], [], [], []
-        first_row = 0
+        inks = colouring.ink_of_characters(normalised, name) if self.highlight else None
+        parts = []
         for start, placed in self._placed(normalised):
-            rows = np.full((len(placed.wrapped), self.columns), self.atlas.blank, np.int32)
-            rows[placed.short, -1] = self.atlas.filler
-            drawn = placed.width > 0
-            at = placed.row * self.columns + placed.column
-            self._put(rows, at[drawn], placed.width[drawn], placed.cell[drawn], 1)
-            if coloured is not None:
-                inked = np.zeros(rows.shape, np.uint8)
-                self._put(inked, at[drawn], placed.width[drawn], coloured[start : start + len(drawn)][drawn], 0)
-                inks.append(inked)
-            cells.append(rows)
-            wrapped.append(placed.wrapped)
-            overlays.append(self._overlays(placed) + np.array([first_row, 0, 0]))
-            first_row += len(rows)
-        blank = -first_row % self.rows
-        cells.append(np.full((blank, self.columns), self.atlas.blank, np.int32))
-        wrapped.append(np.zeros(blank, np.uint8))
-        inks.append(np.zeros((blank, self.columns), np.uint8))
-        of_cells = np.concatenate(inks) if coloured is not None else None
-        return self._paged(np.concatenate(cells), np.concatenate(wrapped), np.concatenate(overlays), of_cells)
+            parts.append(self._drawn(placed, None if inks is None else inks[start : start + len(placed.row)]))
+        return self._paged(parts)
+
+    def _drawn(self, placed: Placement, inks: np.ndarray | None) -> TextPage:
+        """All rows of a placement, as if they were one page."""
+        rows = np.full((len(placed.wrapped), self.columns), self.atlas.blank, np.int32)
+        rows[placed.short, -1] = self.atlas.filler
+        drawn = placed.width > 0
+        at, width = (placed.row * self.columns + placed.column)[drawn], placed.width[drawn]
+        self._put(rows, at, width, placed.cell[drawn], 1)
+        if inks is None:
+            return TextPage(rows, placed.wrapped, self._overlays(placed))
+        inked = np.zeros(rows.shape, np.uint8)
+        self._put(inked, at, width, inks[drawn], 0)
+        return TextPage(rows, placed.wrapped, self._overlays(placed), inked)
 
     @staticmethod
     def _put(rows: np.ndarray, at: np.ndarray, width: np.ndarray, values: np.ndarray, step: int) -> None:
@@ -121,16 +116,23 @@ class TextRenderer:
         if wide.any():
             flat[at[wide] + 1] = values[wide] + np.asarray(step, values.dtype)
 
-    def _paged(
-        self, cells: np.ndarray, wrapped: np.ndarray, overlays: np.ndarray, inks: np.ndarray | None
-    ) -> list[TextPage]:
-        """Rows of the whole text to pages; each has its own arrays, so that one page can travel without the rest."""
+    def _paged(self, parts: Sequence[TextPage]) -> list[TextPage]:
+        """Rows of a text to pages; each has its own arrays, so that one page can travel without the rest."""
+        cells = np.concatenate([part.cells for part in parts])
+        blank = np.zeros(-len(cells) % self.rows, np.uint8)
+        cells = np.concatenate([cells, np.full((len(blank), self.columns), self.atlas.blank, np.int32)])
+        wrapped = np.concatenate([*(part.wrapped for part in parts), blank])
+        before = np.cumsum([0, *(len(part.cells) for part in parts[:-1])])
+        moved = [part.overlays + np.array([row, 0, 0]) for part, row in zip(parts, before, strict=True)]
+        overlays = np.concatenate(moved)
         bounds = np.searchsorted(overlays[:, 0], np.arange(0, len(cells) + 1, self.rows))
+        inks = [part.inks for part in parts if part.inks is not None]
+        inked = np.concatenate([*inks, np.zeros((len(blank), self.columns), np.uint8)]) if inks else None
         pages = []
         for page, first in enumerate(range(0, len(cells), self.rows)):
             rows = slice(first, first + self.rows)
             marks = (overlays[bounds[page] : bounds[page + 1]] - [first, 0, 0]).astype(np.int32)
-            colours = None if inks is None else inks[rows].copy()
+            colours = None if inked is None else inked[rows].copy()
             pages.append(TextPage(cells[rows].copy(), wrapped[rows].copy(), marks, colours))
         return pages
 
