@@ -23,7 +23,6 @@ from trm_nb import (
     build,
 )
 from trm_nb.denoise import load_denoiser
-from trm_nb.records import UserError
 
 FIELDS = [
     "source_paths",
@@ -114,5 +113,3 @@ def test_what_is_not_there_yet_says_so(tmp_path: Path) -> None:
     assert load_denoiser(None) is None
     with pytest.raises(ValueError, match="cluster"):
         MultimodalDatasetConfig(source_paths=["a"], output_dir="b", cluster="tcp://scheduler:8786")
-    with pytest.raises(UserError, match="highlight"):
-        TextRenderer(highlight=True)

@@ -73,6 +73,42 @@ def test_panels_do_not_overlap_and_pairs_stay_together() -> None:
         assert all(len(p.grids) == 1 for p in panels if p.kind == "test")
 
 
+def test_every_size_reads_back() -> None:
+    rng = np.random.default_rng(0)
+    for rows in range(1, 31):
+        for columns in range(1, 31):
+            grid = rng.integers(0, 10, (rows, columns))
+            assert np.array_equal(R.decode(R.render(grid)), grid), (rows, columns)
+            plain = np.full((rows, columns), (rows + columns) % 10)
+            assert np.array_equal(R.decode(R.render(plain)), plain), (rows, columns)
+
+
+@pytest.mark.parametrize(
+    ("shape", "sizes"),
+    [
+        ((30, 30), [(30, 30)]),
+        ((31, 2), [(30, 2), (1, 2)]),
+        ((1, 61), [(1, 30), (1, 30), (1, 1)]),
+        ((45, 70), [(30, 30), (30, 30), (30, 10), (15, 30), (15, 30), (15, 10)]),
+        ((300, 300), [(30, 30)] * 100),
+    ],
+    ids=str,
+)
+def test_a_larger_grid_is_cut_row_by_row_and_reads_back(shape: tuple[int, int], sizes: list[tuple[int, int]]) -> None:
+    grid = np.random.default_rng(1).integers(0, 10, shape)
+    pages = R.grid_pages(grid)
+    assert [page.panels[0].grids[0].shape for page in pages] == sizes
+    assert {page.pitch for page in pages} == {R.grid_pages(grid[:30, :30])[0].pitch}, "cells of one grid differ in size"
+    read = [R.decode(R.draw(page)) for page in pages]
+    across = -(-shape[1] // 30)
+    assert np.array_equal(np.block([read[i : i + across] for i in range(0, len(read), across)]), grid)
+
+
+def test_a_page_does_not_hold_the_grid_it_was_cut_from() -> None:
+    page = R.grid_pages(np.zeros((300, 300), np.uint8))[0]
+    assert page.panels[0].grids[0].base is None
+
+
 @settings(deadline=None, max_examples=80)
 @given(hnp.arrays(np.int64, hnp.array_shapes(min_dims=2, max_dims=2, max_side=30), elements=st.integers(0, 9)))
 def test_any_grid_reads_back(grid: np.ndarray) -> None:
@@ -111,7 +147,9 @@ def test_a_test_input_is_marked() -> None:
 BAD = {
     "value 10": ([[0, 10]], "values 0 to 9, got 0 to 10"),
     "negative": ([[-1]], "values 0 to 9, got -1"),
-    "too wide": (np.zeros((1, 31), int), "1 to 30 rows and columns, got 1x31"),
+    "too wide": (np.zeros((1, 31), int), "1 to 30 rows and columns, got 1x31; grid_pages cuts it into 2"),
+    "huge": (np.zeros((1000, 1000), np.int8), "at most 1000 pages of 30x30, got 1000x1000"),
+    "large with a value 10": (np.full((31, 31), 10), "values 0 to 9, got 10"),
     "empty": (np.zeros((0, 3), int), "got 0x3"),
     "one row": ([1, 2, 3], "got 1 dimension"),
     "ragged": ([[1], [1, 2]], "rows of different lengths"),
@@ -129,8 +167,10 @@ def test_what_is_no_grid_is_rejected(grid: object, message: str) -> None:
 
 def test_tasks_that_cannot_be_drawn_are_rejected() -> None:
     big = np.zeros((30, 30), int)
-    with pytest.raises(RejectedError, match="at least one grid"):
+    with pytest.raises(RejectedError, match="1 to 300 pairs and test inputs, got 0"):
         R.task_pages(GridTask((), ()))
+    with pytest.raises(RejectedError, match="1 to 30 rows and columns, got 31x1"):
+        R.task_pages(GridTask((), (np.zeros((31, 1), int),)))
     with pytest.raises(RejectedError, match="does not fit a picture of 56 pixels"):
         GridRenderer(56).task_pages(GridTask(((big, big),), ()))
     with pytest.raises(RejectedError, match="needs 61 pixels, got 56"):

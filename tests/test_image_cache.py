@@ -16,9 +16,10 @@ from trm_nb.denoise import adaptive_path, load_denoiser
 from trm_nb.denoise.noise2noise import Denoiser, Noise2NoiseUNet
 from trm_nb.image_cache import ImageCache
 from trm_nb.memory_source import as_items
-from trm_nb.records import DamagedError, Item, Sample, UserError
+from trm_nb.records import DamagedError, Item, Puzzle, Sample, UserError
 from trm_nb.render import RenderSettings
 from trm_nb.render.grid import GridRenderer
+from trm_nb.render.puzzle import PuzzleRenderer
 from trm_nb.render.text import TextRenderer
 
 GRID = [[0, 1, 2], [3, 4, 5]]
@@ -38,6 +39,18 @@ def test_any_mixture_goes_in_and_the_right_pixels_come_out(tmp_path: Path) -> No
     assert np.array_equal(cache.get(report.keys[2]), GridRenderer().render(np.array(GRID)))
     assert cache.get_many(report.keys[::-1]).shape == (5, 224, 224, 3)
     assert cache.keys_for("hello\tworld") == report.keys[:1]
+
+
+def test_puzzles_and_grids_of_any_size_go_in(tmp_path: Path) -> None:
+    cache = ImageCache(tmp_path / "cache")
+    large = np.arange(31 * 62).reshape(31, 62) ** 2 // 7 % 10
+    puzzle = Puzzle("sudoku", np.arange(16).reshape(4, 4) % 5)
+    report = cache.populate([large, puzzle, large.astype(np.uint8), large[:2].tolist()])
+    assert (len(report.keys), report.misses, report.failed) == (6 + 1 + 6 + 3, 6 + 1 + 3, {})
+    assert report.keys[:6] == report.keys[7:13]
+    grids = [GridRenderer().decode(picture) for picture in cache.get_many(report.keys[:6])]
+    assert np.array_equal(np.block([grids[:3], grids[3:]]), large)
+    assert np.array_equal(PuzzleRenderer().decode(cache.get(report.keys[6])), puzzle.puzzle)
 
 
 def test_the_second_time_all_are_hits_also_in_another_object_and_on_a_lost_index(tmp_path: Path) -> None:

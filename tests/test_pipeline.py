@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zarr
 from conftest import PHOTO, config_for, make_sources
@@ -200,7 +202,7 @@ CASES = [
 def test_damaged_tables_and_metadata_are_found_and_written_again(
     make_config: MakeConfig, digest: str, sources: Path, name: str, how: str
 ) -> None:
-    (sources / "code" / "bad.txt").write_bytes(b"\xff")  # so that there is a line in quarantine.jsonl
+    (sources / "code" / "bad.txt").write_bytes(b"\0")  # so that there is a line in quarantine.jsonl
     config = make_config("tables")
     build(config)
     path = Path(config.output_dir) / name
@@ -357,13 +359,13 @@ def test_a_touched_file_is_no_change(make_config: MakeConfig, sources: Path) -> 
 def test_broken_files_are_quarantined_and_the_rest_is_built(make_config: MakeConfig, sources: Path) -> None:
     (sources / "photos" / "cut.jpg").write_bytes(PHOTO.read_bytes()[:20_000])
     (sources / "photos" / "no.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
-    (sources / "code" / "latin.txt").write_bytes(b"caf\xe9")
+    (sources / "code" / "binary.txt").write_bytes(b"caf\0")
     (sources / "tasks" / "cut.json").write_text('{"train": [')
     config = make_config()
     build(config)
     lines = [json.loads(line) for line in (Path(config.output_dir) / "quarantine.jsonl").read_text().splitlines()]
     names = [Path(line["path"]).name for line in lines]
-    assert names == ["latin.txt", "cut.jpg", "no.png", "cut.json"]
+    assert names == ["binary.txt", "cut.jpg", "no.png", "cut.json"]
     samples = pandas.read_parquet(Path(config.output_dir) / "samples.parquet")
     failed = samples[samples["status"] == "quarantined"]
     assert failed["item_id"].tolist() == ["my sources/photos/cut.jpg"], "only what was planned has a row"
@@ -386,7 +388,7 @@ def test_broken_files_are_quarantined_and_the_rest_is_built(make_config: MakeCon
 def test_a_users_mistake_is_one_sentence(
     make_config: MakeConfig, sources: Path, changes: dict[str, object], message: str
 ) -> None:
-    (sources / "code" / "bad.txt").write_bytes(b"\xff\xfe\xff")
+    (sources / "code" / "bad.txt").write_bytes(b"\0")
     with pytest.raises(UserError, match=message) as error:
         build(make_config(**changes))
     assert "\n" not in str(error.value)
@@ -403,7 +405,7 @@ def test_a_mistake_binds_nothing_so_that_it_can_be_corrected(
     make_config: MakeConfig, sources: Path, digest: str, changes: dict[str, object]
 ) -> None:
     bad = sources / "code" / "bad.txt"
-    bad.write_bytes(b"\xff")
+    bad.write_bytes(b"\0")
     with pytest.raises(UserError):
         build(make_config(**changes))
     bad.unlink()
@@ -439,9 +441,30 @@ def test_every_page_of_a_scan_is_a_sample(make_config: MakeConfig, sources: Path
     assert len({run.cache.get(key).tobytes() for key in scan["key"]}) == 3
 
 
+def test_tables_globs_and_puzzles_go_through_the_build(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    (folder / "more").mkdir(parents=True)
+    (folder / "t.jsonl").write_text('{"text": "words", "kind": "a"}\nno JSON\n{"text": "more", "kind": "b"}\n')
+    pq.write_table(pa.table({"image": [PHOTO.read_bytes()], "kind": ["photo"]}), folder / "more/p.parquet")
+    (folder / "more/s.csv").write_text(f"puzzle,solution,kind\n{'0' * 15}1,,sudoku\n")
+    (folder / "left.txt").write_text("no part of the glob")
+    sources = [str(folder / "*.jsonl"), str(folder / "*" / "*.*")]
+    config = config_for(folder, tmp_path / "run", source_paths=sources, label_column="kind", batch_size=4)
+    build(config)
+    samples = pandas.read_parquet(tmp_path / "run/samples.parquet")
+    assert samples["item_id"].tolist() == ["in/t.jsonl#0", "in/t.jsonl#2", "in~2/more/p.parquet#0", "in~2/more/s.csv#0"]
+    assert samples["label"].tolist() == ["a", "b", "photo", "sudoku"]
+    assert samples["status"].tolist() == ["ok"] * 4
+    lines = (tmp_path / "run/quarantine.jsonl").read_text().splitlines()
+    assert [json.loads(line)["path"] for line in lines] == ["in/t.jsonl#1"]
+    assert build(config).batches_encoded == 0
+    with pytest.raises(UserError, match="lies in the source path"):
+        build(config.with_changes(output_dir=str(folder / "run")))
+
+
 def test_a_folder_of_nothing_but_trouble_is_named(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.txt").write_bytes(b"\xff")
+    (tmp_path / "in" / "a.txt").write_bytes(b"\0")
     with pytest.raises(UserError, match=r"nothing usable in the sources: 1 quarantined, the first in/a\.txt"):
         build(MultimodalDatasetConfig(source_paths=[str(tmp_path / "in")], output_dir=str(tmp_path / "out")))
 
@@ -489,7 +512,7 @@ def _tiny() -> object:
 
 def test_an_error_while_drawing_ends_the_build_and_is_recorded(make_config: MakeConfig, sources: Path) -> None:
     for i in range(40):
-        (sources / "code" / f"bad{i}.txt").write_bytes(b"\xff")
+        (sources / "code" / f"bad{i}.txt").write_bytes(b"\0")
     config = make_config(max_errors=5)
     with pytest.raises(UserError, match="max_errors is 5"):
         build(config)

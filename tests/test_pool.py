@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from trm_nb.pool import WorkerDied, run_tasks
+from trm_nb.pool import WorkerDied, in_worker, run_tasks, working_on
 
 
 def _squares(task: Sequence[int]) -> list[int]:
@@ -27,6 +30,38 @@ def _dies_at_13(task: Sequence[int]) -> list[int]:
 def _hangs_at_13(task: Sequence[int]) -> list[int]:
     while 13 in task:
         time.sleep(0.1)
+    return _squares(task)
+
+
+def _log(task: Sequence[int], folder: Path, index: int) -> None:
+    """Note where it is, as drawing does, and write down that it is tried."""
+    working_on(index, seconds=0.8)
+    with (folder / "tried").open("a") as file:
+        file.write(f"{task[index]}\n")
+
+
+def _dies_at_some(task: Sequence[int], folder: Path, at: tuple[int, ...]) -> list[int]:
+    for index, value in enumerate(task):
+        _log(task, folder, index)
+        if value in at:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return _squares(task)
+
+
+def _hangs_in_c_at_some(task: Sequence[int], folder: Path, at: tuple[int, ...]) -> list[int]:
+    for index, value in enumerate(task):
+        _log(task, folder, index)
+        if value in at:
+            re.match("(a+)+$", "a" * 64 + "b")  # ages, with the interpreter's lock held: no Python runs meanwhile
+    return _squares(task)
+
+
+def _dies_later(task: Sequence[int], folder: Path, at: tuple[int, ...]) -> list[int]:
+    for index in range(len(task)):
+        _log(task, folder, index)
+    working_on(None)
+    if set(at) & set(task):
+        os.kill(os.getpid(), signal.SIGKILL)
     return _squares(task)
 
 
@@ -64,6 +99,58 @@ def test_the_sample_that_kills_its_worker_is_found_and_the_others_are_done(funct
     done = sorted(value for _, result in results if isinstance(result, list) for value in result)
     assert killed == [[13]]
     assert done == [v * v for v in range(60) if v != 13]
+
+
+@pytest.mark.parametrize("function", [_dies_at_some, _hangs_in_c_at_some], ids=["dies", "hangs in C"])
+@pytest.mark.parametrize("at", [(13,), pytest.param((77, 140), marks=pytest.mark.slow)], ids=str)
+def test_where_workers_say_where_they_are_a_killer_is_tried_three_times(
+    tmp_path: Path, function: Callable[..., list[int]], at: tuple[int, ...]
+) -> None:
+    killer = partial(function, folder=tmp_path, at=at)
+    results = list(run_tasks(killer, _tasks(200, 100), workers=2, notes=tmp_path))
+    assert sorted(task[0] for task, result in results if isinstance(result, WorkerDied)) == list(at)
+    done = sorted(value for _, result in results if isinstance(result, list) for value in result)
+    assert done == [v * v for v in range(200) if v not in at]
+    tried = Counter((tmp_path / "tried").read_text().split())
+    for value in at:
+        assert 2 <= tried[str(value)] <= 3
+    assert not list(tmp_path.glob("*.tmp")), "a note was left"
+
+
+def test_a_worker_that_dies_at_none_of_its_samples_has_its_task_halved(tmp_path: Path) -> None:
+    killer = partial(_dies_later, folder=tmp_path, at=(13,))
+    results = list(run_tasks(killer, _tasks(60, 30), workers=1, notes=tmp_path))
+    assert [list(task) for task, result in results if isinstance(result, WorkerDied)] == [[13]]
+    assert sorted(v for _, r in results if isinstance(r, list) for v in r) == [v * v for v in range(60) if v != 13]
+    tries = Counter((tmp_path / "tried").read_text().split())["13"]
+    assert tries <= 9, "it was looked for one by one"
+
+
+def _slow_but_at_work(task: Sequence[int]) -> list[int]:
+    for index in range(len(task)):
+        working_on(index)
+        time.sleep(0.05)
+    return _squares(task)
+
+
+def test_a_long_task_that_goes_on_is_not_taken_for_one_that_hangs() -> None:
+    results = list(run_tasks(_slow_but_at_work, _tasks(60, 60), workers=1, task_seconds=1.5))  # it takes three seconds
+    assert [result for _, result in results] == [_squares(range(60))]
+
+
+def _watched(task: Sequence[int]) -> bool:
+    working_on(0, seconds=0.5)
+    working_on(None)
+    time.sleep(1.5)
+    return in_worker()
+
+
+def test_the_watchdog_is_called_off_and_works_in_workers_only() -> None:
+    working_on(0, seconds=0.1)
+    time.sleep(0.5)  # this process would be gone
+    assert not in_worker()
+    assert [result for _, result in run_tasks(_watched, [[0]], workers=1, min_pool=0)] == [True]
+    assert [result for _, result in run_tasks(_watched, [[0]], workers=1)] == [False]
 
 
 def test_an_exception_in_a_task_is_raised_here() -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import pickle
 from pathlib import Path
@@ -13,9 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib import get_data_path
+from PIL import Image
 
-from trm_nb.records import GridTask, ImageBytes, ImageFile, Item, Sample
+from trm_nb.records import GridTask, ImageBytes, ImageFile, Item, Puzzle, Sample
 from trm_nb.render import RejectedError, Renderer, RenderSettings
+from trm_nb.render.image import render_image
 from trm_nb.render.text import TextRenderer
 
 GOLDEN = Path(__file__).parent / "golden" / "render.json"
@@ -23,6 +26,9 @@ PHOTO = Path(get_data_path()) / "sample_data" / "grace_hopper.jpg"
 R = Renderer()
 
 GRID = np.arange(12).reshape(3, 4) % 10
+SUDOKU = "530070000600195000098000060800060003400803001700020006060000280000419005000080079"
+SUDOKUS = {side: np.resize([int(digit) % (side + 1) for digit in SUDOKU], (side, side)) for side in (4, 6, 9)}
+MAZE = np.array([[int(cell) for cell in row] for row in ("2010001", "0010100", "0000103")])
 TASK = GridTask(((GRID, GRID.T), (GRID[:2], GRID[:1])), (GRID[:, :2],), (np.full((2, 2), 9),))
 
 
@@ -41,7 +47,11 @@ ITEMS = {
     "photo": photo_item(),
     "photo bytes": item("image", ImageBytes(PHOTO.read_bytes())),
     "three pages": item("text", "line\n" * 40),
+    "large grid": item("grid", (np.arange(35 * 62) ** 2 // 7 % 10).reshape(35, 62)),
+    **{f"sudoku {side}": item("grid", Puzzle("sudoku", cells)) for side, cells in SUDOKUS.items()},
+    "maze": item("grid", Puzzle("maze", MAZE, np.where(MAZE == 0, 4, MAZE))),
 }
+GOLDEN_ITEMS = ("text", "grid", "task", "three pages", "large grid", "sudoku 4", "sudoku 6", "sudoku 9", "maze")
 
 
 def pixel_hashes() -> dict[str, str]:
@@ -49,7 +59,9 @@ def pixel_hashes() -> dict[str, str]:
     hashes = {}
     for settings in (RenderSettings(), RenderSettings(font_size=8), RenderSettings(image_size=112)):
         renderer = Renderer(settings)
-        for name in ("text", "grid", "task", "three pages"):
+        for name in GOLDEN_ITEMS:
+            if name == "sudoku 9" and settings.image_size < 117:
+                continue
             pictures, failed = renderer.draw(renderer.samples(ITEMS[name]))
             assert not failed
             label = f"{name}, {settings.image_size} px, font {settings.font_size}"
@@ -97,8 +109,13 @@ def test_keys_differ_where_pixels_may() -> None:
         R.samples(item("grid", GRID.T))[0],
         R.samples(ITEMS["task"])[0],
         R.samples(item("grid", GridTask(TASK.train, ())))[0],
+        *R.samples(ITEMS["large grid"]),
+        *(R.samples(ITEMS[name])[0] for name in ("sudoku 4", "sudoku 6", "sudoku 9", "maze")),
+        *(R.samples(item("grid", payload))[0] for payload in (Puzzle("maze", MAZE % 2), MAZE)),
         R.samples(ITEMS["photo"])[0],
         R.samples(ITEMS["photo"], salt="denoiser")[0],
+        *(Renderer(RenderSettings(fit=fit)).samples(ITEMS["photo"])[0] for fit in ("crop", "stretch")),
+        *Renderer(RenderSettings(fit="tiles")).samples(ITEMS["photo"]),
     ]
     assert len({s.key for s in variants}) == len(variants)
 
@@ -108,10 +125,56 @@ def test_answers_of_a_task_do_not_shape_it() -> None:
     assert R.samples(ITEMS["task"])[0].key == R.samples(item("grid", other))[0].key
 
 
+def test_the_solution_of_a_puzzle_does_not_shape_it() -> None:
+    assert R.samples(ITEMS["maze"])[0].key == R.samples(item("grid", Puzzle("maze", MAZE)))[0].key
+
+
+def test_tiles_and_frames_are_pages_in_order_each_drawn_as_it_would_be_alone() -> None:
+    renderer = Renderer(RenderSettings(fit="tiles"))
+    with Image.open(PHOTO) as photo:
+        scan = io.BytesIO()
+        photo.save(scan, "TIFF", save_all=True, append_images=[photo.resize((300, 100)), photo.resize((100, 100))])
+    whole, again = (renderer.samples(item("image", ImageBytes(scan.getvalue()))) for _ in range(2))
+    assert [(s.content.frame, s.content.tile) for s in whole] == [  # type: ignore[attr-defined]
+        *((0, tile) for tile in range(9)), (1, 0), (1, 1), (2, 0),
+    ]  # fmt: skip
+    assert [s.key for s in whole] == [s.key for s in again] and len({s.key for s in whole}) == 12
+    assert [(s.page, s.pages) for s in whole] == [(page, 12) for page in range(12)]
+    asked: list[int] = []
+    pictures, failed = renderer.draw([*whole, *whole[::-1]], asked.append)
+    assert not failed and asked == list(range(24))
+    assert np.array_equal(pictures[:12], pictures[:11:-1])
+    for sample, picture in zip(whole, pictures[:12], strict=True):
+        page = sample.content
+        alone = render_image(page.data, 224, page.frame, page.tile, "tiles")  # type: ignore[attr-defined]
+        assert np.array_equal(picture, alone)
+    first = Renderer(RenderSettings(fit="tiles", frames="first")).samples(item("image", ImageBytes(scan.getvalue())))
+    assert [s.key for s in first] == [s.key for s in whole[:9]]
+
+
+def test_one_file_is_read_once_for_its_tiles(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(PHOTO.read_bytes())
+    renderer = Renderer(RenderSettings(fit="tiles"))
+    samples = renderer.samples(item("image", ImageFile(path, hashlib.sha256(path.read_bytes()).hexdigest())))
+
+    def take_away(number: int) -> None:
+        if number:
+            path.unlink(missing_ok=True)
+
+    pictures, failed = renderer.draw(samples, take_away)
+    assert len(samples) == 9 and not failed
+    assert np.array_equal(pictures[4], render_image(PHOTO.read_bytes(), 224, 0, 4, "tiles"))
+    assert "cannot be read" in renderer.draw(samples)[1][8]
+
+
 def test_fingerprints_hold_what_matters_to_the_modality() -> None:
     small = Renderer(RenderSettings(font_size=8))
     assert small.fingerprint("grid") == R.fingerprint("grid")
     assert small.fingerprint("text") != R.fingerprint("text")
+    assert Renderer(RenderSettings(fit="crop")).fingerprint("grid") == R.fingerprint("grid")
+    assert Renderer(RenderSettings(fit="crop")).fingerprint("image") != R.fingerprint("image")
+    assert Renderer(RenderSettings(frames="first")).fingerprint("image") == R.fingerprint("image")
     assert len({R.fingerprint("text"), R.fingerprint("grid"), R.fingerprint("image")}) == 3
 
 
@@ -143,7 +206,9 @@ def test_nothing_to_draw() -> None:
 
 BAD = {
     "values": (item("grid", np.array([[10]])), RejectedError, "values 0 to 9, got 10 to 10"),
-    "sides": (item("grid", np.zeros((31, 2), int)), RejectedError, "got 31x2"),
+    "sides": (item("grid", np.zeros((901, 991), int)), RejectedError, "at most 1000 pages of 30x30, got 901x991"),
+    "puzzle": (item("grid", Puzzle("sudoku", np.zeros((5, 5), int))), RejectedError, "9x9, got 5x5"),
+    "puzzle as text": (item("text", Puzzle("maze", MAZE)), TypeError, "of Puzzle does not go with 'text'"),
     "no picture": (item("image", ImageBytes(b"hello")), RejectedError, "got something else"),
     "no file": (item("image", ImageFile(Path("/nowhere/x.png"), "00")), RejectedError, "No such file"),
     "wrong payload": (item("grid", "text"), TypeError, "a/b: a payload of str does not go with 'grid'"),

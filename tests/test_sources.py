@@ -23,7 +23,7 @@ from trm_nb import sources
 from trm_nb.arc_json import parse, to_task
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.records import GridTask, ImageFile, Item, Rejected, UserError
-from trm_nb.source_files import printable
+from trm_nb.source_roots import printable
 from trm_nb.sources import Entry, Skipped, list_files, read, read_items, scan
 
 PAIR = {"input": [[0, 1], [2, 3]], "output": [[9]]}
@@ -113,10 +113,6 @@ def test_content_decides(tmp_path: Path, name: str, data: bytes, modality: str) 
 @pytest.mark.parametrize(
     ("name", "data", "reason"),
     [
-        pytest.param("a.txt", b"abc\xe9", "byte 0xe9 at offset 3", id="latin-1"),
-        pytest.param("a.txt", b"\xef\xbb\xbfab\xff", "byte 0xff at offset 5", id="offset counts the bom"),
-        pytest.param("a.txt", b"\xed\xa0\x80", "byte 0xed at offset 0", id="encoded surrogate"),
-        pytest.param("a.txt", "ab".encode("utf-16"), "UTF-16 or UTF-32 text", id="utf-16"),
         pytest.param("a.txt", b"ab\0", "NUL at byte 2", id="nul"),
         pytest.param("a.bin", bytes(range(256)), "NUL at byte 0", id="binary"),
         pytest.param("a.png", b"words", "no picture in a .png file", id="png of words"),
@@ -159,11 +155,16 @@ def test_refused_with_reason(tmp_path: Path, name: str, data: bytes, reason: str
     assert re.search(reason, entry.reason), entry.reason
 
 
-def test_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a.txt").write_bytes(b"12345")
-    monkeypatch.setattr(sources, "MAX_FILE_BYTES", 5)
+@pytest.mark.parametrize(
+    ("name", "data", "limit"),
+    [("a.png", picture("PNG"), "MAX_FILE_BYTES"), ("a.json", b'{"a": 1}', "MAX_JSON_BYTES")],
+    ids=["picture", "json"],
+)
+def test_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, data: bytes, limit: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    monkeypatch.setattr(sources, limit, len(data))
     assert isinstance(only(tmp_path), Item)
-    monkeypatch.setattr(sources, "MAX_FILE_BYTES", 4)
+    monkeypatch.setattr(sources, limit, len(data) - 1)
     entry = only(tmp_path)
     assert isinstance(entry, Rejected)
     assert "larger than" in entry.reason
@@ -187,6 +188,81 @@ def test_modalities_left_out(tmp_path: Path, fields: dict[str, bool], left_out: 
     (skipped,) = (entry for entry in found if isinstance(entry, Skipped))
     assert f"{skipped.path}: {skipped.reason}" == f"{tmp_path.name}/{left_out} is false"
     assert len(ids(found)) == 2
+
+
+# ------------------------------------------------------------------------------------- texts of any size and encoding
+
+
+def test_a_text_in_another_encoding_says_so(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("Räksmörgås".encode("cp1252"))
+    (tmp_path / "b.txt").write_bytes("žluť".encode())
+    found = [(e.payload, e.encoding) for e in entries(tmp_path) if isinstance(e, Item)]
+    assert found == [("Räksmörgås", "cp1252"), ("žluť", None)]
+
+
+def test_a_long_text_becomes_several_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "PART", 1000)
+    data = "".join(f"{n} Съешь же ещё этих мягких булок\n" for n in range(200)).encode("koi8-r")
+    (tmp_path / "a.log").write_bytes(data)
+    (tmp_path / "b.log").write_bytes(data[:1000])
+    readings = list(scan(config(tmp_path)))
+    found = [entry for reading in readings for entry in reading.entries if isinstance(entry, Item)]
+    assert ids(list(found)) == [f"{tmp_path.name}/a.log#{n}" for n in range(len(found) - 1)] + [
+        f"{tmp_path.name}/b.log"
+    ]
+    assert len(found) > 6
+    assert "".join(str(item.payload) for item in found[:-1]) == data.decode("koi8-r")
+    assert all(str(item.payload).endswith("\n") and len(str(item.payload)) <= 1000 for item in found[:-1])
+    assert {item.encoding for item in found} == {"koi8_u"}
+    assert readings[0].sha256() == hashlib.sha256(data).hexdigest()
+    assert ids(entries(tmp_path, limit=2)) == [f"{tmp_path.name}/a.log#0", f"{tmp_path.name}/a.log#1"]
+    (skipped, _) = entries(tmp_path, include_text=False)
+    assert isinstance(skipped, Skipped)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.json"])
+def test_a_long_file_is_the_same_whatever_the_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    (tmp_path / name).write_text(json.dumps([{"a": n} for n in range(300)], indent=1))
+    whole = only(tmp_path)
+    monkeypatch.setattr(sources, "PART", 100)
+    assert isinstance(whole, Item)
+    assert "".join(str(e.payload) for e in entries(tmp_path) if isinstance(e, Item)) == whole.payload
+
+
+@pytest.mark.parametrize("at", [5, 2000], ids=["at its head", "further on"])
+def test_a_long_binary_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    monkeypatch.setattr(sources, "PART", 1000)
+    data = b"x" * at + b"\0" + b"y" * 3000
+    (tmp_path / "a").write_bytes(data)
+    (reading,) = scan(config(tmp_path))
+    assert list(reading.entries) == [
+        Rejected(f"{tmp_path.name}/a", f"neither text nor a picture: binary, with a NUL at byte {at}")
+    ]
+    assert reading.sha256() == hashlib.sha256(data).hexdigest()
+
+
+def test_what_is_large_and_refused_is_not_hashed(tmp_path: Path) -> None:
+    with (tmp_path / "a").open("wb") as file:
+        file.truncate(2**40)  # a terabyte of zeros that takes no room
+    (reading,) = scan(config(tmp_path))
+    assert reading.sha256() == ""
+    assert all(isinstance(entry, Rejected) for entry in reading.entries)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
+def test_a_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(sources, "PART", 100)
+    path = tmp_path / name
+    path.write_text('{"text": "one of many lines"}\n' * 1000)
+    (reading,) = scan(config(tmp_path))
+    next(reading.entries)
+    with path.open("a") as file:
+        file.write("{}\n")
+    with pytest.raises(UserError, match="was changed while it was read"):
+        reading.sha256()
+    path.unlink()
+    with pytest.raises(UserError, match="it leads nowhere, though it was read a moment ago"):
+        reading.sha256()
 
 
 # ------------------------------------------------------------------------------------- grids
@@ -230,8 +306,8 @@ def test_solutions_alone_in_their_reading(tmp_path: Path) -> None:
     (tmp_path / "x_challenges.json").write_text(json.dumps({"a": {"train": [PAIR], "test": [{"input": [[1]]}]}}))
     (tmp_path / "x_solutions.json").write_text(json.dumps({"a": [[[3]]]}))
     readings = list(scan(config(tmp_path)))
-    assert [len(reading.entries) for reading in readings] == [1, 0]
-    assert all(len(reading.sha256) == 64 for reading in readings)
+    assert [len(list(reading.entries)) for reading in readings] == [1, 0]
+    assert all(len(reading.sha256()) == 64 for reading in readings)
 
 
 def test_tasks_by_split_and_id(tmp_path: Path) -> None:

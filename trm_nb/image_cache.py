@@ -14,28 +14,27 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trm_nb.denoise import load_denoiser
-from trm_nb.durable import Staged, commit, fault_point, locked, sweep, trouble_with, write_receipt
+from trm_nb.drawing import DrawnShard, Recipe, draw_shard, marker
+from trm_nb.durable import commit, fault_point, locked, sweep, trouble_with, write_receipt
 from trm_nb.image_index import ImageIndex
 from trm_nb.memory_source import as_items
-from trm_nb.pool import Task, WorkerDied, run_tasks
-from trm_nb.records import MODALITIES, CacheReport, DamagedError, Item, Modality, Receipt, Sample, UserError
+from trm_nb.pool import MIN_POOL, WorkerDied, run_tasks, worker_count
+from trm_nb.records import MODALITIES, CacheReport, DamagedError, ImageBytes, Item, Modality, Receipt, Sample, UserError
 from trm_nb.render import Renderer, RenderSettings
-from trm_nb.render.errors import PassingReason, RejectedError
+from trm_nb.render.errors import RejectedError
 from trm_nb.store import (
     Layout,
     file_rows,
     image_layout,
     read_rows,
     read_shape,
-    stage_shard,
     write_metadata,
 )
 
@@ -43,28 +42,8 @@ if TYPE_CHECKING:
     from trm_nb.denoise.noise2noise import Denoiser
 
 SHARD_SIZE = 1000
+MAX_TASK_BYTES = 64 * 2**20  # of pictures that are not in files
 Settled = Callable[[list[str], dict[str, str]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """All that turns a sample into pixels; a worker builds its renderer and denoiser from it, once."""
-
-    render: RenderSettings
-    denoiser_path: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class DrawnShard:
-    """What a drawing task returns: its staged file, the keys in slot order ("" where one failed) and the failures.
-
-    `failed` are those of the content, which stay; `passing` may be gone the next time and are not kept in the cache.
-    """
-
-    staged: Staged
-    keys: tuple[str, ...]
-    failed: dict[str, str]
-    passing: dict[str, str]
 
 
 class ImageCache:
@@ -200,19 +179,33 @@ class ImageCache:
 
         `settled(keys, failed)` is called after each shard is durable, and for keys that were there already. Holds the
         cache's lock meanwhile. Memory is bounded by the shards in flight, whatever the length of the stream.
+        A few samples are drawn in this very process, unless a run died at that the last time.
         """
         with self.writing("drawing pictures"):
             number, drawn = self._next_number(), 0
-            draw = partial(draw_shard, recipe=self._recipe, layout=self._layout, folder=str(self._receipts))
-            for task, result in run_tasks(draw, self._missing(samples, settled), workers=self.workers, on_wait=on_wait):
+            folder = self._receipts.absolute()  # a worker keeps the working directory that it began in
+            draw = partial(draw_shard, recipe=self._recipe, layout=self._layout, folder=str(folder))
+            died, harmless = marker(self._receipts).exists(), True
+            results = run_tasks(
+                draw,
+                self._missing(samples, settled),
+                workers=max(1, worker_count(self.workers)) if died else self.workers,
+                on_wait=on_wait,
+                min_pool=0 if died else MIN_POOL,
+                notes=folder,
+            )
+            for task, result in results:
                 if isinstance(result, WorkerDied):
                     settled([], {sample.key: result.reason for sample in task})
+                    harmless = False
                     continue
                 receipt = self._commit(number, result)
                 number += 1
                 drawn += sum(1 for key in receipt.keys if key)
                 settled([key for key in receipt.keys if key], {**receipt.failed, **result.passing})
                 fault_point("images-settled")
+            if harmless:
+                marker(self._receipts).unlink(missing_ok=True)
         return drawn
 
     @contextmanager
@@ -224,8 +217,12 @@ class ImageCache:
             yield
 
     def _missing(self, samples: Iterable[Sample], settled: Settled) -> Iterator[list[Sample]]:
-        """Group unknown keys into tasks in the order of the samples; report the others as settled."""
+        """Group unknown keys into tasks in the order of the samples; report the others as settled.
+
+        A task that carries many bytes of pictures is closed early: a short shard is as good, and memory has its bound.
+        """
         task: list[Sample] = []
+        carried, last = 0, b""
         here: list[str] = []
         under_way: set[str] = set()  # keys given to tasks; those whose shard is committed leave it below
         for sample in samples:
@@ -238,12 +235,15 @@ class ImageCache:
                 else:
                     under_way.add(sample.key)
                     task.append(sample)
+                    if isinstance(sample.content, ImageBytes) and sample.content.data is not last:
+                        last = sample.content.data
+                        carried += len(last)
             if len(here) == self._layout.rows:
                 settled(here, {})
                 here = []
-            if len(task) == self._layout.rows:
+            if len(task) == self._layout.rows or carried >= MAX_TASK_BYTES:
                 yield task
-                task = []
+                task, carried, last = [], 0, b""
                 under_way = {key for key in under_way if key not in self and self.failure(key) is None}
         if here:
             settled(here, {})
@@ -318,26 +318,3 @@ class ImageCache:
             "bytes_per_picture": each, "part_of_raw": each and each / raw, "image_size": self._layout.item[0],
             "denoiser": self.denoiser.fingerprint if self.denoiser else None,
         }  # fmt: skip
-
-
-# -- the drawing task, in a worker -----------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=2)
-def _tools(recipe: Recipe) -> tuple[Renderer, Denoiser | None]:
-    """One renderer and one denoiser a process."""
-    return Renderer(recipe.render), load_denoiser(recipe.denoiser_path) if recipe.denoiser_path else None
-
-
-def draw_shard(samples: Task[Sample], recipe: Recipe, layout: Layout, folder: str) -> DrawnShard:
-    """Draw, denoise and stage one whole shard; the arrays never leave this process."""
-    renderer, denoiser = _tools(recipe)
-    images, reasons = renderer.draw(samples)
-    if denoiser is not None:
-        noisy = [i for i, sample in enumerate(samples) if sample.modality == "image" and i not in reasons]
-        images[noisy] = denoiser.restore_images(images[noisy])
-    staged = stage_shard(Path(folder), images, layout)
-    keys = tuple("" if i in reasons else sample.key for i, sample in enumerate(samples))
-    passing = {samples[i].key: str(reason) for i, reason in reasons.items() if isinstance(reason, PassingReason)}
-    failed = {samples[i].key: reason for i, reason in reasons.items() if samples[i].key not in passing}
-    return DrawnShard(staged, keys, failed, passing)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from trm_nb.records import GridTask, ImageBytes, Item, Modality, Payload, UserError
+from trm_nb.records import GridTask, ImageBytes, Item, Modality, Payload, Puzzle, UserError
 
 _PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
 
@@ -18,7 +18,8 @@ def as_items(values: Iterable[Any]) -> Iterator[Item]:
     """Wrap each value as an Item, named by its place; Items pass as they are.
 
     str is text; a PIL image or a uint8 array (h, w, 3) is a picture; a list of lists or a 2-D integer array is a
-    grid, a GridTask a task of grids. Raises UserError for anything else, naming its place.
+    grid of any size, a GridTask a task of grids, a Puzzle a Sudoku or a maze. Raises UserError for anything else,
+    naming its place.
     """
     for position, value in enumerate(values):
         if isinstance(value, Item):
@@ -31,7 +32,7 @@ def as_items(values: Iterable[Any]) -> Iterator[Item]:
 def _payload(value: Any, position: int) -> tuple[Modality, Payload]:
     if isinstance(value, str):
         return "text", value
-    if isinstance(value, GridTask):
+    if isinstance(value, GridTask | Puzzle):
         return "grid", value
     if isinstance(value, Image.Image):
         return "image", _png(value)

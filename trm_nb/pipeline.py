@@ -27,6 +27,7 @@ from trm_nb.image_cache import ImageCache
 from trm_nb.plan import Planner, source_changes
 from trm_nb.records import Item, Progress, Rejected, Sample, UserError
 from trm_nb.render import RenderSettings
+from trm_nb.source_roots import reads_from
 from trm_nb.sources import scan
 from trm_nb.streaming_builder import StreamingEncoderBuilder
 from trm_nb.training_progress import TrainingProgressTracker, refuse_foreign
@@ -306,8 +307,7 @@ def _refuse_overlap(config: MultimodalDatasetConfig) -> None:
     """Raise UserError when the run's folder is a source or lies in one: it would read its own files."""
     output = Path(config.output_dir).resolve()
     for given in config.source_paths:
-        source = Path(given).resolve()
-        if output == source or source in output.parents:
+        if reads_from(given, output):
             raise UserError(f"output_dir {output} lies in the source path {given}; choose a folder outside the sources")
 
 

@@ -1,16 +1,17 @@
 """The plan: which sample is which row, for ever.
 
 Sources are read in a stable order; an item is laid out, which fixes its samples, and each sample gets the next row.
-Planning streams: rows are recorded in blocks, and their samples handed on to be drawn while later files are still
-unread. Running again walks the same order. A file that has not changed and has nothing waiting is not opened; for the
-others every row must come out as it was recorded, or the run refuses and says what was added, changed or gone.
+Planning streams: rows are recorded in blocks, also in the middle of a file, and their samples handed on to be drawn
+while what comes later is still unread. A file is recorded with its last row. Running again walks the same order. A file
+that has not changed and has nothing waiting is not opened; for the others, one that was left half recorded among them,
+every row must come out as it was recorded, or the run refuses and says what was added, changed or gone.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from trm_nb.config import MultimodalDatasetConfig
@@ -22,6 +23,21 @@ from trm_nb.sources import Reading, list_files, scan
 from trm_nb.training_progress import PlannedFile, PlannedRow, TrainingProgressTracker
 
 BLOCK = 1000  # rows recorded in one transaction
+BLOCK_BYTES = 32 * 2**20  # of pictures out of tables, which are held until their rows are recorded
+
+
+@dataclass(slots=True)
+class _Block:
+    """What is recorded together, and then handed on."""
+
+    rows: list[PlannedRow] = field(default_factory=list)
+    files: list[PlannedFile] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    held_bytes: int = 0
+
+    def full(self) -> bool:
+        return len(self.rows) + len(self.files) + len(self.rejected) >= BLOCK or self.held_bytes >= BLOCK_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +122,7 @@ class Planner:
 
     def from_readings(self, readings: Iterable[Reading]) -> Iterator[Sample]:
         """Lay out, record or compare, hand on; then freeze the plan. Raises UserError when nothing is usable."""
-        rows: list[PlannedRow] = []
-        files: list[PlannedFile] = []
-        rejected: list[Rejected] = []
-        samples: list[Sample] = []
+        block = _Block()
         for reading in readings:
             first, items, left_out = self._next_row, 0, 0
             for entry in reading.entries:
@@ -117,24 +130,33 @@ class Planner:
                     left_out += 1
                     continue
                 items += isinstance(entry, Item)  # as `scan` counts them, also when they cannot be laid out
-                laid = entry if isinstance(entry, Rejected) else self._lay(entry)
-                if isinstance(laid, Rejected):
-                    rejected.append(laid)
-                    continue
-                for sample in laid.samples:
-                    rows.append(_row(self._next_row, sample, laid.split))
-                    self._next_row += 1
-                samples += laid.samples
+                self._add(entry, block)
+                if block.full():
+                    self._record(block)
+                    yield from block.samples
+                    block = _Block()
             self._items += items
-            stat = (reading.file.size, reading.file.mtime_ns, reading.sha256)
-            files.append(PlannedFile(reading.file.name, *stat, first, self._next_row - first, items, left_out))
-            if len(rows) + len(files) + len(rejected) >= BLOCK:
-                self._record(rows, files, rejected)
-                yield from samples
-                rows, files, rejected, samples = [], [], [], []
-        self._record(rows, files, rejected)
-        yield from samples
+            stat = (reading.file.size, reading.file.mtime_ns, reading.sha256())
+            block.files.append(PlannedFile(reading.file.name, *stat, first, self._next_row - first, items, left_out))
+            if block.full():
+                self._record(block)
+                yield from block.samples
+                block = _Block()
+        self._record(block)
+        yield from block.samples
         self._freeze()
+
+    def _add(self, entry: Item | Rejected, block: _Block) -> None:
+        laid = entry if isinstance(entry, Rejected) else self._lay(entry)
+        if isinstance(laid, Rejected):
+            block.rejected.append(laid)
+            return
+        for sample in laid.samples:
+            block.rows.append(_row(self._next_row, sample, laid.split))
+            self._next_row += 1
+        block.samples += laid.samples
+        if isinstance(entry, Item) and isinstance(entry.payload, ImageBytes):
+            block.held_bytes += len(entry.payload.data)
 
     def _lay(self, item: Item) -> _Laid | Rejected:
         try:
@@ -142,27 +164,26 @@ class Planner:
         except RejectedError as error:
             return Rejected(item.item_id, str(error))
 
-    def _record(self, rows: list[PlannedRow], files: list[PlannedFile], rejected: list[Rejected]) -> None:
-        old = [row for row in rows if row.row < self._recorded]
-        if old:
-            for now in old:
-                was = self.tracker.rows(now.row, now.row + 1)[0]
-                if replace(was, status="planned") != now:
-                    raise UserError(
-                        f"the sources changed: row {now.row} was {was.sample_id} and is now {_changed(was, now)}"
-                        + _ADVICE
-                    )
-        new = rows[len(old) :]
+    def _record(self, block: _Block) -> None:
+        old = [row for row in block.rows if row.row < self._recorded]
+        for now in old:  # one at a time, as there may be files in between that were not opened
+            was = self.tracker.rows(now.row, now.row + 1)[0]
+            if replace(was, status="planned") != now:
+                raise UserError(
+                    f"the sources changed: row {now.row} was {was.sample_id} and is now {_changed(was, now)}{_ADVICE}"
+                )
+        new = block.rows[len(old) :]
         if new and self._frozen:
             raise UserError(f"the sources changed: {new[0].sample_id} was added{_ADVICE}")
         if new and not self._recorded:
             self.on_first_rows()  # what the rows are made with is bound before they are recorded
-        self.tracker.add_rows(new, files, rejected)
+        self.tracker.add_rows(new, block.files, block.rejected)
         self._check_errors(final=False)
         fault_point("rows-planned")
 
     def _check_errors(self, final: bool) -> None:
-        limit, bad = self.max_errors, self.tracker.items_quarantined()
+        limit = self.max_errors
+        bad = 0 if limit is None else self.tracker.items_quarantined()
         if limit is None or not bad:
             return
         count_exceeded = limit >= 1 and bad > limit
@@ -235,7 +256,7 @@ def _row(row: int, sample: Sample, split: str) -> PlannedRow:
 
 
 def _as_reading(item: Item) -> Reading:
-    return Reading(SourceFile(Path(item.item_id), item.item_id, item.label or "", 0), "", (item,))
+    return Reading(SourceFile(Path(item.item_id), item.item_id, item.label or "", 0), iter([item]))
 
 
 def _nothing_usable(tracker: TrainingProgressTracker) -> str:

@@ -2,25 +2,38 @@
 
 Locally that is loky's reusable pool: its processes stay warm from call to call, a script needs no main guard, and it
 works from standard input and in notebooks. One dead worker breaks such a pool, so the tasks that were in flight are
-tried again one at a time; whoever kills a worker alone is halved until the sample that does it is found, and reported.
+tried again one at a time; one that kills its worker alone is taken apart until the sample that does it is found, and
+reported. A worker notes in a small file which sample it is at, so that this takes three deaths; without a note the
+task is halved. A sample at which a worker stays longer than SAMPLE_SECONDS, be it in C code, kills it: a task of 1000
+with one that hangs ends after three times that and two drawings of the others.
 Fewer than MIN_POOL samples are not worth starting processes for (about a second) and are done in this process.
 """
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import os
 import signal
+import tempfile
 import threading
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import lru_cache
+from io import FileIO
 from itertools import chain
+from pathlib import Path
 from typing import Generic, TypeAlias, TypeVar
 
 from loky import get_reusable_executor
 from loky.process_executor import ShutdownExecutorError
+
+from trm_nb.durable import writing_into
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -28,7 +41,8 @@ Task: TypeAlias = Sequence[T]
 
 MIN_POOL = 50
 IDLE_SECONDS = 300  # after which an unused worker ends
-TASK_SECONDS = 900.0  # a task that takes longer hangs: its worker is killed and the task treated as a killer
+SAMPLE_SECONDS = 60.0  # a worker that is longer at one sample hangs, and ends itself
+TASK_SECONDS = 1800.0  # so does one whose note does not change for so long: it is killed from here
 POLL_SECONDS = 0.5
 _DEATH = (BrokenProcessPool, ShutdownExecutorError)  # it died, or was killed because it hung
 
@@ -47,6 +61,62 @@ def worker_count(workers: int | None) -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
+# -- in a worker -----------------------------------------------------------------------------------------------------
+
+
+class _Worker:
+    """What this process knows of itself when it is a worker: the file of its note, and when its watchdog was set."""
+
+    note: FileIO | None = None
+    watched_since: float | None = None
+
+
+def in_worker() -> bool:
+    """Whether a task of `run_tasks` is at work in this process because it is a worker of the pool."""
+    return _Worker.note is not None
+
+
+def working_on(sample: int | None, seconds: float = SAMPLE_SECONDS) -> None:
+    """Say, in a worker, at which sample of its task it is from now on; None: at none that could do harm.
+
+    A sample that takes longer than `seconds` (up to a quarter more) ends the process. Elsewhere this does nothing.
+    """
+    if _Worker.note is None:
+        return
+    with contextlib.suppress(OSError):  # a full disk: the note only makes a search shorter
+        _Worker.note.seek(0)
+        _Worker.note.write(b"%12d" % (-1 if sample is None else sample))
+    since, now = _Worker.watched_since, time.monotonic()
+    if sample is None:
+        faulthandler.cancel_dump_traceback_later()
+        _Worker.watched_since = None
+    elif since is None or now - since > seconds / 4:  # setting it starts a thread, which small pictures would feel
+        # a thread of C, so that code that never comes back to Python is no hindrance
+        faulthandler.dump_traceback_later(1.25 * seconds, exit=True, file=_nowhere())
+        _Worker.watched_since = now
+
+
+@lru_cache(maxsize=1)
+def _nowhere() -> int:
+    return os.open(os.devnull, os.O_WRONLY)
+
+
+def _noted(function: Callable[[Task[T]], R], task: Task[T], note: str) -> R:
+    """Do a task in a worker; its note is there from the beginning to the end."""
+    path = Path(note)
+    with writing_into(path.parent):
+        opened = path.open("wb", buffering=0)
+    with opened as _Worker.note:
+        try:
+            return function(task)
+        finally:
+            working_on(None)
+            _Worker.note = None
+
+
+# -- in the run's process --------------------------------------------------------------------------------------------
+
+
 def run_tasks(
     function: Callable[[Task[T]], R],
     tasks: Iterable[Task[T]],
@@ -54,16 +124,19 @@ def run_tasks(
     workers: int | None = None,
     on_wait: Callable[[], None] | None = None,
     task_seconds: float = TASK_SECONDS,
+    min_pool: int = MIN_POOL,
+    notes: Path | None = None,
 ) -> Iterator[tuple[Task[T], R | WorkerDied]]:
     """Apply `function` to each task, yielding (task, result) as they are done; results are asked for lazily.
 
     At most two tasks a worker are in flight and no more are taken from `tasks`, so memory is bounded. An exception
     inside `function` is raised here. `on_wait` is called about twice a second while waiting. 0 workers, or fewer than
-    MIN_POOL samples in all, run in this process.
+    `min_pool` samples in all, run in this process. `notes` is the folder for the workers' notes, `*.tmp`, which a run
+    that is killed leaves; None: a temporary one.
     """
     count, source = worker_count(workers), iter(tasks)
     first: list[Task[T]] = []
-    while count and sum(map(len, first)) < MIN_POOL:
+    while count and sum(map(len, first)) < min_pool:
         task = next(source, None)
         if task is None:
             count = 0
@@ -73,17 +146,46 @@ def run_tasks(
         for task in chain(first, source):
             yield task, function(task)
         return
-    yield from _InFlight(function, count, on_wait, task_seconds).run(chain(first, source))
+    with contextlib.nullcontext(notes) if notes else tempfile.TemporaryDirectory() as folder:
+        yield from _InFlight(function, count, on_wait, task_seconds, Path(folder)).run(chain(first, source))
+
+
+@dataclass(slots=True)
+class _Job(Generic[T]):
+    """A task under way, the note of its worker, and since when that is as it is (None: no worker has begun)."""
+
+    task: Task[T]
+    note: Path
+    since: float | None = None
+    written: int = 0
+
+    def look(self) -> None:
+        """See whether the note was written again."""
+        with contextlib.suppress(FileNotFoundError):
+            written = self.note.stat().st_mtime_ns
+            if written != self.written:
+                self.written, self.since = written, time.monotonic()
+
+    def at(self) -> int | None:
+        """The sample its worker was at; None where it did not say."""
+        said = self.note.read_bytes() if self.note.exists() else b""
+        return int(said) if said and 0 <= int(said) < len(self.task) else None
 
 
 class _InFlight(Generic[T, R]):
     """The tasks under way, the suspects among them, and the pool they run in."""
 
     def __init__(
-        self, function: Callable[[Task[T]], R], workers: int, on_wait: Callable[[], None] | None, task_seconds: float
+        self,
+        function: Callable[[Task[T]], R],
+        workers: int,
+        on_wait: Callable[[], None] | None,
+        task_seconds: float,
+        notes: Path,
     ) -> None:
         self.function, self.workers, self.on_wait, self.task_seconds = function, workers, on_wait, task_seconds
-        self.running: dict[Future[R], tuple[Task[T], float]] = {}
+        self.notes = notes
+        self.running: dict[Future[R], _Job[T]] = {}
         self.suspects: deque[Task[T]] = deque()
         self.last_death: Task[T] | None = None
 
@@ -105,11 +207,12 @@ class _InFlight(Generic[T, R]):
         )
 
     def _submit(self, task: Task[T]) -> None:
+        note = self.notes / f"{uuid.uuid4().hex}.tmp"
         try:
-            future = self._executor().submit(self.function, task)
+            future = self._executor().submit(_noted, self.function, task, str(note))
         except _DEATH:  # it died between two tasks; loky hands out a new one
-            future = self._executor().submit(self.function, task)
-        self.running[future] = (task, time.monotonic())
+            future = self._executor().submit(_noted, self.function, task, str(note))
+        self.running[future] = _Job(task, note)
 
     def _collect(self) -> Iterator[tuple[Task[T], R | WorkerDied]]:
         done, _ = wait(self.running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
@@ -120,33 +223,45 @@ class _InFlight(Generic[T, R]):
             if isinstance(future.exception(), _DEATH):
                 yield from self._after_death()
                 return
-            task, _ = self.running.pop(future)
-            yield task, future.result()
+            job = self.running.pop(future)
+            job.note.unlink(missing_ok=True)
+            yield job.task, future.result()
 
     def _kill_hung(self) -> None:
-        started = min((start for _, start in self.running.values()), default=time.monotonic())
-        # Two tasks a worker are in flight, so one may have waited for another before it began.
-        if time.monotonic() - started > 2 * self.task_seconds:
+        jobs = [job for future, job in self.running.items() if not future.done()]
+        for job in jobs:
+            job.look()
+        begun = [job.since for job in jobs if job.since is not None]
+        if begun and time.monotonic() - min(begun) > self.task_seconds:
             self._executor().shutdown(wait=False, kill_workers=True)  # type: ignore[call-arg]
             wait(self.running)
 
     def _after_death(self) -> Iterator[tuple[Task[T], R | WorkerDied]]:
-        """A worker died. Keep what was finished; try the rest again alone; halve or give up what was alone already."""
+        """A worker died. Keep what was finished; try the rest again alone; take apart or give up what was alone."""
         wait(self.running)
         alone = len(self.running) == 1
-        for future, (task, _) in list(self.running.items()):
+        for future, job in list(self.running.items()):
+            task, at = job.task, job.at()
+            job.note.unlink(missing_ok=True)
             if not isinstance(future.exception(), _DEATH):
                 yield task, future.result()
             elif not alone:
                 self.suspects.append(task)
             elif len(task) > 1:
-                self.suspects.extendleft([task[len(task) // 2 :], task[: len(task) // 2]])
+                self.suspects.extendleft(reversed(self._taken_apart(task, at)))
             elif self.last_death is task:
                 yield task, WorkerDied()
             else:
                 self.last_death = task
                 self.suspects.appendleft(task)
         self.running.clear()
+
+    def _taken_apart(self, task: Task[T], at: int | None) -> list[Task[T]]:
+        """The sample its worker died at, which has one more try, and the others; two halves where no note tells."""
+        if at is None:
+            return [task[: len(task) // 2], task[len(task) // 2 :]]
+        self.last_death = task[at : at + 1]
+        return [self.last_death, [*task[:at], *task[at + 1 :]]]
 
 
 def _start_worker(parent: int) -> None:

@@ -89,7 +89,8 @@ class Item:
     `item_id` is unique in a run and free of machine paths; `source` names the file as the user gave it;
     `payload` is str for text; GridTask, Puzzle or an int array (rows, columns) for grids; ImageFile or ImageBytes for
     pictures.
-    `label` is a class name, None where there is none.
+    `label` is a class name, None where there is none. `encoding` names what a text was decoded from, and whether bytes
+    of it stand as escapes (`cp1252`, `utf-8 with escapes`); None is plain UTF-8.
     """
 
     item_id: str
@@ -97,6 +98,7 @@ class Item:
     payload: Payload
     source: str = ""
     label: str | None = None
+    encoding: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

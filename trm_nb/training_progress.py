@@ -188,10 +188,16 @@ class TrainingProgressTracker:
             self._quarantine(db, rejected, sample=False)
 
     def forget_what_has_no_row(self) -> None:
-        """Forget the files that gave no row: a plan that is not frozen finds them again, or finds them gone."""
+        """Forget the files that gave no row, and what is quarantined in them or in a file that was left half planned.
+
+        A plan that is not frozen finds them again, or finds them gone.
+        """
         with self.transaction() as db:
-            db.execute("DELETE FROM quarantine WHERE sample = 0 AND path IN (SELECT name FROM files WHERE rows = 0)")
             db.execute("DELETE FROM files WHERE rows = 0")
+            db.execute(
+                "DELETE FROM quarantine WHERE sample = 0 AND path NOT IN (SELECT name FROM files) AND"
+                " substr(path, 1, instr(path, '#') - 1) NOT IN (SELECT name FROM files)"
+            )
 
     def rows(self, first: int = 0, end: int | None = None) -> list[PlannedRow]:
         """Rows first .. end-1 of the plan, in order."""

@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trm_nb.records import GridTask, Item, Sample, UserError
+from trm_nb.records import Item, Sample, UserError
 from trm_nb.render.errors import RejectedError
-from trm_nb.render.grid import GridRenderer
-from trm_nb.render.text import TextRenderer
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,26 +52,6 @@ def first_item(run: Run) -> tuple[Item, list[Sample]]:
         if _usable(run, item):
             return item, run.cache.samples(item)
     raise UserError(f"no item in {', '.join(run.config.source_paths)} can be used; the quarantine says why")
-
-
-def reads_back(run: Run, item: Item) -> bool | None:
-    """Whether an item's pixels alone give its content again; None for a photograph, which is only scaled."""
-    pictures, _ = run.cache.renderer.draw(run.cache.samples(item))
-    if isinstance(item.payload, str):
-        text = TextRenderer(run.config.font_size, run.config.image_size)
-        return text.decode(pictures).rstrip("\n") == text.fold(text.normalise(item.payload)).rstrip("\n")
-    if isinstance(item.payload, GridTask):
-        renderer, task = GridRenderer(run.config.image_size), item.payload
-        drawn = [*(grid for pair in task.train for grid in pair), *task.test_inputs]
-        read = [grid for picture in pictures for grid in renderer.decode_all(picture)]
-        return sorted(map(_content, read)) == sorted(map(_content, drawn))
-    if isinstance(item.payload, np.ndarray):
-        return np.array_equal(GridRenderer(run.config.image_size).decode(pictures[0]), item.payload)
-    return None
-
-
-def _content(grid: np.ndarray) -> tuple[tuple[int, ...], list[int]]:
-    return grid.shape, grid.ravel().tolist()
 
 
 def before_and_after(run: Run, item: Item) -> tuple[np.ndarray, np.ndarray]:

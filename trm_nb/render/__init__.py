@@ -10,25 +10,30 @@ Cost: planning reads no pixel of a photograph, only its header; drawing is some 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from trm_nb.config import MultimodalDatasetConfig
-from trm_nb.records import GridTask, ImageBytes, ImageFile, Item, Modality, Sample, UserError
+from trm_nb.durable import fault_point
+from trm_nb.records import GridTask, ImageBytes, ImageFile, Item, Modality, Puzzle, Sample, UserError
 from trm_nb.render import image as photographs
 from trm_nb.render.errors import PassingReason, RejectedError
+from trm_nb.render.fit import Fit
 from trm_nb.render.grid import GridPage, GridRenderer
+from trm_nb.render.puzzle import PuzzlePage, PuzzleRenderer
 from trm_nb.render.text import TextPage, TextRenderer
 
 __all__ = ["RejectedError", "RenderSettings", "Renderer"]
 
 VERSION = 2  # to be raised by whoever changes a pixel; tests/golden/render.json tells when
 
-Page = TextPage | GridPage | ImageFile | ImageBytes
+Page = TextPage | GridPage | PuzzlePage | ImageFile | ImageBytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +47,7 @@ class RenderSettings:
     highlight: bool = False
     ink: str = "#000000"
     paper: str = "#ffffff"
-    fit: Literal["letterbox", "crop", "stretch", "tiles"] = "letterbox"
+    fit: Fit = "letterbox"
     frames: Literal["all", "first"] = "all"
 
     @classmethod
@@ -57,6 +62,7 @@ class Renderer:
     def __init__(self, settings: RenderSettings | None = None) -> None:
         self.settings = settings or RenderSettings()
         self._grids = GridRenderer(self.settings.image_size)
+        self._puzzles = PuzzleRenderer(self.settings.image_size)
 
     def __reduce__(self) -> tuple[type[Renderer], tuple[RenderSettings]]:
         return Renderer, (self.settings,)
@@ -78,7 +84,7 @@ class Renderer:
             s = self.settings
             parts += [str(s.font_size), str(s.margin), s.ink, s.paper, self._text.atlas.digest]
         elif modality == "image":
-            parts.append(photographs.versions())
+            parts += [self.settings.fit, photographs.versions()]
         return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
 
     def samples(self, item: Item, salt: str = "") -> list[Sample]:
@@ -109,43 +115,60 @@ class Renderer:
         if item.modality == "grid" and isinstance(payload, GridTask):
             return self._grids.task_pages(payload)
         if item.modality == "grid" and isinstance(payload, np.ndarray):
-            return [self._grids.grid_page(payload)]
-        if item.modality == "image" and isinstance(payload, ImageBytes):
-            return [replace(payload, frame=frame) for frame in range(photographs.probe(payload.data))]
-        if item.modality == "image" and isinstance(payload, ImageFile):
-            try:
-                with payload.path.open("rb") as stream:
-                    frames = photographs.probe(stream)
-            except OSError as error:
-                raise RejectedError(f"the file cannot be read: {error.strerror or error}") from None
-            return [replace(payload, frame=frame) for frame in range(frames)]
+            return self._grids.grid_pages(payload)
+        if item.modality == "grid" and isinstance(payload, Puzzle):
+            return [self._puzzles.page(payload)]
+        if item.modality == "image" and isinstance(payload, ImageFile | ImageBytes):
+            tiles = self._tiles(payload)
+            return [replace(payload, frame=frame, tile=tile) for frame, n in enumerate(tiles) for tile in range(n)]
         raise TypeError(f"{item.item_id}: a payload of {type(payload).__name__} does not go with {item.modality!r}")
 
-    def draw(self, samples: Sequence[Sample]) -> tuple[np.ndarray, dict[int, str]]:
+    def _tiles(self, payload: ImageFile | ImageBytes) -> list[int]:
+        """How many pictures each page or frame gives."""
+        settings = self.settings
+        if isinstance(payload, ImageBytes):
+            return photographs.probe(payload.data, settings.image_size, settings.fit, settings.frames)
+        try:
+            with payload.path.open("rb") as stream:
+                return photographs.probe(stream, settings.image_size, settings.fit, settings.frames)
+        except OSError as error:
+            raise RejectedError(f"the file cannot be read: {error.strerror or error}") from None
+
+    def draw(
+        self, samples: Sequence[Sample], on_photograph: Callable[[int], None] = lambda number: None
+    ) -> tuple[np.ndarray, dict[int, str]]:
         """uint8 (n, h, w, 3) in the order of the samples, and index -> reason for those that could not be drawn.
 
         The picture of a failed sample is zeros. Only photographs can fail: their pixels are first decoded here. A file
-        that cannot be read, or changed, fails by a PassingReason.
+        that cannot be read, or changed, or takes too long, fails by a PassingReason. `on_photograph` is called with
+        the index of each before it is decoded: a decoder may not come back.
         """
         size = self.settings.image_size
         pictures = np.zeros((len(samples), size, size, 3), np.uint8)
         failed: dict[int, str] = {}
         texts: list[tuple[int, TextPage]] = []
+        photos: list[tuple[int, ImageFile | ImageBytes]] = []
         for number, sample in enumerate(samples):
             content = sample.content
             if isinstance(content, TextPage):
                 texts.append((number, content))
             elif isinstance(content, GridPage):
                 pictures[number] = self._grids.draw(content)
+            elif isinstance(content, PuzzlePage):
+                pictures[number] = self._puzzles.draw(content)
             elif isinstance(content, ImageFile | ImageBytes):
-                try:
-                    pictures[number] = photographs.render_image(_read(content), size, content.frame)
-                except RejectedError as error:
-                    failed[number] = error.args[0]
+                photos.append((number, content))
             else:
                 raise TypeError(f"{sample.sample_id}: content of type {type(content).__name__} is no page")
         for first, pages in _runs(texts):
             self._text.draw(pages, pictures[first : first + len(pages)])
+        with closing(_Photographs(self.settings)) as reader:
+            for number, photo in photos:
+                on_photograph(number)
+                try:
+                    pictures[number] = reader.draw(photo)
+                except RejectedError as error:
+                    failed[number] = error.args[0]
         return pictures, failed
 
 
@@ -158,10 +181,32 @@ def _runs(pages: list[tuple[int, TextPage]]) -> Iterator[tuple[int, list[TextPag
             start = stop
 
 
-def _read(content: ImageFile | ImageBytes) -> bytes:
-    """The encoded picture, and for a file: the very bytes that were planned."""
-    if isinstance(content, ImageBytes):
-        return content.data
+class _Photographs:
+    """Draws photographs one after the other; a file's pages and tiles read and check it once."""
+
+    def __init__(self, settings: RenderSettings) -> None:
+        self._reader = photographs.PictureReader(settings.image_size, settings.fit)
+        self._file: tuple[Path, str] | None = None
+        self._data = b""
+
+    def close(self) -> None:
+        """Let go of the last one."""
+        self._reader.close()
+
+    def draw(self, content: ImageFile | ImageBytes) -> np.ndarray:
+        """uint8 (h, w, 3). Raises RejectedError."""
+        if isinstance(content, ImageBytes):
+            return self._reader.draw(content.data, content.frame, content.tile)
+        if (content.path, content.sha256) != self._file:
+            self._file, self._data = None, b""
+            self._data = _read(content)
+            self._file = content.path, content.sha256
+        fault_point(f"decode-{content.sha256}")
+        return self._reader.draw(self._data, content.frame, content.tile)
+
+
+def _read(content: ImageFile) -> bytes:
+    """The encoded picture: the very bytes that were planned."""
     try:
         data = content.path.read_bytes()
     except OSError as error:
@@ -179,7 +224,7 @@ def _content_bytes(content: Page) -> bytes:
         whole = (
             bytes.fromhex(content.sha256) if isinstance(content, ImageFile) else hashlib.sha256(content.data).digest()
         )
-        return whole + content.frame.to_bytes(4, "little")
+        return whole + content.frame.to_bytes(4, "little") + content.tile.to_bytes(4, "little")
     return content.content_bytes()
 
 

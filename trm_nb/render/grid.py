@@ -4,7 +4,7 @@ Choice: cells are whole pixels, never resized, with ARC's gray line around each,
 a plain area has. A task is drawn whole at one scale: one panel a demonstration pair (input, arrow, output), blue panels
 for test inputs (input, arrow, question mark; the answer is never drawn). Panels are packed on shelves in order, or the
 tallest first where that gives larger cells; so it is with the two grids of a pair side by side or one above the other.
-A task that would have cells below 3 pixels takes more pages.
+A task that would have cells below 3 pixels takes more pages, and a larger grid than ARC's a page for each 30x30 cells.
 Cost: about 0.1 ms a grid; a task 2 ms to pack and 1 ms to draw.
 
 Source of the colours: fchollet/ARC-AGI, apps/css/common.css.
@@ -23,20 +23,22 @@ from trm_nb.records import GridTask
 from trm_nb.render.errors import RejectedError
 
 MAX_SIDE = 30
+MAX_PAGES = 1000  # of one larger grid
 MAX_PITCH = 28  # a cell with its line is never larger, so that small grids look small
 MIN_TASK_PITCH = 3
+MAX_PANELS = 300  # packing takes time by their square
 PAD, GAP, ARROW_GAP = 2, 3, 9  # inside a panel, between panels, between two grids of a pair
 
 
-def _colours(*codes: str) -> np.ndarray:
+def colours(*codes: str) -> np.ndarray:
     return np.array([tuple(bytes.fromhex(code)) for code in codes], np.uint8)
 
 
-PALETTE = _colours(
+PALETTE = colours(
     "000000", "0074D9", "FF4136", "2ECC40", "FFDC00", "AAAAAA", "F012BE", "FF851B", "7FDBFF", "870C25"
 )  # fmt: skip
 # paper is white: its three channels are equal
-LINE, PAPER, DEMONSTRATION, TEST, SIGN = _colours("555555", "FFFFFF", "EBEBEB", "CFDDF2", "333333")
+LINE, PAPER, DEMONSTRATION, TEST, SIGN = colours("555555", "FFFFFF", "EBEBEB", "CFDDF2", "333333")
 
 _ARROW = np.array([[int(c) for c in row] for row in ("0000100", "0000110", "1111111", "0000110", "0000100")], bool)
 _QUESTION = np.array(
@@ -84,13 +86,21 @@ class GridPage:
 
 def check_grid(grid: object) -> np.ndarray:
     """uint8 (rows, columns) of a grid; RejectedError when it is not 1..30 by 1..30 whole numbers of 0..9."""
+    array = _numbers(grid)
+    if max(array.shape) > MAX_SIDE:
+        raise RejectedError(f"expected a grid of 1 to 30 rows and columns, got {array.shape[0]}x{array.shape[1]}")
+    return array
+
+
+def _numbers(grid: object) -> np.ndarray:
+    """uint8 (rows, columns) of a grid of any size; RejectedError when it is not one of whole numbers 0..9."""
     try:
         array = np.asarray(grid)
     except ValueError:
         raise RejectedError("expected a grid whose rows are equally long, got rows of different lengths") from None
     if array.ndim != 2:
         raise RejectedError(f"expected a grid of rows and columns, got {array.ndim} dimension(s)")
-    if not all(1 <= side <= MAX_SIDE for side in array.shape):
+    if 0 in array.shape:
         raise RejectedError(f"expected a grid of 1 to 30 rows and columns, got {array.shape[0]}x{array.shape[1]}")
     if array.dtype.kind not in "iu":
         raise RejectedError(f"expected a grid of whole numbers, got {array.dtype}")
@@ -116,26 +126,50 @@ class GridRenderer:
 
     def grid_page(self, grid: object) -> GridPage:
         """The page of a grid alone. Raises RejectedError for what is no grid, or larger than the picture can show."""
-        array = check_grid(grid)
-        pitch = min(MAX_PITCH, (self.image_size - 1) // max(array.shape))
-        if pitch < 2:
-            need = pixels(max(array.shape), 2)
+        pages = self.grid_pages(grid)
+        if len(pages) > 1:
+            rows, columns = np.asarray(grid).shape
             raise RejectedError(
-                f"a grid of {array.shape[0]}x{array.shape[1]} needs {need} pixels, got {self.image_size}"
+                f"expected a grid of 1 to 30 rows and columns, got {rows}x{columns}; "
+                f"grid_pages cuts it into {len(pages)}"
             )
-        height, width = (pixels(side, pitch) for side in array.shape)
+        return pages[0]
+
+    def grid_pages(self, grid: object) -> list[GridPage]:
+        """A grid of any size: pages of at most 30x30 cells, row by row, all at one scale; one page up to 30x30.
+
+        Raises RejectedError as `grid_page` does, and for more than MAX_PAGES pages.
+        """
+        array = _numbers(grid)
+        tops, lefts = (range(0, side, MAX_SIDE) for side in array.shape)
+        if len(tops) * len(lefts) > MAX_PAGES:
+            raise RejectedError(
+                f"expected a grid of at most {MAX_PAGES} pages of 30x30, got {array.shape[0]}x{array.shape[1]}"
+            )
+        pitch = self._pitch(array[:MAX_SIDE, :MAX_SIDE])
+        return [self._page(array[t : t + MAX_SIDE, x : x + MAX_SIDE].copy(), pitch) for t in tops for x in lefts]
+
+    def _pitch(self, grid: np.ndarray) -> int:
+        pitch = min(MAX_PITCH, (self.image_size - 1) // int(max(grid.shape)))
+        if pitch < 2:
+            need = pixels(max(grid.shape), 2)
+            raise RejectedError(f"a grid of {grid.shape[0]}x{grid.shape[1]} needs {need} pixels, got {self.image_size}")
+        return pitch
+
+    def _page(self, grid: np.ndarray, pitch: int) -> GridPage:
+        height, width = (pixels(side, pitch) for side in grid.shape)
         top, left = (self.image_size - height) // 2, (self.image_size - width) // 2
-        return GridPage(pitch, (Panel("grid", top, left, height, width, (array,), False),))
+        return GridPage(pitch, (Panel("grid", top, left, height, width, (grid,), False),))
 
     def task_pages(self, task: GridTask) -> list[GridPage]:
         """All demonstration pairs, then all test inputs, at one scale; as few pages as cells of 3 pixels allow.
 
-        Raises RejectedError for what is no grid, a task without grids, or a pair that does not fit the picture.
+        Raises RejectedError for what is no grid, no or too many grids, or a pair that does not fit the picture.
         """
         contents: list[Content] = [("pair", (check_grid(a), check_grid(b))) for a, b in task.train]
         contents += [("test", (check_grid(grid),)) for grid in task.test_inputs]
-        if not contents:
-            raise RejectedError("expected a task with at least one grid, got none")
+        if not 1 <= len(contents) <= MAX_PANELS:
+            raise RejectedError(f"expected a task of 1 to {MAX_PANELS} pairs and test inputs, got {len(contents)}")
         smallest = max(2, min(MIN_TASK_PITCH, self.image_size // 70))
         fewest = min((len(pages) for pages in self._layouts(contents, smallest)), default=0)
         if not fewest:

@@ -5,13 +5,14 @@ profiles to sRGB where the profile is whole (else the numbers are taken as sRGB)
 clipped. JPEGs are decoded at the nearest scale that is at least twice the picture (55 dB from the full decode, five
 times faster). Files are hostile: only six formats are tried, the size is checked before any pixel is decoded, a
 truncated file is an error, and each picture has its time.
-Cost: about 35 ms for a JPEG of 12 megapixels; at most about 1 GB of memory, for 64 megapixels with a palette or alpha.
+Cost: about 35 ms for a JPEG of 12 megapixels; at most 0.6 GB of memory, for 64 megapixels with a palette or alpha.
 Pixels are equal for equal versions of Pillow and its codecs.
 """
 
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, Literal, TypeVar
@@ -28,8 +29,9 @@ from trm_nb.render.time_limit import TimeLimitError, time_limit
 T = TypeVar("T")
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
-PAGED = ("GIF", "TIFF", "WEBP", "PNG")  # a second picture in a JPEG is a thumbnail or a depth map
+ANIMATED = ("GIF", "WEBP", "PNG")  # beside the pages of a TIFF; a second picture in a JPEG is a thumbnail or the like
 MAX_PIXELS = 64_000_000
+MAX_SIDE = 500_000
 MAX_FRAMES = 1000
 MAX_ANIMATION = 1_000_000_000  # pixels of all frames: to draw the last one, all before it are decoded
 MAX_PROFILE_BYTES, MAX_EXIF_BYTES = 4 * 2**20, 2**16
@@ -64,7 +66,9 @@ def probe(
     return _guarded(squares)
 
 
-def render_image(data: bytes, image_size: int = 224, frame: int = 0, tile: int = 0, fit: Fit = "letterbox") -> np.ndarray:
+def render_image(
+    data: bytes, image_size: int = 224, frame: int = 0, tile: int = 0, fit: Fit = "letterbox"
+) -> np.ndarray:
     """uint8 (h, w, 3): one square of one page or frame. Raises RejectedError with the reason."""
     return PictureReader(image_size, fit).draw(data, frame, tile)
 
@@ -82,28 +86,32 @@ class PictureReader:
         self._image: Image.Image | None = None
         self._frame: int | None = None
         self._drawn: np.ndarray | str = ""  # the page's squares side by side, or why there are none
+        self._gave_up = False
 
     def close(self) -> None:
         """Let go of the last file and picture."""
         if self._image is not None:
             self._image.close()
         self._data = self._image = self._frame = None
-        self._drawn = ""
+        self._drawn, self._gave_up = "", False
 
     def draw(self, data: bytes, frame: int = 0, tile: int = 0) -> np.ndarray:
         """uint8 (h, w, 3): one square of one page. Raises RejectedError with the reason.
 
-        A page that took too long, or too much memory, is the last of its file that is tried.
+        After a page that took too long or too much memory, or a frame that others build on, no more of the file is
+        tried.
         """
         if data is not self._data:
             self.close()
             self._data = data
-        if frame != self._frame and not isinstance(self._drawn, PassingReason):
+        if frame != self._frame and not self._gave_up:
             self._frame = frame
             try:
                 self._drawn = _guarded(lambda: self._page(data, frame))
             except RejectedError as error:
+                builds = self._image is not None and self._image.format in ANIMATED
                 self._image, self._drawn = None, error.args[0]
+                self._gave_up = builds or isinstance(self._drawn, PassingReason)
         if isinstance(self._drawn, str):
             raise RejectedError(self._drawn)
         top, left = (place * self.image_size for place in divmod(tile, self._drawn.shape[1] // self.image_size))
@@ -114,7 +122,9 @@ class PictureReader:
 
     def _page(self, data: bytes, frame: int) -> np.ndarray:
         """uint8 (rows * image_size, columns * image_size, 3): all squares of a page, row by row."""
-        image = self._image = self._image or _opened(data)
+        if self._image is None or frame < self._image.tell():  # Pillow cannot always go back
+            self._image = _opened(data)
+        image = self._image
         if frame != image.tell():
             image.seek(frame)
             _check_size(image)
@@ -166,6 +176,8 @@ def _opened(data: bytes | BinaryIO) -> Image.Image:
 
 
 def _check_size(image: Image.Image) -> None:
+    if max(image.size) > MAX_SIDE:  # resizing keeps a table of the length of a side
+        raise RejectedError(f"expected sides of at most {MAX_SIDE:,} pixels, got {image.width}x{image.height}")
     if image.width * image.height > MAX_PIXELS:
         raise RejectedError(
             f"expected at most {MAX_PIXELS // 10**6} megapixels, got {image.width}x{image.height}"
@@ -175,7 +187,7 @@ def _check_size(image: Image.Image) -> None:
 
 def _page_sizes(image: Image.Image, frames: Literal["all", "first"]) -> Iterator[tuple[int, int]]:
     """Width and height of each page or frame that is taken. Raises RejectedError for too many."""
-    if frames == "first" or image.format not in PAGED:
+    if frames == "first" or image.format not in (*ANIMATED, "TIFF"):
         yield image.size
         return
     count = 0
@@ -202,11 +214,15 @@ def _page_sizes(image: Image.Image, frames: Literal["all", "first"]) -> Iterator
 
 
 def _orientation(image: Image.Image) -> int:
-    """1 to 8 as EXIF counts; 1 where nothing tells."""
+    """1 to 8 as EXIF counts; 1 where nothing tells, or damage."""
     exif = image.info.get("exif")
     if isinstance(exif, bytes) and len(exif) > MAX_EXIF_BYTES:
         image.info["exif"] = exif[:MAX_EXIF_BYTES]  # a hostile table would take many times its size
-    return image.getexif().get(0x0112, 1)
+    try:
+        told = image.getexif().get(0x0112)
+    except (SyntaxError, struct.error, ValueError, TypeError, LookupError, OSError):
+        return 1
+    return told if isinstance(told, int) else 1
 
 
 def _middle(image: Image.Image) -> tuple[float, float, float, float]:

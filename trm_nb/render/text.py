@@ -1,8 +1,8 @@
 """Text to pages of pixels and back: every character is there, and can be read back from the pixels alone.
 
 Choice: glyphs are blitted from a prebuilt atlas (see glyphs.py, tiles.py) instead of drawn, and a text that is longer
-than a page becomes more pages. A thin gray line at the right edge of a row says that the line goes on in the next one
-(half as high: after a blank); it is laid under the ink of the last column so that both can be read.
+than a page becomes more pages. A short gray line at the right edge of a row says that the line goes on in the next one
+(above: at once, below: after a blank); it is laid under the ink of the last column so that both can be read.
 Cost: about 40 us a page of 32x16 characters in RGB, layout included.
 """
 
@@ -18,7 +18,7 @@ from trm_nb.render import highlight as colouring
 from trm_nb.render.glyphs import CELL_SIZES, load_atlas
 from trm_nb.render.layout import BY_CHARACTER, BY_WORD, Placement, normalise, place
 from trm_nb.render.reading import Reader
-from trm_nb.render.tiles import MARKED, Colour, Tiles, pack
+from trm_nb.render.tiles import MARKED, Colour, Tiles, mark_rows, pack
 
 SEGMENT = 1 << 17  # characters laid out together, up to the next line end
 BATCH = 16  # pages blitted together: what fits the processor's cache
@@ -228,8 +228,9 @@ class TextRenderer:
         edge = rows[:, :, -1]
         marked = (edge >= MARKED) & (edge <= MARKED + 15)
         edge[marked] = 255 - 17 * (edge[marked] - MARKED)
-        lower, whole = marked[:, height // 2 :].all(axis=1), marked.all(axis=1)
-        wrapped = np.where(whole, BY_CHARACTER, np.where(lower, BY_WORD, 0))
+        wrapped = np.zeros(len(rows), np.uint8)
+        for kind in (BY_CHARACTER, BY_WORD):
+            wrapped[marked[:, mark_rows(kind, height)].all(axis=1)] = kind
         cells = rows.reshape(len(rows), height, self.columns, width).transpose(0, 2, 1, 3)
         lines = [""]
         for text, kind in zip(self._reader.read(cells), wrapped.tolist(), strict=True):

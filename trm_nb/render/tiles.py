@@ -103,7 +103,7 @@ class Tiles:
     def blit(self, tiles: np.ndarray, wrapped: np.ndarray, out: np.ndarray) -> None:
         """Write tiles (n, rows, columns) into `out`, uint8 (n, rows, h, columns * w * 3), a view of pages' text areas.
 
-        `wrapped` uint8 (n, rows): 1 marks the right edge of the whole row, 2 that of its lower half.
+        `wrapped` uint8 (n, rows): 1 marks the right edge of a row at its top, 2 at its foot (see `mark_rows`).
         """
         items = out.view(self._pixels.dtype)
         for y, row in enumerate(self._pixels):
@@ -111,9 +111,14 @@ class Tiles:
         for kind in (1, 2):
             n, rows = np.nonzero(wrapped == kind)
             if len(n):
-                top = 0 if kind == 1 else out.shape[2] // 2
-                edge = self._marks[self._edge[tiles[n, rows, -1]]]
-                out[n, rows, top:, -3:] = edge[:, top:]
+                part = mark_rows(kind, out.shape[2])
+                out[n, rows, part, -3:] = self._marks[self._edge[tiles[n, rows, -1]]][:, part]
+
+
+def mark_rows(kind: int, height: int) -> slice:
+    """Which of a cell's pixel rows a wrap mark takes: those that small letters leave free, so that c does not look
+    like d: the upper third, or for kind 2 the lower."""
+    return slice(0, height // 3) if kind == 1 else slice(height - height // 3, height)
 
 
 def pack(colours: np.ndarray) -> np.ndarray:

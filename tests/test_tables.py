@@ -1,0 +1,578 @@
+"""Tables row by row: the same items from every kind of file, rows that are no use, pictures, puzzles, hostile files."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from trm_nb import byte_streams, line_tables, parquet_tables, tables
+from trm_nb.config import MultimodalDatasetConfig
+from trm_nb.records import ImageBytes, ImageFile, Item, Puzzle, Rejected
+from trm_nb.sources import Entry, Skipped, scan
+
+TEXTS = ["one", "two\nlines, with a comma", 'thr"ee', "žluť 行 \U0001f600", ""]
+ROWS: list[dict[str, Any]] = [{"text": text, "kind": kind} for text, kind in zip(TEXTS, "abcab", strict=True)]
+
+
+def entries(*paths: Path, **fields: Any) -> list[Entry]:
+    config = MultimodalDatasetConfig(source_paths=[str(p) for p in paths], output_dir="unused", **fields)
+    return [entry for reading in scan(config) for entry in reading.entries]
+
+
+def items(found: list[Entry]) -> list[Item]:
+    return [entry for entry in found if isinstance(entry, Item)]
+
+
+def reasons(found: list[Entry]) -> dict[str, str]:
+    return {entry.path.split("/", 1)[1]: entry.reason for entry in found if isinstance(entry, Rejected)}
+
+
+def jsonl(rows: list[Any]) -> bytes:
+    return b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
+
+
+def csv_bytes(rows: list[dict[str, Any]]) -> bytes:
+    def cell(value: Any) -> str:
+        return '"' + str(value).replace('"', '""') + '"'
+
+    lines = [",".join(rows[0]), *(",".join(map(cell, row.values())) for row in rows)]
+    return "\r\n".join(lines).encode() + b"\r\n"
+
+
+def parquet(rows: list[dict[str, Any]] | pa.Table, **options: Any) -> bytes:
+    out = io.BytesIO()
+    pq.write_table(rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(rows), out, **options)
+    return out.getvalue()
+
+
+WRITERS: dict[str, Callable[[list[dict[str, Any]]], bytes]] = {
+    "t.jsonl": jsonl,
+    "t.ndjson": jsonl,
+    "t.jsonl.gz": lambda rows: gzip.compress(jsonl(rows)),
+    "t.JSONL.ZST": lambda rows: bytes(pa.compress(jsonl(rows), "zstd", asbytes=True)),
+    "t.csv": csv_bytes,
+    "t.csv.gz": lambda rows: gzip.compress(csv_bytes(rows)),
+    "t.csv.zst": lambda rows: bytes(pa.compress(csv_bytes(rows), "zstd", asbytes=True)),
+    "t.parquet": parquet,
+}
+
+
+def png(colour: int = 0) -> bytes:
+    data = io.BytesIO()
+    Image.new("RGB", (4, 3), (colour, 99, 200)).save(data, "PNG")
+    return data.getvalue()
+
+
+# ------------------------------------------------------------------------------------- the same from every kind
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_row_is_an_item(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(WRITERS[name](ROWS))
+    found = items(entries(tmp_path, label_column="kind"))
+    assert [item.item_id for item in found] == [f"{tmp_path.name}/{name}#{n}" for n in range(5)]
+    assert [item.payload for item in found] == TEXTS
+    assert [item.label for item in found] == list("abcab")
+    assert {item.modality for item in found} == {"text"}
+    assert {item.encoding for item in found} == {None}
+    assert {item.label for item in items(entries(tmp_path))} == {tmp_path.name}, "without a column, the folder's name"
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_columns_are_named_by_the_config(tmp_path: Path, name: str) -> None:
+    rows = [{"id": 7, "body": "words", "text": "not this"}]
+    (tmp_path / name).write_bytes(WRITERS[name](rows))
+    assert [item.payload for item in items(entries(tmp_path, text_column="body"))] == ["words"]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_column_that_is_not_there(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(WRITERS[name](ROWS))
+    for field in ("text_column", "image_column", "label_column"):
+        (refused,) = entries(tmp_path, **{field: "body"})
+        assert refused == Rejected(f"{tmp_path.name}/{name}", "no column 'body': it has text, kind")
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_without_columns_it_is_a_plain_text_or_refused(tmp_path: Path, name: str) -> None:
+    data = WRITERS[name]([{"a": "x", "b": "y"}])
+    (tmp_path / name).write_bytes(data)
+    (entry,) = entries(tmp_path)
+    if name in ("t.jsonl", "t.ndjson", "t.csv"):
+        assert isinstance(entry, Item)
+        assert (entry.item_id, entry.payload) == (f"{tmp_path.name}/{name}", data.decode())
+    else:
+        assert entry == Rejected(
+            f"{tmp_path.name}/{name}", "a table without a column text or image: it has a, b; set text_column"
+        )
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_limit_ends_the_reading(tmp_path: Path, name: str) -> None:
+    data = WRITERS[name](ROWS * 3000)
+    (tmp_path / name).write_bytes(data)
+    assert [item.item_id.rsplit("#")[1] for item in items(entries(tmp_path, limit=3))] == ["0", "1", "2"]
+    assert len(items(entries(tmp_path))) == 15_000
+    if name.endswith((".gz", ".zst", ".ZST")):
+        (tmp_path / name).write_bytes(data[:-20])
+        assert all(isinstance(entry, Item) for entry in entries(tmp_path, limit=3)), "the damage lies behind the limit"
+        assert "damaged" in reasons(entries(tmp_path))[name]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_text_left_out(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(WRITERS[name](ROWS))
+    skipped = Skipped(f"{tmp_path.name}/{name}", "text is left out: include_text is false")
+    assert entries(tmp_path, include_text=False) == [skipped]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), min_size=1, max_size=5))
+def test_any_text_survives_any_table(tmp_path: Path, texts: list[str]) -> None:
+    texts = [text.replace("\r", "") for text in texts]
+    for name in ("t.jsonl", "t.csv", "t.parquet"):
+        (tmp_path / name).write_bytes(WRITERS[name]([{"text": text, "n": 1} for text in texts]))
+    found = [item.payload for item in items(entries(tmp_path))]
+    assert found == texts * 3
+
+
+# ------------------------------------------------------------------------------------- rows that are no use
+
+
+def test_bad_rows_of_json_lines(tmp_path: Path) -> None:
+    lines = [
+        b'{"text": "good"}', b"", b'{"text": ', b'["a", "list"]', b'{"other": 1}', b'{"text": null}', b'{"text": 7}',
+        b'{"text": "a", "text": "b"}', b"[" * 100_000, b'{"text": %s}' % (b"1" * 5000), b'{"text": "last"}',
+    ]  # fmt: skip
+    (tmp_path / "t.jsonl").write_bytes(b"\n".join(lines))
+    found = entries(tmp_path)
+    assert [(item.item_id.rsplit("#")[1], item.payload) for item in items(found)] == [("0", "good"), ("9", "last")]
+    assert reasons(found) == {
+        "t.jsonl#1": "line 3: malformed JSON at line 1, column 9: Expecting value",
+        "t.jsonl#2": "line 4: the row: expected an object, got list",
+        "t.jsonl#3": "no 'text' in this row",
+        "t.jsonl#4": "no 'text' in this row",
+        "t.jsonl#5": "'text': expected text, got int",
+        "t.jsonl#6": "line 8: the row: the key 'text' stands twice",
+        "t.jsonl#7": "line 9: JSON nested too deeply to read",
+        "t.jsonl#8": "line 10: a number of 5000 digits",
+    }
+
+
+def test_bad_rows_of_csv(tmp_path: Path) -> None:
+    text = 'id,text\n0,good\n\n1\n2,too,many\n3,"quoted, ""twice"""\n4,"quoted" badly\n5,good\n6,"never closed\n7,x\n'
+    (tmp_path / "t.csv").write_text(text)
+    found = entries(tmp_path)
+    assert [item.payload for item in items(found)] == ["good", 'quoted, "twice"', "good"]
+    assert [item.item_id.rsplit("#")[1] for item in items(found)] == ["0", "3", "5"]
+    assert {number: reason[:30] for number, reason in reasons(found).items()} == {
+        "t.csv#1": "expected 2 cells, as the heade",
+        "t.csv#2": "expected 2 cells, as the heade",
+        "t.csv#4": "not CSV: ',' expected after '\"",
+        "t.csv#6": "not CSV: unexpected end of dat",
+    }
+
+
+def test_bad_rows_of_parquet(tmp_path: Path) -> None:
+    (tmp_path / "t.parquet").write_bytes(parquet([{"text": "good"}, {"text": None}, {"text": "last"}]))
+    found = entries(tmp_path)
+    assert [item.payload for item in items(found)] == ["good", "last"]
+    assert reasons(found) == {"t.parquet#1": "no 'text' in this row"}
+
+
+def test_a_damaged_row_group_leaves_the_others(tmp_path: Path) -> None:
+    rows = [{"text": f"row {n} {os.urandom(20).hex()}"} for n in range(300)]
+    data = bytearray(parquet(rows, row_group_size=100, use_dictionary=False, compression="gzip"))
+    second = pq.read_metadata(io.BytesIO(bytes(data))).row_group(1).column(0)
+    middle = second.data_page_offset + second.total_compressed_size // 2
+    data[middle : middle + 200] = bytes(200)
+    (tmp_path / "t.parquet").write_bytes(data)
+    found = entries(tmp_path)
+    assert [item.payload for item in items(found)] == [row["text"] for row in rows[:100] + rows[200:]]
+    assert items(found)[100].item_id.endswith("t.parquet#200")
+    ((path, reason),) = reasons(found).items()
+    assert path == "t.parquet#100"
+    assert reason.startswith("rows 100 to 199 cannot be read: ")
+
+
+@pytest.mark.parametrize(
+    ("value", "label"),
+    [("dog", "dog"), (3, "3"), (2.5, "2.5"), (True, "True"), (None, None), ("", None), (float("nan"), None),
+     ("a\nb", "a\\x0ab"), ("\ud800", "\\ud800")],
+    ids=repr,
+)  # fmt: skip
+def test_labels(tmp_path: Path, value: Any, label: str | None) -> None:
+    (tmp_path / "t.jsonl").write_text(json.dumps({"text": "x", "y": value}))
+    assert [item.label for item in items(entries(tmp_path, label_column="y"))] == [label]
+
+
+@pytest.mark.parametrize("value", [[1], {"a": 1}, "x" * 201], ids=["list", "object", "long"])
+def test_what_is_no_label(tmp_path: Path, value: Any) -> None:
+    (tmp_path / "t.jsonl").write_text(json.dumps({"text": "x", "y": value}))
+    assert reasons(entries(tmp_path, label_column="y"))["t.jsonl#0"].startswith("label: ")
+
+
+@pytest.mark.parametrize(
+    ("column", "fields", "reason"),
+    [
+        (pa.array([[1, 2]]), {"text_column": "x"}, "column 'x': expected text, got list<"),
+        (pa.array([7]), {"text_column": "x"}, "column 'x': expected text, got int64"),
+        (pa.array([[1]]), {"label_column": "x"}, "column 'x': expected a class name or number, got list<"),
+    ],
+    ids=["list as text", "number as text", "list as label"],
+)
+def test_types_of_parquet_columns(tmp_path: Path, column: Any, fields: dict[str, str], reason: str) -> None:
+    (tmp_path / "t.parquet").write_bytes(parquet(pa.table({"x": column, "text": ["a"]})))
+    assert reasons(entries(tmp_path, **fields))["t.parquet"].startswith(reason)
+
+
+def test_a_column_twice(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("text,text\na,b\n")
+    assert reasons(entries(tmp_path, text_column="text")) == {"t.csv": "the column 'text' is there twice"}
+    assert [item.payload for item in items(entries(tmp_path))] == ["text,text\na,b\n"], "else a plain text"
+
+
+# ------------------------------------------------------------------------------------- encodings
+
+
+@pytest.mark.parametrize("codec", ["cp1252", "utf-16", "utf-8-sig"])
+def test_csv_in_other_encodings(tmp_path: Path, codec: str) -> None:
+    words = ["ASCII", "Räksmörgås på ön, für Übermut", "“fine”"]
+    (tmp_path / "t.csv").write_bytes(("text,n\n" + "".join(f'"{w}",1\n' for w in words)).encode(codec))
+    found = items(entries(tmp_path))
+    assert [item.payload for item in found] == words
+    expected = {"cp1252": [None, "cp1252", "cp1252"], "utf-16": ["utf-16-le"] * 3, "utf-8-sig": [None] * 3}
+    assert [item.encoding for item in found] == expected[codec]
+
+
+def test_damage_behind_the_first_legacy_line_is_told(tmp_path: Path) -> None:
+    rows = [f"Räksmörgås {random.Random(n).randbytes(30).hex()}" for n in range(3000)]
+    data = gzip.compress("\n".join(["text", *rows]).encode("cp1252"))
+    (tmp_path / "t.csv.gz").write_bytes(data[: len(data) * 45 // 100])
+    found = entries(tmp_path)
+    assert [item.payload for item in items(found)] == rows[: len(items(found))] != []
+    assert "damaged gzip" in reasons(found)["t.csv.gz"]
+
+
+def test_a_bad_byte_is_escaped_in_its_row_alone(tmp_path: Path) -> None:
+    rows = ["žluťoučký kůň", "ďábelské ódy", "příliš"]
+    lines = [json.dumps({"text": row}, ensure_ascii=False).encode() for row in rows]
+    bad = b'{"text": "damaged \x9f byte"}'
+    for place in (2, 3):
+        (tmp_path / "t.jsonl").write_bytes(b"\n".join([*lines[:place], bad, *lines[place:]]))
+        found = items(entries(tmp_path))
+        assert [item.payload for item in found] == [*rows[:place], "damaged \\x9f byte", *rows[place:]]
+        assert [i for i, item in enumerate(found) if item.encoding is not None] == [place]
+        assert found[place].encoding == "utf-8 with escapes"
+
+
+# ------------------------------------------------------------------------------------- pictures
+
+
+def test_pictures_as_bytes_struct_base64_and_files(tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p/red.png").write_bytes(png(255))
+    data, text = png(), base64.b64encode(png()).decode()
+    (tmp_path / "a.parquet").write_bytes(parquet([{"image": data}]))
+    struct = [{"image": {"bytes": data, "path": "x.png"}}, {"image": {"bytes": None, "path": "p/red.png"}}]
+    (tmp_path / "b.parquet").write_bytes(parquet(struct))
+    (tmp_path / "c.jsonl").write_bytes(
+        jsonl(
+            [
+                {"image": text},
+                {"image": f"data:image/png;base64,{text}"},
+                {"image": "p/red.png"},
+                {"image": struct[1]["image"]},
+            ]
+        )
+    )
+    (tmp_path / "d.csv").write_bytes(csv_bytes([{"image": "p/red.png"}, {"image": text}]))
+    found = {item.item_id.split("/", 1)[1]: item for item in items(entries(tmp_path))}
+    red = [name for name, item in found.items() if isinstance(item.payload, ImageFile)]
+    assert red == ["b.parquet#1", "c.jsonl#2", "c.jsonl#3", "d.csv#0", "p/red.png"]
+    assert len({found[name].payload.sha256 for name in red}) == 1  # type: ignore[union-attr]
+    held = [item for item in found.values() if isinstance(item.payload, ImageBytes)]
+    assert [item.item_id.split("/", 1)[1] for item in held] == [
+        "a.parquet#0", "b.parquet#0", "c.jsonl#0", "c.jsonl#1", "d.csv#1",
+    ]  # fmt: skip
+    assert {item.payload.data for item in held} == {data}  # type: ignore[union-attr]
+    assert {item.modality for item in found.values()} == {"image"}
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        pytest.param("../secret.png", "expected a path below the table's folder", id="dots"),
+        pytest.param("a/../../secret.png", "expected a path below the table's folder", id="dots further on"),
+        pytest.param("/etc/passwd", "expected a path below the table's folder", id="absolute"),
+        pytest.param("C:\\secret.png", "expected a path below the table's folder", id="windows"),
+        pytest.param("..\\secret.png", "expected a path below the table's folder", id="windows dots"),
+        pytest.param("out.png", "expected a path below the table's folder", id="link to outside"),
+        pytest.param("loop", "expected a path below|cannot be read", id="loop of links"),
+        pytest.param("a\0b.png", "expected a path below the table's folder", id="nul"),
+        pytest.param("x" * 5000, "expected a path below|cannot be read", id="long name"),
+        pytest.param("https://example.org/a.png", "pictures are not fetched", id="url"),
+        pytest.param("gone.png", "it leads nowhere", id="missing"),
+        pytest.param("words.png", "no picture", id="no picture"),
+        pytest.param("fifo", "not a file but a FIFO", id="fifo"),
+        pytest.param("folder", "directory|not a file", id="folder"),
+        pytest.param("", "expected a path", id="empty"),
+        pytest.param("data:image/png;base64,???", "a data URL that is no base64", id="data url"),
+        pytest.param("data:image/png;base64,aGVsbG8gd29ybGQ=", "no picture", id="data url of words"),
+        pytest.param(7, "expected a picture as bytes, base64 or a relative path, got int", id="number"),
+        pytest.param({"path": None, "bytes": None}, "got nothing", id="empty struct"),
+        pytest.param(None, "no 'image' in this row", id="none"),
+    ],
+)
+def test_what_is_no_picture(tmp_path: Path, value: Any, reason: str) -> None:
+    root = tmp_path / "root"
+    (root / "folder").mkdir(parents=True)
+    (tmp_path / "secret.png").write_bytes(png())
+    (root / "out.png").symlink_to(tmp_path / "secret.png")
+    (root / "loop").symlink_to(root / "loop")
+    (root / "words.png").write_text("words")
+    os.mkfifo(root / "fifo")
+    (root / "t.jsonl").write_bytes(jsonl([{"image": value}, {"image": base64.b64encode(png()).decode()}]))
+    found = entries(root / "t.jsonl")
+    assert re.search(reason, reasons(found)["t.jsonl#0"]), found
+    assert [item.item_id for item in items(found)] == ["root/t.jsonl#1"]
+
+
+def test_texts_and_pictures_in_one_table_are_two_items_a_row(tmp_path: Path) -> None:
+    rows = [{"image": png(), "text": "a caption"}, {"image": None, "text": "no picture"}]
+    (tmp_path / "t.parquet").write_bytes(parquet(rows))
+    found = entries(tmp_path)
+    assert [(i.item_id.split("#")[1], i.modality) for i in items(found)] == [
+        ("0/text", "text"), ("0/image", "image"), ("1/text", "text"),
+    ]  # fmt: skip
+    assert reasons(found) == {"t.parquet#1/image": "no 'image' in this row"}
+    only = entries(tmp_path, include_images=False)
+    assert [item.item_id.split("#")[1] for item in items(only)] == ["0/text", "1/text"]
+    assert [entry.reason for entry in only if isinstance(entry, Skipped)] == [
+        "pictures are left out: include_images is false"
+    ]
+
+
+def test_two_columns_asked_for_and_one_there(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_bytes(jsonl([{"body": "words"}]))
+    found = entries(tmp_path, text_column="body", image_column="photo")
+    assert [item.payload for item in items(found)] == ["words"]
+    assert [entry.reason for entry in found if isinstance(entry, Skipped)] == ["no column 'photo' in it"]
+
+
+# ------------------------------------------------------------------------------------- puzzles
+
+
+SUDOKU = "530070000600195000098000060800060003400803001700020006060000280000419005000080079"
+SOLVED = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"
+
+
+def test_tables_of_puzzles(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"source,question,answer,rating\nx,{SUDOKU.replace('0', '.')},{SOLVED},3\n")
+    (tmp_path / "b.csv").write_text(f"quizzes,solutions\n{SUDOKU},{SOLVED}\n{SUDOKU},{SUDOKU}\n{SUDOKU[:80]},\n")
+    (tmp_path / "c.jsonl").write_bytes(jsonl([{"Puzzle": "S G ", "Solution": None}]))
+    found = entries(tmp_path, label_column=None)
+    assert [item.item_id.split("/")[1] for item in items(found)] == ["a.csv#0", "b.csv#0", "c.jsonl#0"]
+    first, second, maze = (item.payload for item in items(found))
+    assert isinstance(first, Puzzle)
+    assert isinstance(second, Puzzle)
+    assert isinstance(maze, Puzzle)
+    assert np.array_equal(first.puzzle, second.puzzle)
+    assert first.solution is not None
+    assert "".join(map(str, first.solution.ravel())) == SOLVED
+    assert maze.kind == "maze"
+    assert reasons(found)["b.csv#1"] == "answer: a blank at row 0, column 2"
+    assert reasons(found)["b.csv#2"].startswith("expected 16, 36 or 81 digits")
+    left_out = entries(tmp_path, include_grids=False)
+    assert {entry.reason for entry in left_out if isinstance(entry, Skipped)} == {
+        "grids are left out: include_grids is false"
+    }
+    assert len(left_out) == 3
+
+
+def test_questions_that_are_no_puzzles(tmp_path: Path) -> None:
+    (tmp_path / "qa.csv").write_text("question,answer\nWhy?,Because.\n")
+    assert [item.payload for item in items(entries(tmp_path))] == ["question,answer\nWhy?,Because.\n"]
+    assert [item.payload for item in items(entries(tmp_path, text_column="question"))] == ["Why?"]
+
+
+# ------------------------------------------------------------------------------------- hostile files
+
+
+def test_a_line_beyond_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line_tables, "MAX_LINE_BYTES", 100)
+    (tmp_path / "t.jsonl").write_bytes(jsonl([{"text": "a"}, {"text": "b" * 200}, {"text": "c"}]))
+    found = entries(tmp_path)
+    assert [item.payload for item in items(found)] == ["a", "c"]
+    assert "line 2: a line of more than" in reasons(found)["t.jsonl#1"]
+    (tmp_path / "t.jsonl").unlink()
+    (tmp_path / "t.csv").write_text("text\na\n" + "b" * 200 + "\nc\n")
+    found = entries(tmp_path)
+    assert [item.payload for item in items(found)] == ["a"], "in a CSV it is not certain where the next row begins"
+    assert "row 1: a line of more than" in reasons(found)["t.csv"]
+
+
+def test_a_cell_beyond_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line_tables, "MAX_LINE_BYTES", 100)
+    (tmp_path / "t.csv").write_text('text\na\n"' + "b\n" * 200 + '"\nc\n')
+    found = entries(tmp_path)
+    assert [item.payload for item in items(found)] == ["a"]
+    assert "row 1: a cell of more than 100 characters" in reasons(found)["t.csv"]
+
+
+def test_a_text_beyond_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "MAX_TEXT", 9)
+    for name in ("t.jsonl", "t.csv", "t.parquet"):
+        (tmp_path / name).write_bytes(WRITERS[name]([{"text": "x" * 10, "n": 1}, {"text": "y" * 9, "n": 1}]))
+    found = entries(tmp_path)
+    assert {item.payload for item in items(found)} == {"y" * 9}
+    assert set(reasons(found).values()) == {"a text of 10 characters; at most 9 are taken from one row"}
+    assert len(found) == 6
+
+
+def test_a_line_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line_tables, "MAX_LINE_BYTES", 100)
+    monkeypatch.setattr(byte_streams, "GIVE_UP_BYTES", 2**21)
+    (tmp_path / "t.jsonl").write_bytes(b'{"text": "a"}\n' + b"x" * 2**22)
+    found = entries(tmp_path)
+    assert [item.payload for item in items(found)] == ["a"]
+    assert reasons(found) == {"t.jsonl": "no line ends within 2 MiB"}
+
+
+@pytest.mark.parametrize("name", ["t.jsonl.gz", "t.jsonl.zst"])
+def test_a_decompression_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(byte_streams, "UNPACKED_FREELY", 2**20)
+    data = jsonl([{"text": "a"}]) + b" " * 2**25
+    (tmp_path / name).write_bytes(
+        gzip.compress(data) if name.endswith("gz") else pa.compress(data, "zstd", asbytes=True)
+    )
+    ((path, reason),) = reasons(entries(tmp_path)).items()
+    assert path == name
+    assert reason.startswith("a decompression bomb: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        pytest.param("t.jsonl.gz", b"no gzip", "damaged gzip", id="no gzip"),
+        pytest.param("t.jsonl.zst", b"no zstd", "damaged zstd", id="no zstd"),
+        pytest.param("t.parquet", b"PAR1 no parquet", "no Parquet file", id="no parquet"),
+        pytest.param("t.parquet", b"", "no Parquet file", id="empty parquet"),
+        pytest.param("t.parquet", parquet(ROWS)[:-9], "no Parquet file", id="torn parquet"),
+        pytest.param("t.csv.gz", gzip.compress(b"text\n\0\0\0"), "binary, with a NUL at byte 5", id="binary in gzip"),
+        pytest.param("t.jsonl", b"\0" * 99, "with a NUL at byte 0", id="binary jsonl"),
+        pytest.param("t.csv.gz", gzip.compress(b",".join([b"x"] * 10_001)), "at most 10000 columns", id="columns"),
+        pytest.param("t.jsonl", b'{"text": [' + b"[]," * 1_100_000 + b"0]}", "lists and objects", id="brackets"),
+    ],
+)
+def test_damaged_files(tmp_path: Path, name: str, data: bytes, reason: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    (entry,) = entries(tmp_path, text_column="text" if name == "t.jsonl" else None)
+    assert isinstance(entry, Rejected)
+    assert reason in entry.reason, entry
+
+
+def test_parquet_that_repeats_a_value_is_a_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_tables, "UNPACKED_FREELY", 2**22)
+    repeated = pa.DictionaryArray.from_arrays(pa.array([0] * 5000, pa.int32()), pa.array(["ab" * 50_000]))
+    data = parquet(pa.table({"text": repeated}), store_schema=False, compression="zstd")
+    assert len(data) < 10_000
+    (tmp_path / "t.parquet").write_bytes(data)
+    found = entries(tmp_path)
+    assert reasons(found)["t.parquet"].startswith("a decompression bomb: it holds more than 200 times")
+    assert 10 < len(items(found)) < 100
+
+
+def test_parquet_of_rows_without_bytes_is_a_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_tables, "MAX_EMPTY_ROWS", 1000)
+    (tmp_path / "t.parquet").write_bytes(parquet(pa.table({"text": pa.nulls(10**6, pa.string())})))
+    assert reasons(entries(tmp_path))["t.parquet"].startswith("a decompression bomb: 1000000 rows in ")
+
+
+FLAT = """
+import sys
+from pathlib import Path
+from trm_nb.config import MultimodalDatasetConfig
+from trm_nb.records import Item
+from trm_nb.sources import scan
+
+def peak():  # not getrusage: that begins with the peak of the process that started this one
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("VmHWM:"))) // 1024
+
+config = MultimodalDatasetConfig(source_paths=[sys.argv[1]], output_dir="unused")
+before, count = peak(), 0
+for reading in scan(config):
+    for entry in reading.entries:
+        count += isinstance(entry, Item)
+    reading.sha256()
+print(count, peak() - before)
+"""
+
+
+def _items_and_megabytes(path: Path) -> tuple[int, int]:
+    """What a fresh process finds in a source, and by how much its memory's peak grows meanwhile."""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("the peak of memory is read from Linux's /proc")
+    run = subprocess.run([sys.executable, "-c", FLAT, str(path)], capture_output=True, text=True, check=True)
+    count, megabytes = map(int, run.stdout.split())
+    return count, megabytes
+
+
+def _long_rows(count: int) -> Iterator[bytes]:
+    words = "the quick brown fox jumps over the lazy dog and goes on to the next row of the table " * 12
+    for number in range(count):
+        yield f"{number} {words}".encode()
+
+
+def _write(path: Path, count: int) -> None:
+    if path.suffix == ".parquet":
+        schema = pa.schema([("text", pa.string())])
+        with pq.ParquetWriter(path, schema, use_dictionary=False, compression="none") as writer:
+            for _ in range(10):
+                rows = [row.decode() for row in _long_rows(count // 10)]
+                writer.write_table(pa.table({"text": rows}, schema))
+        return
+    with gzip.open(path, "wb", 1) if path.suffix == ".gz" else path.open("wb") as file:
+        if path.suffix == ".csv":
+            file.write(b"text\n")
+        for row in _long_rows(count):
+            file.write(b'{"text": "' + row + b'"}\n' if ".jsonl" in path.name else row + b"\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["t.jsonl", "t.jsonl.gz", "t.csv", "t.parquet", "t.txt"])
+def test_three_hundred_megabytes_stay_on_the_disk(tmp_path: Path, name: str) -> None:
+    _write(tmp_path / name, 300_000)
+    count, megabytes = _items_and_megabytes(tmp_path / name)
+    assert count == 300_000 if name != "t.txt" else 35 < count < 45
+    assert megabytes < 150, "more than the file's half in memory"
+
+
+@pytest.mark.slow
+def test_a_bomb_takes_no_memory(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "t.jsonl.gz", "wb", 6) as file:
+        file.write(b'{"text": "a"}\n{"text": "')
+        for _ in range(2000):
+            file.write(b"A" * 2**20)
+    count, megabytes = _items_and_megabytes(tmp_path)
+    assert count == 1
+    assert megabytes < 150

@@ -1,0 +1,87 @@
+"""The drawing task: a shard of samples to pixels, to a staged file. It runs in a worker, or for few samples in the run.
+
+Choice: a decoder that dies or hangs takes its process along, so a worker says at each photograph which one it is at
+(pool.py), and where the run draws itself, a marker file lies in the cache: a run that finds one of a run that died uses
+a worker, however few the samples are.
+Cost: two system calls a photograph; no array leaves the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trm_nb.denoise import load_denoiser
+from trm_nb.durable import Staged
+from trm_nb.pool import Task, in_worker, working_on
+from trm_nb.records import Sample
+from trm_nb.render import Renderer, RenderSettings
+from trm_nb.render.errors import PassingReason
+from trm_nb.store import Layout, stage_shard
+
+if TYPE_CHECKING:
+    from trm_nb.denoise.noise2noise import Denoiser
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """All that turns a sample into pixels; a worker builds its renderer and denoiser from it, once."""
+
+    render: RenderSettings
+    denoiser_path: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnShard:
+    """What a drawing task returns: its staged file, the keys in slot order ("" where one failed) and the failures.
+
+    `failed` are those of the content, which stay; `passing` may be gone the next time and are not kept in the cache.
+    """
+
+    staged: Staged
+    keys: tuple[str, ...]
+    failed: dict[str, str]
+    passing: dict[str, str]
+
+
+@lru_cache(maxsize=2)
+def _tools(recipe: Recipe) -> tuple[Renderer, Denoiser | None]:
+    """One renderer and one denoiser a process."""
+    return Renderer(recipe.render), load_denoiser(recipe.denoiser_path) if recipe.denoiser_path else None
+
+
+def draw_shard(samples: Task[Sample], recipe: Recipe, layout: Layout, folder: str) -> DrawnShard:
+    """Draw, denoise and stage one whole shard in `folder`."""
+    renderer, denoiser = _tools(recipe)
+    with _marked(Path(folder), samples):
+        images, reasons = renderer.draw(samples, working_on)
+        working_on(None)
+    if denoiser is not None:
+        noisy = [i for i, sample in enumerate(samples) if sample.modality == "image" and i not in reasons]
+        images[noisy] = denoiser.restore_images(images[noisy])
+    staged = stage_shard(Path(folder), images, layout)
+    keys = tuple("" if i in reasons else sample.key for i, sample in enumerate(samples))
+    passing = {samples[i].key: str(reason) for i, reason in reasons.items() if isinstance(reason, PassingReason)}
+    failed = {samples[i].key: reason for i, reason in reasons.items() if samples[i].key not in passing}
+    return DrawnShard(staged, keys, failed, passing)
+
+
+def marker(folder: Path) -> Path:
+    """The file in a cache's receipts folder that is there while photographs are drawn in the run's own process."""
+    return folder / "drawing-in-the-run"
+
+
+@contextmanager
+def _marked(folder: Path, samples: Task[Sample]) -> Iterator[None]:
+    if in_worker() or all(sample.modality != "image" for sample in samples):
+        yield
+        return
+    marker(folder).touch()
+    try:
+        yield
+    finally:
+        marker(folder).unlink(missing_ok=True)

