@@ -15,12 +15,12 @@ from PIL import Image
 from trm_nb.denoise import adaptive_path, load_denoiser
 from trm_nb.denoise.noise2noise import Denoiser, Noise2NoiseUNet
 from trm_nb.image_cache import ImageCache
-from trm_nb.memory_source import as_items
 from trm_nb.records import DamagedError, Item, Puzzle, Sample, UserError
 from trm_nb.render import RenderSettings
 from trm_nb.render.grid import GridRenderer
 from trm_nb.render.puzzle import PuzzleRenderer
 from trm_nb.render.text import TextRenderer
+from trm_nb.sources.memory import as_items
 
 GRID = [[0, 1, 2], [3, 4, 5]]
 TEXTS = [f"page {i}\n" + "x = 1\n" * i for i in range(60)]

@@ -14,11 +14,10 @@ PACKAGE = Path(__file__).parents[1] / "trm_nb"
 # Lowest first. A module imports only from its own row and the rows above it.
 LAYERS = [
     {"records"},
-    {"config", "durable", "database", "arc_json", "byte_streams", "text_decoding", "legacy_encodings", "puzzles"},
+    {"config", "durable", "database"},
     {"checkpoints"},
-    {"training_progress", "run_stats", "store", "pool", "trm", "source_roots", "source_files"},
-    {"line_tables", "parquet_tables", "tables", "arc_files"},
-    {"render", "denoise", "sources", "memory_source", "image_index", "vision_encoder", "plan", "drawing"},
+    {"training_progress", "run_stats", "store", "pool", "trm"},
+    {"render", "denoise", "sources", "image_index", "vision_encoder", "plan", "drawing"},
     {"image_cache", "consolidate", "capsule_dataset", "dataset_files"},
     {"streaming_builder", "training", "verify"},
     {"pipeline"},

@@ -15,10 +15,10 @@ from conftest import PHOTO
 
 from trm_nb import plan
 from trm_nb.config import MultimodalDatasetConfig
-from trm_nb.memory_source import as_items
 from trm_nb.plan import Planner, source_changes
 from trm_nb.records import ImageBytes, Item, UserError
 from trm_nb.render import Renderer
+from trm_nb.sources.memory import as_items
 from trm_nb.training_progress import TrainingProgressTracker
 
 RunPython = Callable[..., subprocess.CompletedProcess[str]]

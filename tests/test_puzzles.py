@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trm_nb.puzzles import PuzzleError, is_puzzle, puzzle_columns, to_puzzle
+from trm_nb.sources.puzzles import PuzzleError, is_puzzle, puzzle_columns, to_puzzle
 
 SUDOKU = "530070000600195000098000060800060003400803001700020006060000280000419005000080079"
 SOLVED = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from trm_nb import sources
-from trm_nb.arc_json import parse, to_task
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.records import GridTask, ImageFile, Item, Rejected, UserError
-from trm_nb.source_roots import printable
 from trm_nb.sources import Entry, Skipped, list_files, read, read_items, scan
+from trm_nb.sources.arc_json import parse, to_task
+from trm_nb.sources.roots import printable
 
 PAIR = {"input": [[0, 1], [2, 3]], "output": [[9]]}
 TASK = {"train": [PAIR, PAIR], "test": [PAIR]}

@@ -23,10 +23,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from trm_nb import byte_streams, line_tables, parquet_tables, tables
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.records import ImageBytes, ImageFile, Item, Puzzle, Rejected
-from trm_nb.sources import Entry, Skipped, scan
+from trm_nb.sources import Entry, Skipped, byte_streams, line_tables, parquet_tables, scan, tables
 
 TEXTS = ["one", "two\nlines, with a comma", 'thr"ee', "žluť 行 \U0001f600", ""]
 ROWS: list[dict[str, Any]] = [{"text": text, "kind": kind} for text, kind in zip(TEXTS, "abcab", strict=True)]
@@ -455,6 +454,24 @@ def test_a_line_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     found = entries(tmp_path)
     assert [item.payload for item in items(found)] == ["a"]
     assert reasons(found) == {"t.jsonl": "no line ends within 2 MiB"}
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.csv"])
+def test_blank_lines_are_none_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(line_tables, "MAX_BLANK_LINES", 20)
+    lines = WRITERS[name](ROWS[:1]).replace(b"\r\n", b"\n")
+    more = lines if name == "t.jsonl" else lines.split(b"\n", 1)[1]
+    (tmp_path / name).write_bytes(lines + b"\n" * 20 + more + b"\n" * 21 + more)
+    found = entries(tmp_path)
+    assert len(items(found)) == 2
+    assert reasons(found) == {name: "more than 20 blank lines in a row; the rest of the file is left out"}
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.parquet"])
+def test_a_table_of_nothing_but_its_header(tmp_path: Path, name: str) -> None:
+    table = parquet(pa.Table.from_pylist(ROWS).slice(0, 0)) if name == "t.parquet" else b"text,kind\n"
+    (tmp_path / name).write_bytes(gzip.compress(table) if name.endswith("gz") else table)
+    assert reasons(entries(tmp_path)) == {name: "a table without rows"}
 
 
 @pytest.mark.parametrize("name", ["t.jsonl.gz", "t.jsonl.zst"])

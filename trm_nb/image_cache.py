@@ -24,11 +24,11 @@ from trm_nb.denoise import load_denoiser
 from trm_nb.drawing import DrawnShard, Recipe, draw_shard, marker
 from trm_nb.durable import commit, fault_point, locked, sweep, trouble_with, write_receipt
 from trm_nb.image_index import ImageIndex
-from trm_nb.memory_source import as_items
 from trm_nb.pool import MIN_POOL, WorkerDied, run_tasks, worker_count
 from trm_nb.records import MODALITIES, CacheReport, DamagedError, ImageBytes, Item, Modality, Receipt, Sample, UserError
 from trm_nb.render import Renderer, RenderSettings
 from trm_nb.render.errors import RejectedError
+from trm_nb.sources.memory import as_items
 from trm_nb.store import (
     Layout,
     file_rows,

@@ -27,8 +27,8 @@ from trm_nb.image_cache import ImageCache
 from trm_nb.plan import Planner, source_changes
 from trm_nb.records import Item, Progress, Rejected, Sample, UserError
 from trm_nb.render import RenderSettings
-from trm_nb.source_roots import reads_from
 from trm_nb.sources import scan
+from trm_nb.sources.roots import reads_from
 from trm_nb.streaming_builder import StreamingEncoderBuilder
 from trm_nb.training_progress import TrainingProgressTracker, refuse_foreign
 

@@ -18,8 +18,8 @@ from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.durable import fault_point, sha256_of
 from trm_nb.records import GridTask, ImageBytes, ImageFile, Item, Puzzle, Rejected, Sample, UserError
 from trm_nb.render.errors import RejectedError
-from trm_nb.source_files import Skipped, SourceFile
 from trm_nb.sources import Reading, list_files, scan
+from trm_nb.sources.files import Skipped, SourceFile
 from trm_nb.training_progress import PlannedFile, PlannedRow, TrainingProgressTracker
 
 BLOCK = 1000  # rows recorded in one transaction

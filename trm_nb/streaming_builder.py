@@ -22,10 +22,10 @@ from trm_nb.consolidate import Consolidator
 from trm_nb.dataset_files import finish_dataset
 from trm_nb.durable import commit, fault_point, locked, sweep, write_receipt
 from trm_nb.image_cache import ImageCache
-from trm_nb.memory_source import as_items
 from trm_nb.plan import Planner
 from trm_nb.records import CAPSULES, FEATURES, DamagedError, Progress, Receipt, Sample, UserError
 from trm_nb.render import Renderer
+from trm_nb.sources.memory import as_items
 from trm_nb.store import stage_batch, write_metadata
 from trm_nb.training_progress import PlannedRow, TrainingProgressTracker
 

@@ -27,9 +27,9 @@ from trm_nb.render.layout import code_points
 from trm_nb.render.puzzle import PuzzleRenderer
 from trm_nb.render.right_to_left import lines_to_reorder
 from trm_nb.render.text import TextRenderer
-from trm_nb.source_files import SourceFile
-from trm_nb.source_roots import find_roots
 from trm_nb.sources import list_files, read_items
+from trm_nb.sources.files import SourceFile
+from trm_nb.sources.roots import find_roots
 
 if TYPE_CHECKING:
     import pyarrow as pa

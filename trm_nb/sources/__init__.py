@@ -20,15 +20,15 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TypeAlias
 
-from trm_nb import arc_json
-from trm_nb.arc_files import MAX_JSON_BYTES, arc_entries
-from trm_nb.byte_streams import RefusedError, blocks, is_picture, open_file, read_up_to, sha256_of_rest, stamp
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.records import ImageFile, Item, Rejected, UserError
-from trm_nb.source_files import Skipped, SourceFile, left_out, list_source_files
-from trm_nb.source_roots import printable
-from trm_nb.tables import table_entries
-from trm_nb.text_decoding import Encoding, NotTextError, decode, find_encoding, text_parts
+from trm_nb.sources import arc_json
+from trm_nb.sources.arc_files import MAX_JSON_BYTES, arc_entries
+from trm_nb.sources.byte_streams import RefusedError, blocks, is_picture, open_file, read_up_to, sha256_of_rest, stamp
+from trm_nb.sources.files import Skipped, SourceFile, left_out, list_source_files
+from trm_nb.sources.roots import printable
+from trm_nb.sources.tables import table_entries
+from trm_nb.sources.text_decoding import Encoding, NotTextError, decode, find_encoding, text_parts
 
 __all__ = ["Entry", "Reading", "Skipped", "SourceFile", "list_files", "read", "read_items", "scan"]
 

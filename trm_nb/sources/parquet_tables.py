@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from trm_nb.byte_streams import BLOCK_BYTES, MAX_RATIO, UNPACKED_FREELY, RefusedError, open_file
-from trm_nb.line_tables import BadRow, Row
+from trm_nb.sources.byte_streams import BLOCK_BYTES, MAX_RATIO, UNPACKED_FREELY, RefusedError, open_file
+from trm_nb.sources.line_tables import BadRow, Row
 
 MAX_CELL_BYTES = 64 * 2**20
 MAX_EMPTY_ROWS = 10**6  # rows that need no bytes

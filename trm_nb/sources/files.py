@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from trm_nb.byte_streams import kind, why
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.records import Modality, Rejected, UserError
-from trm_nb.source_roots import Root, find_roots, printable
+from trm_nb.sources.byte_streams import kind, why
+from trm_nb.sources.roots import Root, find_roots, printable
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,14 +18,14 @@ from itertools import islice
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal, TypeAlias
 
-from trm_nb.byte_streams import PACKED, RefusedError, is_picture, open_file, read_up_to, sha256_of_rest
 from trm_nb.config import MultimodalDatasetConfig
-from trm_nb.line_tables import BadRow, Row, csv_columns, csv_rows, json_columns, json_rows
-from trm_nb.parquet_tables import parquet_columns, parquet_rows
-from trm_nb.puzzles import PuzzleError, is_puzzle, puzzle_columns, to_puzzle
 from trm_nb.records import ImageBytes, ImageFile, Item, Modality, Payload, Rejected
-from trm_nb.source_files import Skipped, SourceFile, left_out
-from trm_nb.source_roots import printable
+from trm_nb.sources.byte_streams import PACKED, RefusedError, is_picture, open_file, read_up_to, sha256_of_rest
+from trm_nb.sources.files import Skipped, SourceFile, left_out
+from trm_nb.sources.line_tables import BadRow, Row, csv_columns, csv_rows, json_columns, json_rows
+from trm_nb.sources.parquet_tables import parquet_columns, parquet_rows
+from trm_nb.sources.puzzles import PuzzleError, is_puzzle, puzzle_columns, to_puzzle
+from trm_nb.sources.roots import printable
 
 MAX_PICTURE_BYTES = 256 * 2**20
 MAX_TEXT = 8 * 2**20  # characters of one row; files of text may be longer, as they are cut
@@ -177,7 +177,9 @@ def _entries(
         return
     both = columns.text is not None and columns.image is not None
     wanted = [name for name in (*parts.values(), columns.answer, columns.label) if name is not None]
+    empty = True
     for row in _rows_of(file.path, kind, list(dict.fromkeys(wanted))):
+        empty = False
         name = f"{file.name}#{row.number}"
         if isinstance(row, BadRow):
             yield Rejected(name, printable(row.reason, also=""))
@@ -192,6 +194,8 @@ def _entries(
                 continue
             encoding = row.encoding if modality == "text" else None
             yield Item(item_id, modality, payload, source, label, encoding)
+    if empty:
+        yield Rejected(file.name, "a table without rows")
 
 
 def _payload(modality: Modality, column: str, row: Row, columns: _Columns, folder: Path) -> Payload:

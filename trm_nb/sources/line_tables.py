@@ -18,12 +18,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from trm_nb import arc_json
-from trm_nb.byte_streams import BLOCK_BYTES, Recoded, RefusedError, lines, open_unpacked
-from trm_nb.text_decoding import Encoding, decode_stream, find_encoding, marked_encoding
+from trm_nb.sources import arc_json
+from trm_nb.sources.byte_streams import BLOCK_BYTES, Recoded, RefusedError, lines, open_unpacked
+from trm_nb.sources.text_decoding import Encoding, decode_stream, find_encoding, marked_encoding
 
 MAX_LINE_BYTES = 16 * 2**20
 MAX_VALUES = 10**6  # lists and objects in a line: 16 MiB of brackets would take a gigabyte
+MAX_BLANK_LINES = 10**6
 _LOOK_ROWS = 100
 _AHEAD_BYTES = 64 * 1024
 
@@ -120,6 +121,12 @@ class TextLines:
         return find_encoding([b"\n" + sample.replace(b"\0", b"")], self._letters)
 
 
+def _one_more(blank: int) -> int:
+    if blank >= MAX_BLANK_LINES:  # they pack to nothing, and each takes a microsecond
+        raise RefusedError(f"more than {MAX_BLANK_LINES:,} blank lines in a row; the rest of the file is left out")
+    return blank + 1
+
+
 # -- JSON Lines ------------------------------------------------------------------------------------------------------
 
 
@@ -134,15 +141,16 @@ codecs.register_error("trm_nb.json", _doubled)
 def json_rows(path: Path) -> Generator[Row | BadRow, None, None]:
     """The rows; blank lines are none. Raises RefusedError where the rest of the file cannot be read."""
     with open_unpacked(path) as stream:
-        text, number, place = TextLines(stream, "trm_nb.json"), -1, 0
+        text, number, place, blank = TextLines(stream, "trm_nb.json"), -1, 0, 0
         while True:
             place += 1
             text.take_encoding()
             try:
                 line = next(text)
                 if not line.strip():
+                    blank = _one_more(blank)
                     continue
-                number += 1
+                number, blank = number + 1, 0
                 if line.count("[") + line.count("{") > MAX_VALUES:
                     raise arc_json.ArcError(f"more than {MAX_VALUES} lists and objects")
                 yield Row(number, arc_json.parse_object(line.rstrip()), text.take_encoding())
@@ -199,14 +207,15 @@ def csv_rows(path: Path) -> Iterator[Row | BadRow]:
     with open_unpacked(path) as stream:
         text = TextLines(stream)
         reader = _csv_reader(text)
-        header, number = _header(reader), -1
+        header, number, blank = _header(reader), -1, 0
         while True:
             text.take_encoding()
             try:
                 cells = next(reader)
                 if not cells:
+                    blank = _one_more(blank)
                     continue
-                number += 1
+                number, blank = number + 1, 0
                 if len(cells) == len(header):
                     yield Row(number, dict(zip(header, cells, strict=True)), text.take_encoding())
                 else:

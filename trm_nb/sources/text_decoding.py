@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from trm_nb.legacy_encodings import likely_encoding
+from trm_nb.sources.legacy_encodings import likely_encoding
 
 MAX_LINE = 8 * 2**20  # characters of a line that is not cut: laying it out takes 60 bytes for each
 SAMPLE_BYTES = 32 * 1024

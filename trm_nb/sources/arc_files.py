@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trm_nb import arc_json
-from trm_nb.byte_streams import RefusedError, open_file, read_up_to
 from trm_nb.records import Item, Rejected
-from trm_nb.source_files import SourceFile
-from trm_nb.source_roots import printable
-from trm_nb.text_decoding import NotTextError, decode
+from trm_nb.sources import arc_json
+from trm_nb.sources.byte_streams import RefusedError, open_file, read_up_to
+from trm_nb.sources.files import SourceFile
+from trm_nb.sources.roots import printable
+from trm_nb.sources.text_decoding import NotTextError, decode
 
 MAX_JSON_BYTES = 64 * 2**20  # parsed JSON takes ten times its size in memory
 _CHALLENGES, _SOLUTIONS = "_challenges.json", "_solutions.json"
