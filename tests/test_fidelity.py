@@ -297,6 +297,7 @@ def grids_of(task: GridTask, answers: bool = True) -> list[np.ndarray]:
 ARC = pytest.mark.parametrize(("prefix", "tasks"), [("arcagi", 800), ("arcagi2", 1120)], ids=["ARC-1", "ARC-2"])
 
 
+@pytest.mark.slow
 @ARC
 def test_every_arc_grid_reads_back(prefix: str, tasks: int) -> None:
     assert len(arc_tasks(prefix)) == tasks
@@ -356,6 +357,9 @@ def test_what_is_lost_from_a_picture_is_counted(item: Item) -> None:
 def test_each_source_of_a_run_has_its_line(tmp_path: Path, sources: Path) -> None:
     (sources / "code" / "strange.txt").write_text("\U0010fffd and שלום", encoding="utf-8")
     (sources / "photos" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    length = sum(len(path.read_text(encoding="utf-8").replace("\n", "")) for path in (sources / "code").iterdir())
+    legacy = "Schöne Grüße aus Köln, und über die Brücke ging es zurück"
+    (sources / "code" / "legacy.txt").write_text(legacy, encoding="cp1252")
     config = config_for(
         sources / "code", tmp_path / "run", source_paths=[str(path) for path in sorted(sources.iterdir())]
     )
@@ -367,9 +371,9 @@ def test_each_source_of_a_run_has_its_line(tmp_path: Path, sources: Path) -> Non
     finally:
         run.close()
     assert [one["source"] for one in (code, photos, tasks)] == ["code", "photos", "tasks"]
-    length = sum(len(path.read_text(encoding="utf-8").replace("\n", "")) for path in (sources / "code").iterdir())
-    assert code == {"source": "code", "items": 3, "pages": code["pages"], "looked at": code["pages"],
-                    "characters or cells": length, "lost": 0, "glyph fallbacks": 1, "quarantined": 0}  # fmt: skip
+    assert code == {"source": "code", "items": 4, "pages": code["pages"], "looked at": code["pages"],
+                    "characters or cells": length + len(legacy), "lost": 0, "glyph fallbacks": 1, "not UTF-8": 1,
+                    "quarantined": 0}  # fmt: skip
     assert (photos["items"], photos["looked at"], photos["lost"], photos["quarantined"]) == (1, 0, None, 1)
     assert (tasks["items"], tasks["pages"], tasks["looked at"], tasks["lost"]) == (12, 12, 12, 0)
     assert [one["looked at"] for one in some] == [3, 0, 3]

@@ -50,6 +50,7 @@ KILLS = [
 ]
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_each_stage_and_continued_equals_a_build(built: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     for fault, notebook in KILLS:

@@ -78,7 +78,7 @@ def test_every_kind_of_text_reads_back(r: TextRenderer, text: str) -> None:
     assert_reads_back(r, text)
 
 
-@either
+@both_sizes
 def test_a_long_text_is_laid_out_in_parts_and_reads_back(r: TextRenderer) -> None:
     lines = [("x\u0302" if n % 7 == 0 else "漢") + "ab" * (n % 60) for n in range(6000)]
     text = "\n".join([*lines, "y" * 300_000, "", "end"])

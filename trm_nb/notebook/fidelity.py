@@ -41,13 +41,14 @@ FILES = 40  # of each source that are opened again
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Of some pages: how many, the characters or cells on them, those that are not there, and the characters that are
-    shown by their number, in a box, because no font has them."""
+    """Of some pages: how many, the characters or cells on them, those that are not there, the characters that are shown
+    by their number, in a box, because no font has them, and the items whose text was not UTF-8."""
 
     pages: int = 0
     drawn: int = 0
     lost: int = 0
     boxed: int = 0
+    recoded: int = 0
 
     def __add__(self, other: Found) -> Found:
         return Found(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
@@ -63,8 +64,8 @@ def reads_back(run: Run, item: Item) -> bool | None:
 
 def by_source(run: Run, samples: pa.Table, at_most: int = 2000) -> list[dict[str, Any]]:
     """One record a source path: items, pages, pages looked at, characters or cells drawn and lost, fallbacks,
-    quarantined. Counts are of the whole run; what is drawn and lost is of up to `at_most` pages. None: only photographs
-    there, which cannot be read back."""
+    texts that were not UTF-8, quarantined. Items, pages and quarantined are of the whole run, the others of up to
+    `at_most` pages. None: only photographs there, which cannot be read back."""
     item_ids = samples["item_id"].to_pylist()
     pages = Counter(name.partition("/")[0] for name in item_ids)
     items = Counter(name.partition("/")[0] for name in dict.fromkeys(item_ids))
@@ -78,7 +79,8 @@ def by_source(run: Run, samples: pa.Table, at_most: int = 2000) -> list[dict[str
         records.append({
             "source": root.name, "items": items[root.name], "pages": pages[root.name], "looked at": found.pages,
             "characters or cells": found.drawn if measured else None, "lost": found.lost if measured else None,
-            "glyph fallbacks": found.boxed if measured else None, "quarantined": refused[root.name],
+            "glyph fallbacks": found.boxed if measured else None,
+            "not UTF-8": found.recoded if measured else None, "quarantined": refused[root.name],
         })  # fmt: skip
     return records
 
@@ -118,7 +120,7 @@ def _look(run: Run, files: Sequence[SourceFile], at_most: int) -> Iterator[Found
                 break  # beyond the limit of the plan
             found = compare(texts, entry, run.cache.get_many(taken), whole=len(taken) == len(keys))
             at_most, left = at_most - found.pages, left - found.pages
-            yield found
+            yield found + Found(recoded=int(entry.encoding is not None))
 
 
 def text_renderer(run: Run) -> TextRenderer:
