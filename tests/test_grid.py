@@ -38,6 +38,19 @@ def as_bag(grids: list[np.ndarray]) -> list[list[list[int]]]:
     return sorted(np.asarray(grid).tolist() for grid in grids)
 
 
+def test_a_colour_that_is_none_of_the_ten_is_no_value() -> None:
+    picture = R.render([[2, 1], [0, 3]])
+    picture[(picture == [0xFF, 0x41, 0x36]).all(axis=-1)] = [0xFE, 0x41, 0x36]
+    with pytest.raises(ValueError, match="a cell in none of the ten colours"):
+        R.decode(picture)
+
+
+@pytest.mark.parametrize("shape", [(1, 224, 224, 3), (224, 224)], ids=str)
+def test_what_is_no_picture_is_not_decoded(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="expected uint8"):
+        R.decode(np.zeros(shape, np.uint8))
+
+
 def test_every_arc_grid_reads_back() -> None:
     for name, task in arc_tasks().items():
         for grid in (*(g for pair in task.train for g in pair), *task.test_inputs, *task.test_outputs):

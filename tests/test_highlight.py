@@ -40,8 +40,24 @@ def test_what_is_no_code_is_plain(name: str) -> None:
     assert not ink_of_characters(CODE, name).any()
 
 
-def test_without_a_name_the_language_is_guessed() -> None:
-    assert ink_of_characters("#!/usr/bin/env python3\nimport os\n" + CODE, "").any()
+@pytest.mark.parametrize(
+    "text",
+    ["int x; // " + "a" * 1001, "int x;" + "\n" * 300 + "int y;", "int x;\n" * 80_000],
+    ids=["a long line", "many blanks", "a long text"],
+)
+def test_what_could_take_for_ever_stays_plain(text: str) -> None:
+    assert not ink_of_characters(text, "x.c").any()
+    assert ink_of_characters(text[:6], "x.c").any()
+
+
+def test_the_last_line_needs_no_end() -> None:
+    found = ink_of_characters("int x;\n// comment", "a.c")
+    assert len(found) == 17 and set(found[7:].tolist()) == {COMMENT}
+
+
+@pytest.mark.parametrize("name", ["", "text-00000000", "rows.jsonl", "rows.parquet"])
+def test_without_a_telling_name_the_language_is_guessed(name: str) -> None:
+    assert ink_of_characters("#!/usr/bin/env python3\nimport os\n" + CODE, name).any()
 
 
 @pytest.mark.parametrize("paper", ["#ffffff", "#1e1e1e"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -159,6 +160,36 @@ def test_clear_empties_it(tmp_path: Path) -> None:
 def test_what_is_no_sample_is_named(tmp_path: Path, value: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
         list(as_items(["text", value]))
+
+
+RAMP = np.linspace(0, 65535, 64 * 64).reshape(64, 64)
+ODD_MODES = {
+    "32-bit": (Image.fromarray(RAMP.astype(np.int32)), 100, 155),
+    "float": (Image.fromarray((RAMP / 65535).astype(np.float32)), 100, 155),
+    "palette with alpha": (Image.new("PA", (8, 8), (0, 0)), 250, 255),
+}
+
+
+@pytest.mark.parametrize(("image", "low", "high"), ODD_MODES.values(), ids=ODD_MODES.keys())
+def test_pictures_from_memory_keep_their_values(tmp_path: Path, image: Image.Image, low: int, high: int) -> None:
+    cache = ImageCache(tmp_path / "cache")
+    assert low < cache.get(cache.populate([image]).keys[0])[40:-40].mean() <= high
+
+
+def test_a_picture_from_memory_is_turned_upright(tmp_path: Path) -> None:
+    upright = Image.open(PHOTO)
+    turned = upright.transpose(Image.Transpose.ROTATE_90)
+    turned.getexif()[0x0112] = 6
+    cache = ImageCache(tmp_path / "cache")
+    one, other = cache.get_many(cache.populate([upright, turned]).keys).astype(int)
+    assert np.abs(one - other).mean() < 2
+
+
+def test_frames_of_an_animation_are_not_dropped_in_silence() -> None:
+    buffer = io.BytesIO()
+    Image.new("L", (4, 4)).save(buffer, "GIF", save_all=True, append_images=[Image.new("L", (4, 4), 255)])
+    with pytest.raises(UserError, match="a picture of 2 frames; give its frames one by one"):
+        list(as_items([Image.open(buffer)]))
 
 
 def test_another_picture_size_is_refused(tmp_path: Path) -> None:

@@ -142,6 +142,13 @@ def test_content_decides(tmp_path: Path, name: str, data: bytes, modality: str) 
         pytest.param("a.json", task(test=[{"input": [[]]}]), "got 0 cells", id="no cells"),
         pytest.param("a.json", task()[:-1] + b', "test": []}', "'test' stands twice", id="key twice in a task"),
         pytest.param(
+            "a.json",
+            b'{"a": {"b": %b}, "a/b": %b}' % (task(), task()),
+            "two tasks have the id 'a/b'",
+            id="two ways to an id",
+        ),
+        pytest.param("a.json", b'{"": %b, "0": %b}' % (task(), task()), "a task's id is empty", id="empty id"),
+        pytest.param(
             "a.json", b'{"a": %b, "a": %b}' % (task(), task()), "the file: the key 'a' stands twice", id="id twice"
         ),
         pytest.param("x_solutions.json", b'{"a": [[[1]]]}', "answers without their tasks", id="solutions alone"),

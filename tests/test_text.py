@@ -245,7 +245,8 @@ def test_pixels_are_the_font_s() -> None:
 
 
 IMPOSSIBLE = [
-    {"font_size": 11}, {"image_size": 13}, {"margin": 106}, {"ink": "#ffffff"}, {"ink": "#f8f8f8"},
+    {"font_size": 11}, {"image_size": 13}, {"margin": 106}, {"ink": "#ffffff"}, {"ink": "#f8f8f8"}, {"ink": "red"},
+    {"ink": "#12"}, {"margin": -10}, {"margin": 2.5}, {"wrap": "words"},
 ]  # fmt: skip
 
 
@@ -264,5 +265,9 @@ def test_decode_takes_a_page_alone_and_refuses_other_sizes() -> None:
     r = RENDERERS["12"]
     assert r.decode(r.render_pages("one page")[0]) == "one page"
     assert r.decode(np.full((1, 224, 224, 3), 100, np.uint8)).startswith("\ufffd")
-    with pytest.raises(ValueError, match=r"expected pictures of shape \(224, 224, 3\), got \(1, 112, 112, 3\)"):
+    with pytest.raises(ValueError, match="expected uint8 pictures"):
+        r.decode(r.render_pages("x").astype(np.float32))
+    with pytest.raises(ValueError, match="expected highlight=True"):
+        RENDERERS["highlighted"].draw(r.pages("x"))
+    with pytest.raises(ValueError, match=r"pictures of shape \(224, 224, 3\), got uint8 \(1, 112, 112, 3\)"):
         r.decode(np.zeros((1, 112, 112, 3), np.uint8))

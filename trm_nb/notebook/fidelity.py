@@ -19,7 +19,6 @@ import numpy as np
 
 from trm_nb.notebook.sampling import spread
 from trm_nb.records import GridTask, Item, Puzzle
-from trm_nb.render import RenderSettings
 from trm_nb.render.errors import RejectedError
 from trm_nb.render.glyphs import BOX
 from trm_nb.render.grid import MAX_SIDE, GridRenderer
@@ -59,7 +58,7 @@ def reads_back(run: Run, item: Item) -> bool | None:
     if item.modality == "image":
         return None
     pictures, _ = run.cache.renderer.draw(run.cache.samples(item))
-    return not compare(text_renderer(run), item, pictures).lost
+    return not compare(run.cache.renderer.text, item, pictures).lost
 
 
 def by_source(run: Run, samples: pa.Table, at_most: int = 2000) -> list[dict[str, Any]]:
@@ -103,7 +102,7 @@ def _planned_files(run: Run, item_ids: Sequence[str]) -> dict[int, list[SourceFi
 
 def _look(run: Run, files: Sequence[SourceFile], at_most: int) -> Iterator[Found]:
     """What is found of each item of these files, until each file has had its part of the pages."""
-    texts = text_renderer(run)
+    texts = run.cache.renderer.text
     for number, file in enumerate(files):
         left = at_most // (len(files) - number)
         for entry in read_items(file, run.config):
@@ -121,12 +120,6 @@ def _look(run: Run, files: Sequence[SourceFile], at_most: int) -> Iterator[Found
             found = compare(texts, entry, run.cache.get_many(taken), whole=len(taken) == len(keys))
             at_most, left = at_most - found.pages, left - found.pages
             yield found + Found(recoded=int(entry.encoding is not None))
-
-
-def text_renderer(run: Run) -> TextRenderer:
-    """The run's own: what it lays out and draws text with."""
-    s = RenderSettings.of(run.config)
-    return TextRenderer(s.font_size, s.image_size, s.highlight, wrap=s.wrap, margin=s.margin, ink=s.ink, paper=s.paper)
 
 
 def compare(texts: TextRenderer, item: Item, pictures: np.ndarray, whole: bool = True) -> Found:

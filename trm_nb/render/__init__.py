@@ -10,6 +10,7 @@ Cost: planning reads no pixel of a photograph, only its header; drawing is some 
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
@@ -68,7 +69,8 @@ class Renderer:
         return Renderer, (self.settings,)
 
     @cached_property
-    def _text(self) -> TextRenderer:
+    def text(self) -> TextRenderer:
+        """What text is laid out, drawn and read with. Raises UserError for settings that do not fit together."""
         s = self.settings
         try:
             return TextRenderer(
@@ -82,7 +84,8 @@ class Renderer:
         parts = [f"render {VERSION}", modality, str(self.settings.image_size)]
         if modality == "text":
             s = self.settings
-            parts += [str(s.font_size), str(s.margin), s.ink, s.paper, self._text.atlas.digest]
+            parts += [str(s.font_size), s.wrap, str(s.margin), s.ink, s.paper, self.text.atlas.digest]
+            parts += [f"Pygments {importlib.metadata.version('pygments')}"] if s.highlight else []
         elif modality == "image":
             parts += [self.settings.fit, photographs.versions()]
         return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
@@ -111,7 +114,7 @@ class Renderer:
     def _pages(self, item: Item) -> Sequence[Page]:
         payload = item.payload
         if item.modality == "text" and isinstance(payload, str):
-            return self._text.pages(payload, item.item_id.partition("#")[0])
+            return self.text.pages(payload, item.item_id.partition("#")[0])
         if item.modality == "grid" and isinstance(payload, GridTask):
             return self._grids.task_pages(payload)
         if item.modality == "grid" and isinstance(payload, np.ndarray):
@@ -161,7 +164,7 @@ class Renderer:
             else:
                 raise TypeError(f"{sample.sample_id}: content of type {type(content).__name__} is no page")
         for first, pages in _runs(texts):
-            self._text.draw(pages, pictures[first : first + len(pages)])
+            self.text.draw(pages, pictures[first : first + len(pages)])
         with closing(_Photographs(self.settings)) as reader:
             for number, photo in photos:
                 on_photograph(number)

@@ -121,7 +121,7 @@ class GridRenderer:
         self.image_size = image_size
 
     def render(self, grid: object) -> np.ndarray:
-        """uint8 (h, w, 3): one grid, centred, as large as whole pixels allow. Raises RejectedError (see check_grid)."""
+        """uint8 (h, w, 3): one grid, centred, in cells of 28 pixels at most. Raises RejectedError (see check_grid)."""
         return self.draw(self.grid_page(grid))
 
     def grid_page(self, grid: object) -> GridPage:
@@ -245,7 +245,12 @@ class GridRenderer:
         return grids[0]
 
     def decode_all(self, image: np.ndarray) -> list[np.ndarray]:
-        """Every grid of a page (h, w, 3), int64 (rows, columns), in reading order of their upper left corners."""
+        """Every grid of a page, uint8 (h, w, 3), as int64 (rows, columns), in reading order of their upper left.
+
+        Raises ValueError for another shape, and for a cell in a colour that is none of the ten.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError(f"image: expected uint8 (h, w, 3), got {image.dtype} {image.shape}")
         packed = _packed_colours(image)
         line = packed == _packed_colours(LINE)
         padded = np.pad(line, 1)
@@ -256,7 +261,10 @@ class GridRenderer:
             pitch = int(np.argmax(line[y + 1, x + 1 :])) + 1
             height, width = _run(line[y:, x]) - 1, _run(line[y, x:]) - 1
             middle = packed[y + 1 : y + height : pitch, x + 1 : x + width : pitch]
-            grids.append(np.argmax(middle[..., None] == values, axis=-1))
+            is_value = middle[..., None] == values
+            if not is_value.any(axis=-1).all():
+                raise ValueError(f"image: the grid at row {y}, column {x} has a cell in none of the ten colours")
+            grids.append(np.argmax(is_value, axis=-1))
         return grids
 
 

@@ -29,6 +29,7 @@ _CONTROLS = {c: 0x2400 + c for c in range(0x20) if c != 0x0A} | {0x7F: 0x2421}
 _MAYBE_MARKS = re.compile(r"[^\w\s\x00-\u02ff]{64,}")  # no mark is a letter, a digit, white space or below U+0300
 _HAS_CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f]")
 
+Lines = dict[tuple[int, int], right_to_left.Levels]  # start and end of the lines to reorder, and their levels
 Overlayable = Callable[[int, tuple[int, ...]], bool]  # base, marks -> can it be read back when drawn in one place?
 
 
@@ -114,7 +115,9 @@ def place(normalised: str, columns: int, atlas: Atlas, overlayable: Overlayable,
     if normalised.isascii():
         cell, width = atlas.first[codes], (~breaks).astype(np.int64)
         return _wrapped(codes, cell, width, overlaid, breaks, columns, by_word)
-    reordered = list(right_to_left.lines_to_reorder(normalised))
+    reordered = {
+        line: right_to_left.levels_of(normalised[slice(*line)]) for line in right_to_left.lines_to_reorder(normalised)
+    }
     drawn = _with_forms(normalised, codes, reordered, overlaid, atlas) if reordered else codes
     props = atlas.props[drawn]
     width, cell = (props & WIDTH).astype(np.int64), atlas.first[drawn]
@@ -210,9 +213,7 @@ def _word_ends(codes: np.ndarray, overlaid: np.ndarray) -> np.ndarray:
     return np.flatnonzero(first) + 2
 
 
-def _overlaid(
-    codes: np.ndarray, props: np.ndarray, overlayable: Overlayable, reordered: list[tuple[int, int]]
-) -> np.ndarray:
+def _overlaid(codes: np.ndarray, props: np.ndarray, overlayable: Overlayable, reordered: Lines) -> np.ndarray:
     """bool (characters): marks to draw over the character before them, the most of each run that can be read back."""
     overlaid = np.zeros(len(codes), bool)
     is_mark = (props & MARK) != 0
@@ -239,26 +240,24 @@ def _overlaid(
 # -- right-to-left lines ----------------------------------------------------------------------------------------------
 
 
-def _with_forms(
-    text: str, codes: np.ndarray, lines: list[tuple[int, int]], taken: np.ndarray, atlas: Atlas
-) -> np.ndarray:
+def _with_forms(text: str, codes: np.ndarray, lines: Lines, taken: np.ndarray, atlas: Atlas) -> np.ndarray:
     """uint32: the code points to draw, Arabic joined and brackets mirrored; sets `taken` for what a ligature holds."""
     drawn = codes.copy()
-    for start, end in lines:
+    for (start, end), levels in lines.items():
         line = text[start:end]
         forms, inside = right_to_left.shaped(line)
-        for index, code in {**forms, **right_to_left.mirrored(line)}.items():
+        for index, code in {**forms, **right_to_left.mirrored(line, levels)}.items():
             if atlas.first[code] < BOX:
                 drawn[start + index] = code
         taken[[start + index for index in inside]] = True
     return drawn
 
 
-def _reordered(text: str, lines: list[tuple[int, int]], placed: Placement, columns: int) -> Placement:
+def _reordered(text: str, lines: Lines, placed: Placement, columns: int) -> Placement:
     """The characters of these lines in the columns of their visual order; their rows tell nothing of ending early."""
     column, row = placed.column.copy(), placed.row
-    for start, end in lines:
+    for (start, end), levels in lines.items():
         line = slice(start, end)
-        column[line] = right_to_left.reordered(text[line], row[line], column[line], placed.width[line], columns)
+        column[line] = right_to_left.reordered(text[line], levels, row[line], column[line], placed.width[line], columns)
     rows = np.concatenate([row[start:end] for start, end in lines])
     return replace(placed, column=column, short=placed.short[~np.isin(placed.short, rows)])

@@ -8,6 +8,7 @@ Cost: about 40 us a page of 32x16 characters in RGB, layout included.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -63,6 +64,10 @@ class TextRenderer:
         ink: str = "#000000",
         paper: str = "#ffffff",
     ) -> None:
+        if wrap not in ("character", "word") or not isinstance(margin, int) or margin < 0:
+            raise ValueError(
+                f"expected wrap 'character' or 'word' and a margin of whole pixels, got {wrap!r} and {margin!r}"
+            )
         self.atlas = load_atlas(font_size)
         self.font_size, self.image_size, self.highlight, self.by_word = font_size, image_size, highlight, wrap == "word"
         self.columns, self.rows = cells_on_page(font_size, image_size, margin)
@@ -183,6 +188,8 @@ class TextRenderer:
         for page in pages:
             if page.cells.shape != shape:
                 raise ValueError(f"pages: expected {shape} cells, got {page.cells.shape}; lay out with this renderer")
+            if (page.inks is not None) != self.highlight:
+                raise ValueError(f"pages: expected highlight={self.highlight}; lay out with this renderer")
         if out is None:
             out = np.empty((len(pages), self.image_size, self.image_size, 3), np.uint8)
         for first in range(0, len(pages), BATCH):
@@ -219,8 +226,10 @@ class TextRenderer:
         What is no character reads as U+FFFD. Raises ValueError for pictures of another size.
         """
         size = self.image_size
-        if pages.ndim not in (3, 4) or pages.shape[-3:] != (size, size, 3):
-            raise ValueError(f"pages: expected pictures of shape ({size}, {size}, 3), got {pages.shape}")
+        if pages.ndim not in (3, 4) or pages.shape[-3:] != (size, size, 3) or pages.dtype != np.uint8:
+            raise ValueError(
+                f"pages: expected uint8 pictures of shape ({size}, {size}, 3), got {pages.dtype} {pages.shape}"
+            )
         width, height = self.atlas.cell
         area = pages.reshape(-1, size, size, 3)
         area = area[:, self.top : self.top + self.rows * height, self.left : self.left + self.columns * width]
@@ -260,5 +269,7 @@ def cells_on_page(font_size: int, image_size: int, margin: int) -> tuple[int, in
 
 
 def _colour(text: str) -> Colour:
-    red, green, blue = bytes.fromhex(text.removeprefix("#"))
+    if not re.fullmatch("#[0-9a-fA-F]{6}", text):
+        raise ValueError(f'expected a colour as "#rrggbb", got {text!r}')
+    red, green, blue = bytes.fromhex(text[1:])
     return red, green, blue

@@ -60,11 +60,20 @@ def find_tasks(value: Any) -> dict[str, Any] | None:
     """Everything that stands where a task should, by its id ("" for the one task of a file); None: not ARC.
 
     An id below a split is `split/id`. The values still have to pass `to_task`.
-    Raises ArcError for an id that comes twice.
+    Raises ArcError for an id that comes twice or is empty.
     """
     if _is_task(value):
         return {"": value}
-    return dict(_leaves(value, "")) if _holds_task(value) else None
+    if not _holds_task(value):
+        return None
+    leaves = list(_leaves(value, ""))
+    tasks = dict(leaves)
+    if len(tasks) < len(leaves):
+        twice = Counter(name for name, _ in leaves).most_common(1)[0][0]
+        raise ArcError(f"two tasks have the id {twice!r}")
+    if "" in tasks:
+        raise ArcError("a task's id is empty")
+    return tasks
 
 
 def find_answers(value: Any) -> dict[str, Any] | None:

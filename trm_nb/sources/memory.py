@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from trm_nb.records import GridTask, ImageBytes, Item, Modality, Payload, Puzzle, UserError
 
@@ -35,7 +35,9 @@ def _payload(value: Any, position: int) -> tuple[Modality, Payload]:
     if isinstance(value, GridTask | Puzzle):
         return "grid", value
     if isinstance(value, Image.Image):
-        return "image", _png(value)
+        if (frames := getattr(value, "n_frames", 1)) > 1:
+            raise UserError(f"sample {position}: a picture of {frames} frames; give its frames one by one")
+        return "image", _encoded(value)
     if isinstance(value, list | tuple | np.ndarray):
         try:
             array = np.asarray(value)
@@ -44,16 +46,21 @@ def _payload(value: Any, position: int) -> tuple[Modality, Payload]:
         if array.ndim == 2 and array.dtype.kind in "iu":
             return "grid", array.astype(np.int64)
         if array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8:
-            return "image", _png(Image.fromarray(array))
+            return "image", _encoded(Image.fromarray(array))
         got = f"{array.dtype} array {array.shape}"
     else:
         got = type(value).__name__
     raise UserError(f"sample {position}: expected text, a PIL image, an integer grid or an Item, got {got}")
 
 
-def _png(image: Image.Image) -> ImageBytes:
+def _encoded(image: Image.Image) -> ImageBytes:
+    """As a file would hold it, upright, nothing rounded: PNG, or TIFF for 32-bit and float pixels."""
     buffer = io.BytesIO()
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("I", "F"):
+        image.save(buffer, format="TIFF")
+        return ImageBytes(buffer.getvalue())
     if image.mode not in _PNG_MODES:
-        image = image.convert("RGB")
+        image = image.convert("RGBA" if image.mode in ("PA", "La", "RGBa") else "RGB")
     image.save(buffer, format="PNG", compress_level=1)
     return ImageBytes(buffer.getvalue())

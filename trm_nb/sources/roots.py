@@ -9,6 +9,7 @@ file inside the installed package, which is found without being imported.
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import stat
 from dataclasses import dataclass
@@ -159,6 +160,8 @@ def _arckit(text: str) -> _Found:
 def _missing(given: str, path: Path, error: Exception) -> str:
     if not isinstance(error, OSError):
         return f"source path {given!r}: expected a path, got a name that no file can have"
+    if error.errno == errno.ENAMETOOLONG:
+        return f"source path {given[:60]!r}...: expected a path, got a name that is too long for a file"
     if path.is_symlink() or not isinstance(error, FileNotFoundError | NotADirectoryError):
         return f"source path {given!r} cannot be opened: {why(error)} ({path})"
     folder = next(parent for parent in path.parents if parent.is_dir())

@@ -112,12 +112,12 @@ def _choose(path: Path, kind: Kind, types: Mapping[str, str], config: Multimodal
         label=label,
         absent=next(iter(missing), None),
     )
-    if len(missing) == len(asked):
-        question, answer = puzzle_columns(types) or ("", None)
-        if question and _holds_puzzles(path, kind, question):
-            columns = _Columns(question=question, answer=answer, label=label)
-        elif missing:
-            raise RefusedError(_lacking(missing[0], types))
+    question, answer = puzzle_columns(types) or ("", None)
+    no_other = (columns.text is None and columns.image is None) or (missing == asked != [])
+    if no_other and question and _holds_puzzles(path, kind, question):
+        columns = _Columns(question=question, answer=answer, label=label)
+    elif missing and missing == asked:
+        raise RefusedError(_lacking(missing[0], types))
     if columns.text is None and columns.image is None and columns.question is None:
         if _needs_columns(path, kind):
             raise RefusedError(f"a table without a column text or image: {_told(types)}; set text_column")
@@ -133,7 +133,8 @@ def _holds_puzzles(path: Path, kind: Kind, question: str) -> bool:
         rows = list(islice(_rows_of(path, kind, [question]), _SIGHT))
     except RefusedError:
         return False
-    return any(isinstance(row, Row) and is_puzzle(row.values.get(question)) for row in rows)
+    whole = [row for row in rows if isinstance(row, Row)]
+    return bool(whole) and sum(is_puzzle(row.values.get(question)) for row in whole) * 2 > len(whole)
 
 
 def _check_types(columns: _Columns, types: Mapping[str, str]) -> None:
@@ -184,8 +185,12 @@ def _entries(
         if isinstance(row, BadRow):
             yield Rejected(name, printable(row.reason, also=""))
             continue
+        there = [column for column in parts.values() if row.values.get(column) is not None]
         for modality, column in parts.items():
             item_id = f"{name}/{modality}" if both else name
+            if there and column not in there:
+                yield Skipped(item_id, f"no {printable(column, also='')!r} in this row, only {there[0]!r}")
+                continue
             try:
                 payload = _payload(modality, column, row, columns, file.path.parent)
                 label = file.label if columns.label is None else _label(row.values.get(columns.label))
