@@ -43,7 +43,8 @@ def deadly(path: Path) -> str:
     return f"decode-{sha256_of(path)}"
 
 
-@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
 def test_a_small_run_that_died_while_drawing_uses_a_worker_the_next_time(
     photos: Path, run_python: Callable[..., subprocess.CompletedProcess[str]], workers: int
 ) -> None:

@@ -92,7 +92,7 @@ def test_few_samples_need_no_processes_and_many_share_one_pool() -> None:
     assert many[1] <= many[0] or many[0] <= many[1], "the second call started other processes"
 
 
-@pytest.mark.parametrize("function", [_dies_at_13, _hangs_at_13])
+@pytest.mark.parametrize("function", [_dies_at_13, pytest.param(_hangs_at_13, marks=pytest.mark.slow)])
 def test_the_sample_that_kills_its_worker_is_found_and_the_others_are_done(function: object) -> None:
     results = list(run_tasks(function, _tasks(60), workers=2, task_seconds=0.7))  # type: ignore[arg-type]
     killed = [list(task) for task, result in results if isinstance(result, WorkerDied)]

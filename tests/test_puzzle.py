@@ -47,6 +47,7 @@ def test_every_digit_reads_back_in_every_cell(side: int) -> None:
         assert np.array_equal(R.decode(R.render(puzzle)), puzzle.puzzle)
 
 
+@pytest.mark.slow
 def test_mazes_of_every_size_read_back() -> None:
     for rows in range(1, 31):
         for columns in range(1, 31):

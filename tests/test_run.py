@@ -130,9 +130,8 @@ def test_each_notebook_runs_by_itself_with_no_run_before_it(tmp_path: Path, numb
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting a small disk needs root")
-@pytest.mark.parametrize(
-    "room", [pytest.param("40k", marks=pytest.mark.slow), "400k", pytest.param("900k", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("room", ["40k", "400k", "900k"])
 def test_a_full_disk_is_one_sentence_and_the_build_continues_when_there_is_room(
     built: Path, tmp_path: Path, room: str
 ) -> None:

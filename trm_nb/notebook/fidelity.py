@@ -144,7 +144,7 @@ def compare(texts: TextRenderer, item: Item, pictures: np.ndarray, whole: bool =
         tops, lefts = (range(0, side, MAX_SIDE) for side in array.shape)
         expected = [array[top : top + MAX_SIDE, left : left + MAX_SIDE] for top in tops for left in lefts]
         expected = expected[: len(pictures)]
-    return _cells(expected, [grid for picture in pictures for grid in grids.decode_all(picture)], len(pictures))
+    return _cells(expected, [grid for picture in pictures for grid in _grids_on(grids, picture)], len(pictures))
 
 
 def _read(texts: TextRenderer, normalised: str, pictures: np.ndarray, whole: bool) -> Found:
@@ -179,6 +179,13 @@ def _cells(expected: Sequence[np.ndarray], shown: Sequence[np.ndarray], pages: i
     missing = Counter((grid.shape, *grid.ravel().tolist()) for grid in expected) - there
     lost = sum(len(grid[1:]) * count for grid, count in missing.items())
     return Found(pages, sum(grid.size for grid in expected), lost)
+
+
+def _grids_on(grids: GridRenderer, picture: np.ndarray) -> list[np.ndarray]:
+    try:
+        return grids.decode_all(picture)
+    except ValueError:  # a cell in no colour of a grid's: then nothing on the page counts as read
+        return []
 
 
 def _or_nothing(puzzles: PuzzleRenderer, picture: np.ndarray) -> np.ndarray:
