@@ -372,7 +372,7 @@ def test_each_source_of_a_run_has_its_line(tmp_path: Path, sources: Path) -> Non
         run.close()
     assert [one["source"] for one in (code, photos, tasks)] == ["code", "photos", "tasks"]
     assert code == {"source": "code", "items": 4, "pages": code["pages"], "looked at": code["pages"],
-                    "characters or cells": length + len(legacy), "lost": 0, "glyph fallbacks": 1, "not UTF-8": 1,
+                    "drawn": length + len(legacy), "lost": 0, "glyph fallbacks": 1, "not UTF-8": 1,
                     "quarantined": 0}  # fmt: skip
     assert (photos["items"], photos["looked at"], photos["lost"], photos["quarantined"]) == (1, 0, None, 1)
     assert (tasks["items"], tasks["pages"], tasks["looked at"], tasks["lost"]) == (12, 12, 12, 0)

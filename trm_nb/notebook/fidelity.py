@@ -77,7 +77,7 @@ def by_source(run: Run, samples: pa.Table, at_most: int = 2000) -> list[dict[str
         measured = found.pages > 0
         records.append({
             "source": root.name, "items": items[root.name], "pages": pages[root.name], "looked at": found.pages,
-            "characters or cells": found.drawn if measured else None, "lost": found.lost if measured else None,
+            "drawn": found.drawn if measured else None, "lost": found.lost if measured else None,
             "glyph fallbacks": found.boxed if measured else None,
             "not UTF-8": found.recoded if measured else None, "quarantined": refused[root.name],
         })  # fmt: skip
@@ -86,7 +86,7 @@ def by_source(run: Run, samples: pa.Table, at_most: int = 2000) -> list[dict[str
 
 def totals(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """The sums over all sources: pages (looked at), drawn, lost and boxed, as in `Found`."""
-    names = {"pages": "looked at", "drawn": "characters or cells", "lost": "lost", "boxed": "glyph fallbacks"}
+    names = {"pages": "looked at", "drawn": "drawn", "lost": "lost", "boxed": "glyph fallbacks"}
     return {total: sum(record[name] or 0 for record in records) for total, name in names.items()}
 
 
