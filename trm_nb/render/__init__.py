@@ -64,6 +64,7 @@ class Renderer:
         self.settings = settings or RenderSettings()
         self._grids = GridRenderer(self.settings.image_size)
         self._puzzles = PuzzleRenderer(self.settings.image_size)
+        self._fingerprints: dict[Modality, str] = {}
 
     def __reduce__(self) -> tuple[type[Renderer], tuple[RenderSettings]]:
         return Renderer, (self.settings,)
@@ -81,6 +82,11 @@ class Renderer:
 
     def fingerprint(self, modality: Modality) -> str:
         """16 hex digits over all that shapes this modality's pixels beside the content."""
+        if modality not in self._fingerprints:  # asked for each item, and versions are read from the disk
+            self._fingerprints[modality] = self._fingerprint(modality)
+        return self._fingerprints[modality]
+
+    def _fingerprint(self, modality: Modality) -> str:
         parts = [f"render {VERSION}", modality, str(self.settings.image_size)]
         if modality == "text":
             s = self.settings
@@ -97,9 +103,10 @@ class Renderer:
         """
         pages = self._pages(item)
         prefix = (item.modality, self.fingerprint(item.modality), salt)
+        whole = _sha256(item.payload) if isinstance(item.payload, ImageFile | ImageBytes) else b""
         return [
             Sample(
-                key=_key(*(part.encode() for part in prefix), _content_bytes(content)),
+                key=_key(*(part.encode() for part in prefix), _content_bytes(content, whole)),
                 item_id=item.item_id,
                 modality=item.modality,
                 source=item.source,
@@ -222,11 +229,15 @@ def _read(content: ImageFile) -> bytes:
     return data
 
 
-def _content_bytes(content: Page) -> bytes:
+def _sha256(picture: ImageFile | ImageBytes) -> bytes:
+    if isinstance(picture, ImageFile):
+        return bytes.fromhex(picture.sha256)
+    return hashlib.sha256(picture.data).digest()
+
+
+def _content_bytes(content: Page, whole: bytes) -> bytes:
+    """`whole` is the hash of the file or bytes that a photograph is a page or tile of."""
     if isinstance(content, ImageFile | ImageBytes):
-        whole = (
-            bytes.fromhex(content.sha256) if isinstance(content, ImageFile) else hashlib.sha256(content.data).digest()
-        )
         return whole + content.frame.to_bytes(4, "little") + content.tile.to_bytes(4, "little")
     return content.content_bytes()
 

@@ -20,6 +20,7 @@ from typing import TypeAlias
 import numpy as np
 
 from trm_nb.records import GridTask
+from trm_nb.render.colours import colours, pack
 from trm_nb.render.errors import RejectedError
 
 MAX_SIDE = 30
@@ -28,10 +29,6 @@ MAX_PITCH = 28  # a cell with its line is never larger, so that small grids look
 MIN_TASK_PITCH = 3
 MAX_PANELS = 300  # packing takes time by their square
 PAD, GAP, ARROW_GAP = 2, 3, 9  # inside a panel, between panels, between two grids of a pair
-
-
-def colours(*codes: str) -> np.ndarray:
-    return np.array([tuple(bytes.fromhex(code)) for code in codes], np.uint8)
 
 
 PALETTE = colours(
@@ -251,11 +248,11 @@ class GridRenderer:
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f"image: expected uint8 (h, w, 3), got {image.dtype} {image.shape}")
-        packed = _packed_colours(image)
-        line = packed == _packed_colours(LINE)
+        packed = pack(image)
+        line = packed == pack(LINE)
         padded = np.pad(line, 1)
         corners = np.argwhere(line & ~padded[:-2, 1:-1] & ~padded[1:-1, :-2] & padded[2:, 1:-1] & padded[1:-1, 2:])
-        values = _packed_colours(PALETTE)
+        values = pack(PALETTE)
         grids = []
         for y, x in corners.tolist():
             pitch = int(np.argmax(line[y + 1, x + 1 :])) + 1
@@ -266,12 +263,6 @@ class GridRenderer:
                 raise ValueError(f"image: the grid at row {y}, column {x} has a cell in none of the ten colours")
             grids.append(np.argmax(is_value, axis=-1))
         return grids
-
-
-def _packed_colours(colours: np.ndarray) -> np.ndarray:
-    """int32 (...) of uint8 (..., 3): a colour as one number."""
-    wide = colours.astype(np.int32)
-    return np.asarray(wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2])
 
 
 def _run(mask: np.ndarray) -> int:

@@ -16,8 +16,9 @@ from typing import Literal
 import numpy as np
 
 from trm_nb.records import Puzzle
+from trm_nb.render.colours import colours
 from trm_nb.render.errors import RejectedError
-from trm_nb.render.grid import MAX_SIDE, PAPER, colours
+from trm_nb.render.grid import MAX_SIDE, PAPER
 
 PATCH = 28
 BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}  # side of a Sudoku -> rows and columns of its boxes

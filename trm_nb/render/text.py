@@ -16,10 +16,11 @@ from typing import Literal
 import numpy as np
 
 from trm_nb.render import highlight as colouring
+from trm_nb.render.colours import pack
 from trm_nb.render.glyphs import CELL_SIZES, load_atlas
 from trm_nb.render.layout import BY_CHARACTER, BY_WORD, Placement, normalise, place
 from trm_nb.render.reading import Reader
-from trm_nb.render.tiles import MARKED, Colour, Tiles, mark_rows, pack
+from trm_nb.render.tiles import MARKED, Colour, Tiles, mark_rows
 
 SEGMENT = 1 << 17  # characters laid out together, up to the next line end
 BATCH = 16  # pages blitted together: what fits the processor's cache

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from trm_nb.render.colours import pack
 from trm_nb.render.glyphs import BOX, Atlas
+from trm_nb.render.layout import BY_CHARACTER, BY_WORD
 
 # A pixel of gray 255 - 17 * level under a wrap mark becomes MARKED + level: none of these 16 values is a gray of the
 # atlas, so the mark is seen and the level under it is kept.
@@ -31,6 +33,7 @@ class Tiles:
         self._atlas = atlas
         self._shades = np.stack([shades(ink, paper) for ink in inks])
         self.paper = np.array(paper, np.uint8)
+        self._levels = self._level_of_colour()
         self._marks = self._free_grays()
         self._known = np.full((len(inks), len(atlas.gray)), -1, np.int32)  # ink, cell -> tile
         self._rare: dict[tuple[int, ...], int] = {}  # ink, cell, marks over it -> tile
@@ -39,27 +42,30 @@ class Tiles:
         self._edge = np.empty((256, height), np.uint8)  # levels of the last column of pixels, for the wrap marks
         self._count = 0
 
-    def _free_grays(self) -> np.ndarray:
-        """uint8 (16, 3): grays for the wrap mark that no tile has; also makes sure that a colour tells its level."""
-        taken: dict[int, int] = {}
-        for shades_of_one in pack(self._shades).tolist():
-            for level, code in enumerate(shades_of_one):
-                if taken.setdefault(code, level) != level:
+    def _level_of_colour(self) -> dict[int, int]:
+        """Every colour of a tile, packed -> its level of ink."""
+        levels: dict[int, int] = {}
+        for of_one_ink in pack(self._shades).tolist():
+            for level, colour in enumerate(of_one_ink):
+                if levels.setdefault(colour, level) != level:
                     raise ValueError("ink and paper: expected colours that 16 levels of ink can be told apart in")
+        return levels
+
+    def _free_grays(self) -> np.ndarray:
+        """uint8 (16, 3): grays for the wrap mark that no tile has."""
         bright = int(self.paper.mean())  # the usual gray first, then whatever stands out most
         for first in sorted(range(240), key=lambda gray: (gray != MARKED, -abs(gray - bright))):
             grays = np.arange(first, first + 16, dtype=np.uint8)[:, None].repeat(3, axis=1)
-            if not taken.keys() & set(pack(grays).tolist()):
+            if not self._levels.keys() & set(pack(grays).tolist()):
                 return grays
         raise ValueError("ink and paper: expected colours that leave 16 grays to the wrap mark")
 
     def levels(self) -> tuple[np.ndarray, np.ndarray]:
         """Every colour there is, packed and sorted, and the gray that it stands for: what reading needs."""
-        gray = 255 - 17 * np.arange(16)
-        codes = np.concatenate([pack(self._shades).ravel(), pack(self._marks)])
-        grays = np.concatenate([np.tile(gray, len(self._shades)), MARKED + np.arange(16)])
-        codes, first = np.unique(codes, return_index=True)
-        return codes, grays[first].astype(np.uint8)
+        told = {colour: 255 - 17 * level for colour, level in self._levels.items()}
+        told |= {colour: MARKED + level for level, colour in enumerate(pack(self._marks).tolist())}
+        colours = sorted(told)
+        return np.array(colours, np.int32), np.array([told[colour] for colour in colours], np.uint8)
 
     # -- finding and making tiles -------------------------------------------------------------------------------------
 
@@ -103,12 +109,12 @@ class Tiles:
     def blit(self, tiles: np.ndarray, wrapped: np.ndarray, out: np.ndarray) -> None:
         """Write tiles (n, rows, columns) into `out`, uint8 (n, rows, h, columns * w * 3), a view of pages' text areas.
 
-        `wrapped` uint8 (n, rows): 1 marks the right edge of a row at its top, 2 at its foot (see `mark_rows`).
+        `wrapped` uint8 (n, rows), as in layout.Placement, is marked at the right edge (see `mark_rows`).
         """
         items = out.view(self._pixels.dtype)
         for y, row in enumerate(self._pixels):
             items[:, :, y] = row.take(tiles)
-        for kind in (1, 2):
+        for kind in (BY_CHARACTER, BY_WORD):
             n, rows = np.nonzero(wrapped == kind)
             if len(n):
                 part = mark_rows(kind, out.shape[2])
@@ -117,11 +123,5 @@ class Tiles:
 
 def mark_rows(kind: int, height: int) -> slice:
     """Which of a cell's pixel rows a wrap mark takes: those that small letters leave free, so that c does not look
-    like d: the upper third, or for kind 2 the lower."""
-    return slice(0, height // 3) if kind == 1 else slice(height - height // 3, height)
-
-
-def pack(colours: np.ndarray) -> np.ndarray:
-    """int32 (...) of uint8 (..., 3): a colour as one number."""
-    wide = colours.astype(np.int32)
-    return np.asarray(wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2])
+    like d: the upper third for BY_CHARACTER, the lower for BY_WORD."""
+    return slice(0, height // 3) if kind == BY_CHARACTER else slice(height - height // 3, height)

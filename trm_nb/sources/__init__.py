@@ -43,7 +43,7 @@ Entry: TypeAlias = Item | Rejected | Skipped
 class Reading:
     """What one file holds: its entries, to be walked once and before the next file is asked for.
 
-    No entries: another file's reading used it (Kaggle's solutions), or it is a table without rows.
+    No entries: another file's reading used it (Kaggle's solutions).
     """
 
     file: SourceFile

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.records import Modality, Rejected, UserError
-from trm_nb.sources.byte_streams import kind, why
+from trm_nb.sources.byte_streams import RefusedError, kind, why
 from trm_nb.sources.roots import Root, find_roots, printable
 
 
@@ -45,10 +45,6 @@ class SourceFile:
     mtime_ns: int = 0
     refusal: Rejected | Skipped | None = None
     part: str = ""
-
-
-class _RefusedError(Exception):
-    """Why a link is not followed; becomes its Rejected."""
 
 
 def list_source_files(source_paths: list[str]) -> Iterator[SourceFile]:
@@ -115,7 +111,7 @@ def _walk(root: Root) -> Iterator[SourceFile]:
         except OSError as error:
             if status is not None or root.takes(relative):  # a glob has no use for a broken link of another name
                 yield _source_file(root, relative, rejected=f"cannot be opened: {why(error)}")
-        except _RefusedError as refusal:
+        except RefusedError as refusal:
             yield _source_file(root, relative, rejected=str(refusal))
 
 
@@ -123,13 +119,13 @@ def _follow(link: Path, seen: set[Path], root: Root) -> None:
     """Note the folder a link leads to, or refuse it: every folder is entered once by a link, so loops end."""
     target, top = link.resolve(), root.path.resolve()
     if link.parent.resolve().is_relative_to(target) or top.is_relative_to(target):
-        raise _RefusedError("a link to a folder it lies in")
+        raise RefusedError("a link to a folder it lies in")
     for folder in (target, *target.parents):
         way = target.relative_to(folder)
         if folder == top and not root.enters(way.as_posix()):
             continue  # a glob passes it by
         if folder in seen and not any(part.startswith(".") for part in way.parts):
-            raise _RefusedError("a link to a folder that is read without it")
+            raise RefusedError("a link to a folder that is read without it")
     seen.add(target)
 
 

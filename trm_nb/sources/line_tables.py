@@ -20,7 +20,7 @@ from typing import Any
 
 from trm_nb.sources import arc_json
 from trm_nb.sources.byte_streams import BLOCK_BYTES, Recoded, RefusedError, lines, open_unpacked
-from trm_nb.sources.text_decoding import Encoding, decode_stream, find_encoding, marked_encoding
+from trm_nb.sources.text_decoding import Encoding, decode_stream, find_encoding, marked_encoding, worst
 
 MAX_LINE_BYTES = 16 * 2**20
 MAX_VALUES = 10**6  # lists and objects in a line: 16 MiB of brackets would take a gigabyte
@@ -102,7 +102,7 @@ class TextLines:
     def take_encoding(self) -> str | None:
         """The encoding of the lines since the last call, the one with escapes where there are several."""
         names, self._names = self._names, set()
-        return max(names, key=lambda name: ("escapes" in name, name), default=None)
+        return worst(names)
 
     def _note(self, name: str | None) -> None:
         if name is not None:

@@ -107,10 +107,10 @@ def text_parts(chunks: Iterable[bytes], encoding: Encoding, size: int) -> Iterat
         held += text
         names |= {name} if name else set()
         while cut := _cut(held, size):
-            yield held[:cut], _worst(names)
+            yield held[:cut], worst(names)
             held, names = held[cut:], {name} if name else set()
     if held:
-        yield held, _worst(names)
+        yield held, worst(names)
 
 
 def _cut(held: str, size: int) -> int:
@@ -123,7 +123,8 @@ def _cut(held: str, size: int) -> int:
     return cut
 
 
-def _worst(names: set[str]) -> str | None:
+def worst(names: set[str]) -> str | None:
+    """Of the encodings of the parts of a text the one to tell: one with escapes where there is one; None: UTF-8."""
     return max(names, key=lambda name: ("escapes" in name, name), default=None)
 
 
