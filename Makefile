@@ -20,7 +20,7 @@ help:  ## this list
 	$(PYTHON) -c 'import sys; sys.exit("trm-nb needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv .venv
 	mkdir -p .venv/home
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,fast,ocr]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,cluster,ocr]"
 	touch .venv/.installed
 
 venv: .venv/.installed  ## the environment alone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -111,5 +112,13 @@ def test_the_builder_the_tracker_and_the_dataset(tmp_path: Path) -> None:
 
 def test_what_is_not_there_yet_says_so(tmp_path: Path) -> None:
     assert load_denoiser(None) is None
-    with pytest.raises(ValueError, match="cluster"):
-        MultimodalDatasetConfig(source_paths=["a"], output_dir="b", cluster="tcp://scheduler:8786")
+
+
+@pytest.mark.parametrize(
+    ("cluster", "fine"),
+    [("tcp://scheduler:8786", True), ("tls://10.0.0.7:1", True), ("local:3", True), (None, True),
+     ("local:0", False), ("scheduler:8786", False), ("tcp://scheduler", False), ("local", False)],
+)  # fmt: skip
+def test_where_a_cluster_is(cluster: str | None, fine: bool) -> None:
+    with contextlib.nullcontext() if fine else pytest.raises(ValueError, match="cluster"):
+        MultimodalDatasetConfig(source_paths=["a"], output_dir="b", cluster=cluster)

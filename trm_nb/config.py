@@ -90,7 +90,10 @@ class MultimodalDatasetConfig(BaseModel):
     weight_decay: float = _field("train", 0.1, "weight decay of the TRM", ge=0)
 
     workers: int | None = _field("free", None, "rendering processes; None: one a core", ge=0)
-    cluster: None = _field("free", None, "reserved for the address of a cluster: not there yet, leave it None")
+    cluster: str | None = _field(
+        "free", None, "a Dask scheduler, tcp://host:8786, or local:N for N workers here; None: workers alone",
+        pattern=r"^(tcp|tls)://.+:\d+$|^local:[1-9]\d{0,3}$",
+    )  # fmt: skip
     start_threshold: int = _field("free", 50_000, "encoding starts once so many pictures are cached", ge=1)
 
     @field_validator("source_paths", mode="before")

@@ -15,7 +15,7 @@ from pathlib import Path
 import trm_nb
 from trm_nb.config import MultimodalDatasetConfig, project_root, stage_of
 
-_OPTIONAL = {"zarrs": "other programs read capsules.zarr faster with it"}
+_OPTIONAL = {"distributed": "for `cluster`, Dask workers"}
 
 
 def examine() -> int:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from trm_nb.denoise import load_denoiser
 from trm_nb.durable import Staged
 from trm_nb.pool import Task, in_worker, working_on
-from trm_nb.records import Sample
+from trm_nb.records import Sample, UserError
 from trm_nb.render import Renderer, RenderSettings
 from trm_nb.render.errors import PassingReason
 from trm_nb.store import Layout, stage_shard
@@ -33,6 +33,7 @@ class Recipe:
 
     render: RenderSettings
     denoiser_path: str | None
+    denoiser: str  # its fingerprint, "" for none
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,13 @@ class DrawnShard:
 @lru_cache(maxsize=2)
 def _tools(recipe: Recipe) -> tuple[Renderer, Denoiser | None]:
     """One renderer and one denoiser a process."""
-    return Renderer(recipe.render), load_denoiser(recipe.denoiser_path) if recipe.denoiser_path else None
+    denoiser = load_denoiser(recipe.denoiser_path) if recipe.denoiser_path else None
+    if denoiser is not None and denoiser.fingerprint != recipe.denoiser:
+        raise UserError(
+            f"{recipe.denoiser_path}: this worker's denoiser is {denoiser.fingerprint}, expected {recipe.denoiser}; "
+            "it was replaced meanwhile, or is another file here: run again"
+        )
+    return Renderer(recipe.render), denoiser
 
 
 def draw_shard(samples: Task[Sample], recipe: Recipe, layout: Layout, folder: str) -> DrawnShard:

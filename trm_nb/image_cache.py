@@ -33,7 +33,7 @@ from trm_nb.store import (
     Layout,
     file_rows,
     image_layout,
-    read_rows,
+    read_places,
     read_shape,
     write_metadata,
 )
@@ -51,7 +51,8 @@ class ImageCache:
 
     `cache_dir` is a Zarr group of its own (a run's is `<output_dir>/images.zarr`). With `use_denoiser`, photographs and
     scans are denoised by what `denoise.load_denoiser(denoiser_path)` finds before they are cached; None found means
-    none. `shard_size` holds for a new cache; an existing one keeps its own.
+    none. `shard_size` holds for a new cache; an existing one keeps its own. `workers` processes draw (None: one a
+    core), or those of `cluster` (see cluster.py). `array` is the Zarr array's folder and `layout` how it is cut.
     """
 
     def __init__(
@@ -63,20 +64,22 @@ class ImageCache:
         render: RenderSettings | None = None,
         shard_size: int = SHARD_SIZE,
         workers: int | None = None,
+        cluster: str | None = None,
     ) -> None:
         self.path = Path(cache_dir)
-        self.workers = workers
+        self.workers, self.cluster = workers, cluster
         self.denoiser: Denoiser | None = load_denoiser(denoiser_path) if use_denoiser else None
         self.renderer = Renderer(render)
-        self._recipe = Recipe(self.renderer.settings, str(denoiser_path) if self.denoiser else None)
-        self._array = self.path / "images"
-        self._receipts = self._array / "receipts"  # inside the array, where readers of the store do not look
-        self._layout = self._layout_for(self.renderer.settings.image_size, shard_size)
+        at = str(Path(denoiser_path).absolute()) if self.denoiser and denoiser_path else None  # as a worker sees it
+        self._recipe = Recipe(self.renderer.settings, at, self.denoiser.fingerprint if self.denoiser else "")
+        self.array = self.path / "images"
+        self._receipts = self.array / "receipts"  # inside the array, where readers of the store do not look
+        self.layout = self._layout_for(self.renderer.settings.image_size, shard_size)
         self._index = ImageIndex(self._receipts)
 
     def _layout_for(self, image_size: int, shard_size: int) -> Layout:
         try:
-            found, shape = file_rows(self._array), read_shape(self._array)
+            found, shape = file_rows(self.array), read_shape(self.array)
         except DamagedError:  # derived: `restore_metadata` writes it again
             found, shape = None, None
         layout = image_layout(found[0] if found else shard_size, image_size)
@@ -93,7 +96,7 @@ class ImageCache:
     @property
     def image_size(self) -> int:
         """Side of the pictures in pixels."""
-        return self._layout.item[0]
+        return self.layout.item[0]
 
     # -- from items to keys -----------------------------------------------------------------------------------------
 
@@ -135,17 +138,17 @@ class ImageCache:
 
     def get_many(self, keys: Sequence[str]) -> np.ndarray:
         """Pictures in the order of `keys`, uint8 (n, h, w, 3); each shard is read once. Raises as `get` does."""
-        slots = np.empty((len(keys), 2), np.int64)
+        return read_places(self.array, self.layout, self.places(keys))
+
+    def places(self, keys: Sequence[str]) -> np.ndarray:
+        """(shard, slot) of each key, int64 (n, 2). Raises KeyError for an unknown key."""
+        found = np.empty((len(keys), 2), np.int64)
         for i, key in enumerate(keys):
             slot = self._index.slot(key)
             if slot is None:
                 raise KeyError(f"{key} is not in {self.path}")
-            slots[i] = slot
-        images = np.empty((len(keys), *self._layout.item), np.uint8)
-        for shard in np.unique(slots[:, 0]):
-            here = slots[:, 0] == shard
-            images[here] = read_rows(self._array, self._layout, int(shard), slots[here, 1].tolist())
-        return images
+            found[i] = slot
+        return found
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
@@ -184,15 +187,17 @@ class ImageCache:
         with self.writing("drawing pictures"):
             number, drawn = self._next_number(), 0
             folder = self._receipts.absolute()  # a worker keeps the working directory that it began in
-            draw = partial(draw_shard, recipe=self._recipe, layout=self._layout, folder=str(folder))
+            draw = partial(draw_shard, recipe=self._recipe, layout=self.layout, folder=str(folder))
             died, harmless = marker(self._receipts).exists(), True
             results = run_tasks(
                 draw,
                 self._missing(samples, settled),
                 workers=max(1, worker_count(self.workers)) if died else self.workers,
+                cluster=self.cluster,
                 on_wait=on_wait,
                 min_pool=0 if died else MIN_POOL,
                 notes=folder,
+                name=lambda sample: sample.sample_id,
             )
             for task, result in results:
                 if isinstance(result, WorkerDied):
@@ -238,10 +243,10 @@ class ImageCache:
                     if isinstance(sample.content, ImageBytes) and sample.content.data is not last:
                         last = sample.content.data
                         carried += len(last)
-            if len(here) == self._layout.rows:
+            if len(here) == self.layout.rows:
                 settled(here, {})
                 here = []
-            if len(task) == self._layout.rows or carried >= MAX_TASK_BYTES:
+            if len(task) == self.layout.rows or carried >= MAX_TASK_BYTES:
                 yield task
                 task, carried, last = [], 0, b""
                 under_way = {key for key in under_way if key not in self and self.failure(key) is None}
@@ -252,9 +257,9 @@ class ImageCache:
 
     def _commit(self, number: int, shard: DrawnShard) -> Receipt:
         fault_point("images-staged")
-        commit(shard.staged, self._layout.file(self._array, number))
+        commit(shard.staged, self.layout.file(self.array, number))
         fault_point("images-renamed")
-        write_metadata(self._array, self._layout, (number + 1) * self._layout.rows)
+        write_metadata(self.array, self.layout, (number + 1) * self.layout.rows)
         receipt = Receipt(
             "images", number, len(shard.keys), shard.staged.nbytes, shard.staged.sha256, shard.keys, shard.failed
         )
@@ -264,7 +269,7 @@ class ImageCache:
         return receipt
 
     def _next_number(self) -> int:
-        shards = self._array / "c"
+        shards = self.array / "c"
         numbers = [int(path.name) for path in shards.iterdir() if path.name.isdigit()] if shards.is_dir() else []
         receipts = [int(path.stem) for path in self._receipts.glob("[0-9]*.json")]
         return max([-1, *numbers, *receipts]) + 1
@@ -277,7 +282,7 @@ class ImageCache:
         if deep:
             found |= self._index.unreadable_receipts()
         for shard, (nbytes, sha256) in self._index.shards().items():
-            trouble = trouble_with(self._layout.file(self._array, shard), nbytes, sha256, deep)
+            trouble = trouble_with(self.layout.file(self.array, shard), nbytes, sha256, deep)
             if trouble:
                 found[shard] = trouble
         return found
@@ -290,12 +295,12 @@ class ImageCache:
         """Write the array's metadata again where it is missing or damaged."""
         shards = self._next_number()
         if shards:
-            write_metadata(self._array, self._layout, shards * self._layout.rows)
+            write_metadata(self.array, self.layout, shards * self.layout.rows)
 
     def drop_shard(self, shard: int) -> None:
         """Forget a damaged shard; its keys are missing afterwards and are drawn again into a new one."""
         (self._receipts / f"{shard:08d}.json").unlink(missing_ok=True)
-        shutil.rmtree(self._array / "c" / str(shard), ignore_errors=True)
+        shutil.rmtree(self.array / "c" / str(shard), ignore_errors=True)
         self._index.sync()
 
     def clear(self) -> None:
@@ -303,8 +308,8 @@ class ImageCache:
         with self.writing("clearing the cache"):
             for path in self._receipts.glob("[0-9]*.json"):
                 path.unlink()
-            shutil.rmtree(self._array / "c", ignore_errors=True)
-            (self._array / "zarr.json").unlink(missing_ok=True)
+            shutil.rmtree(self.array / "c", ignore_errors=True)
+            (self.array / "zarr.json").unlink(missing_ok=True)
             self._index.sync()
 
     def stats(self) -> dict[str, Any]:
@@ -312,9 +317,9 @@ class ImageCache:
         sizes = [nbytes for nbytes, _ in self._index.shards().values()]
         (pictures, failed), nbytes = self._index.counts(), sum(sizes)
         each = nbytes / pictures if pictures else None
-        raw = int(np.prod(self._layout.item))
+        raw = int(np.prod(self.layout.item))
         return {
             "path": str(self.path), "pictures": pictures, "shards": len(sizes), "failed": failed, "nbytes": nbytes,
-            "bytes_per_picture": each, "part_of_raw": each and each / raw, "image_size": self._layout.item[0],
+            "bytes_per_picture": each, "part_of_raw": each and each / raw, "image_size": self.layout.item[0],
             "denoiser": self.denoiser.fingerprint if self.denoiser else None,
         }  # fmt: skip

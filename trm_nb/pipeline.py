@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from trm_nb.cluster import connect
 from trm_nb.config import MultimodalDatasetConfig, load_params, project_root, resolve_paths
 from trm_nb.consolidate import Consolidator
 from trm_nb.dataset_files import finish_dataset, samples_table
@@ -127,7 +128,7 @@ class Run:
         c = self.config
         return ImageCache(
             self.path / "images.zarr", c.use_denoiser, c.denoiser_path, render=RenderSettings.of(c),
-            shard_size=c.batch_size, workers=c.workers,
+            shard_size=c.batch_size, workers=c.workers, cluster=c.cluster,
         )  # fmt: skip
 
     @cached_property
@@ -153,6 +154,7 @@ class Run:
             micro_batch=c.micro_batch,
             torch_threads=c.torch_threads,
             device=c.device,
+            cluster=c.cluster,
             tracker=self.tracker,
             settings=self._encode_settings(),
         )
@@ -218,8 +220,15 @@ class Run:
         if self.config.encoder_path or self.config.device != "cpu":
             self.builder.encoder  # noqa: B018 - a mistake in them is told before anything is written
         source_changes(self.config, self.tracker)
+        if self.config.cluster and not self._all_encoded():
+            self._ask_the_cluster(self.config.cluster)
         self.builder.mend()
         self._prepared = True
+
+    def _ask_the_cluster(self, address: str) -> None:
+        """See that it answers, and that its workers see the run's folder and the sources."""
+        given = [Path(name) for name in self.config.source_paths]
+        connect(address).refuse_blind_workers([self.path.absolute(), *(path for path in given if path.exists())])
 
     def render(self, on_progress: Progress | None = None) -> int:
         """Plan, and draw every picture that needs no denoising; returns how many were new."""
@@ -244,7 +253,7 @@ class Run:
         """Encode every batch that is missing; returns how many were."""
         with self.writing("encoding"):
             self.denoise(on_progress)
-            if len(self.tracker.batches()) == self.consolidator.batches_total():
+            if self._all_encoded():
                 self.tracker.already_done("encode")
                 return 0
             self.builder.announce()
@@ -253,7 +262,7 @@ class Run:
     def stream(self, on_progress: Progress | None = None) -> tuple[int, int]:
         """Draw, denoise and encode, overlapped; returns how many (pictures, batches) were new."""
         with self.writing("building"):
-            if self._all_drawn() and len(self.tracker.batches()) == self.consolidator.batches_total():
+            if self._all_drawn() and self._all_encoded():
                 for stage in ("render", "encode"):
                     self.tracker.already_done(stage)
                 return 0, 0
@@ -294,6 +303,9 @@ class Run:
 
     def _all_drawn(self) -> bool:
         return bool(self.tracker.get("plan_frozen", False)) and self.tracker.first_waiting() is None
+
+    def _all_encoded(self) -> bool:
+        return len(self.tracker.batches()) == self.consolidator.batches_total()
 
     def _plan_settings(self) -> dict[str, Any]:
         fields = self.config.stage_fields("plan") | self.config.stage_fields("denoise")

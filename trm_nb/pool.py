@@ -1,4 +1,4 @@
-"""One seam for parallel work: tasks go through a `concurrent.futures.Executor`, a few at a time.
+"""One seam for parallel work: tasks go through an executor of local processes or of a Dask cluster, a few at a time.
 
 Locally that is loky's reusable pool: its processes stay warm from call to call, a script needs no main guard, and it
 works from standard input and in notebooks. One dead worker breaks such a pool, so the tasks that were in flight are
@@ -7,6 +7,8 @@ reported. A worker notes in a small file which sample it is at, so that this tak
 task is halved. A sample at which a worker stays longer than SAMPLE_SECONDS, be it in C code, kills it: a task of 1000
 with one that hangs ends after three times that and two drawings of the others.
 Fewer than MIN_POOL samples are not worth starting processes for (about a second) and are done in this process.
+
+The workers of a cluster (cluster.py) are used in the same way; one that dies takes only its own task along.
 """
 
 from __future__ import annotations
@@ -21,18 +23,19 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache
 from io import FileIO
 from itertools import chain
 from pathlib import Path
-from typing import Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from loky import get_reusable_executor
 from loky.process_executor import ShutdownExecutorError
 
+from trm_nb.cluster import Cluster, connect
 from trm_nb.durable import writing_into
 
 T = TypeVar("T")
@@ -44,7 +47,8 @@ IDLE_SECONDS = 300  # after which an unused worker ends
 SAMPLE_SECONDS = 60.0  # a worker that is longer at one sample hangs, and ends itself
 TASK_SECONDS = 1800.0  # so does one whose note does not change for so long: it is killed from here
 POLL_SECONDS = 0.5
-_DEATH = (BrokenProcessPool, ShutdownExecutorError)  # it died, or was killed because it hung
+NOTHING_YET_SECONDS = 0.2  # until a stream of tasks that has none ready is asked again
+_ONE_AT_A_TIME = threading.Lock()  # a worker with several threads has one note and one watchdog all the same
 
 
 class WorkerDied:
@@ -104,50 +108,90 @@ def _nowhere() -> int:
 def _noted(function: Callable[[Task[T]], R], task: Task[T], note: str) -> R:
     """Do a task in a worker; its note is there from the beginning to the end."""
     path = Path(note)
-    with writing_into(path.parent):
-        opened = path.open("wb", buffering=0)
-    with opened as _Worker.note:
-        try:
-            return function(task)
-        finally:
-            working_on(None)
-            _Worker.note = None
+    with _ONE_AT_A_TIME:
+        with writing_into(path.parent):
+            opened = path.open("wb", buffering=0)
+        with opened as _Worker.note:
+            try:
+                return function(task)
+            finally:
+                working_on(None)
+                _Worker.note = None
 
 
 # -- in the run's process --------------------------------------------------------------------------------------------
 
 
+class _Processes:
+    """Loky's reusable pool of so many local processes."""
+
+    deaths = (BrokenProcessPool, ShutdownExecutorError)  # one died, or they were killed because one hung
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def size(self) -> int:
+        return self.count
+
+    def submit(self, function: Callable[..., R], *arguments: Any) -> Future[R]:
+        try:
+            return self._executor().submit(function, *arguments)  # type: ignore[no-any-return]
+        except self.deaths:  # it died between two tasks; loky hands out a new one
+            return self._executor().submit(function, *arguments)  # type: ignore[no-any-return]
+
+    def died(self, future: Future[Any]) -> bool:
+        return isinstance(future.exception(), self.deaths)
+
+    def end_hung(self, what: str, seconds: float) -> None:
+        self._executor().shutdown(wait=False, kill_workers=True)
+
+    def _executor(self) -> Any:
+        return get_reusable_executor(
+            max_workers=self.count, timeout=IDLE_SECONDS, initializer=_start_worker, initargs=(os.getpid(),)
+        )
+
+
 def run_tasks(
     function: Callable[[Task[T]], R],
-    tasks: Iterable[Task[T]],
+    tasks: Iterable[Task[T] | None],
     *,
     workers: int | None = None,
+    cluster: str | None = None,
     on_wait: Callable[[], None] | None = None,
     task_seconds: float = TASK_SECONDS,
     min_pool: int = MIN_POOL,
     notes: Path | None = None,
+    name: Callable[[T], str] = str,
 ) -> Iterator[tuple[Task[T], R | WorkerDied]]:
     """Apply `function` to each task, yielding (task, result) as they are done; results are asked for lazily.
 
-    At most two tasks a worker are in flight and no more are taken from `tasks`, so memory is bounded. An exception
-    inside `function` is raised here. `on_wait` is called about twice a second while waiting. 0 workers, or fewer than
-    `min_pool` samples in all, run in this process. `notes` is the folder for the workers' notes, `*.tmp`, which a run
-    that is killed leaves; None: a temporary one.
+    At most two tasks a worker are in flight and no more are taken from `tasks`, so memory is bounded; a None among
+    them says that none is ready yet. An exception inside `function` is raised here. `on_wait` is called about twice a
+    second while waiting. 0 workers without a `cluster`, or fewer than `min_pool` samples in all, run in this process.
+    `notes` is the folder for the workers' notes, `*.tmp`, which a run that is killed leaves, and which the workers of
+    a cluster must see; None: a temporary one. `name` names a sample in an error.
     """
     count, source = worker_count(workers), iter(tasks)
-    first: list[Task[T]] = []
-    while count and sum(map(len, first)) < min_pool:
-        task = next(source, None)
-        if task is None:
-            count = 0
-        else:
-            first.append(task)
-    if count == 0:
+    here = not count and cluster is None
+    first: list[Task[T] | None] = []
+    while not here and sum(len(task) for task in first if task) < min_pool:
+        try:
+            first.append(next(source))
+        except StopIteration:
+            here = True
+    if here:
         for task in chain(first, source):
-            yield task, function(task)
+            if task is not None:
+                yield task, function(task)
+                continue
+            if on_wait:
+                on_wait()
+            time.sleep(NOTHING_YET_SECONDS)
         return
+    pool = _Processes(count) if cluster is None else connect(cluster)
     with contextlib.nullcontext(notes) if notes else tempfile.TemporaryDirectory() as folder:
-        yield from _InFlight(function, count, on_wait, task_seconds, Path(folder)).run(chain(first, source))
+        flight = _InFlight(function, pool, on_wait, task_seconds, Path(folder), name)
+        yield from flight.run(chain(first, source))
 
 
 @dataclass(slots=True)
@@ -156,6 +200,7 @@ class _Job(Generic[T]):
 
     task: Task[T]
     note: Path
+    alone: bool = False
     since: float | None = None
     written: int = 0
 
@@ -178,83 +223,77 @@ class _InFlight(Generic[T, R]):
     def __init__(
         self,
         function: Callable[[Task[T]], R],
-        workers: int,
+        pool: _Processes | Cluster,
         on_wait: Callable[[], None] | None,
         task_seconds: float,
         notes: Path,
+        name: Callable[[T], str],
     ) -> None:
-        self.function, self.workers, self.on_wait, self.task_seconds = function, workers, on_wait, task_seconds
-        self.notes = notes
+        self.function, self.pool, self.on_wait, self.task_seconds = function, pool, on_wait, task_seconds
+        self.notes, self.name = notes, name
         self.running: dict[Future[R], _Job[T]] = {}
         self.suspects: deque[Task[T]] = deque()
         self.last_death: Task[T] | None = None
 
-    def run(self, source: Iterator[Task[T]]) -> Iterator[tuple[Task[T], R | WorkerDied]]:
+    def run(self, source: Iterator[Task[T] | None]) -> Iterator[tuple[Task[T], R | WorkerDied]]:
         exhausted = False
         while not exhausted or self.running or self.suspects:
-            while not exhausted and not self.suspects and len(self.running) < 2 * self.workers:
-                task = next(source, None)
-                exhausted = task is None
-                if task is not None:
-                    self._submit(task)
+            ready = not self.suspects
+            while ready and not exhausted and len(self.running) < 2 * self.pool.size():
+                try:
+                    task = next(source)
+                except StopIteration:
+                    exhausted = True
+                else:
+                    ready = task is not None
+                    if task is not None:
+                        self._submit(task)
             if self.suspects and not self.running:
-                self._submit(self.suspects.popleft())
-            yield from self._collect()
+                self._submit(self.suspects.popleft(), alone=True)
+            yield from self._collect(POLL_SECONDS if ready else NOTHING_YET_SECONDS)
 
-    def _executor(self) -> Executor:
-        return get_reusable_executor(  # type: ignore[no-any-return]
-            max_workers=self.workers, timeout=IDLE_SECONDS, initializer=_start_worker, initargs=(os.getpid(),)
-        )
-
-    def _submit(self, task: Task[T]) -> None:
+    def _submit(self, task: Task[T], alone: bool = False) -> None:
         note = self.notes / f"{uuid.uuid4().hex}.tmp"
-        try:
-            future = self._executor().submit(_noted, self.function, task, str(note))
-        except _DEATH:  # it died between two tasks; loky hands out a new one
-            future = self._executor().submit(_noted, self.function, task, str(note))
-        self.running[future] = _Job(task, note)
+        future = self.pool.submit(_noted, self.function, task, str(note))
+        self.running[future] = _Job(task, note, alone)
 
-    def _collect(self) -> Iterator[tuple[Task[T], R | WorkerDied]]:
-        done, _ = wait(self.running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
+    def _collect(self, seconds: float) -> Iterator[tuple[Task[T], R | WorkerDied]]:
+        if not self.running:
+            time.sleep(seconds)
+        done, _ = wait(self.running, timeout=seconds, return_when=FIRST_COMPLETED)
         if self.on_wait:
             self.on_wait()
-        self._kill_hung()
+        self._end_hung()
         for future in done:
-            if isinstance(future.exception(), _DEATH):
-                yield from self._after_death()
-                return
             job = self.running.pop(future)
+            at = job.at()
             job.note.unlink(missing_ok=True)
-            yield job.task, future.result()
-
-    def _kill_hung(self) -> None:
-        jobs = [job for future, job in self.running.items() if not future.done()]
-        for job in jobs:
-            job.look()
-        begun = [job.since for job in jobs if job.since is not None]
-        if begun and time.monotonic() - min(begun) > self.task_seconds:
-            self._executor().shutdown(wait=False, kill_workers=True)  # type: ignore[call-arg]
-            wait(self.running)
-
-    def _after_death(self) -> Iterator[tuple[Task[T], R | WorkerDied]]:
-        """A worker died. Keep what was finished; try the rest again alone; take apart or give up what was alone."""
-        wait(self.running)
-        alone = len(self.running) == 1
-        for future, job in list(self.running.items()):
-            task, at = job.task, job.at()
-            job.note.unlink(missing_ok=True)
-            if not isinstance(future.exception(), _DEATH):
-                yield task, future.result()
-            elif not alone:
-                self.suspects.append(task)
-            elif len(task) > 1:
-                self.suspects.extendleft(reversed(self._taken_apart(task, at)))
-            elif self.last_death is task:
-                yield task, WorkerDied()
+            if not self.pool.died(future):
+                yield job.task, future.result()
+            elif self.last_death is job.task:
+                yield job.task, WorkerDied()
             else:
-                self.last_death = task
-                self.suspects.appendleft(task)
-        self.running.clear()
+                self._suspect(job, at)
+
+    def _end_hung(self) -> None:
+        for future, job in self.running.items():
+            if not future.done():
+                job.look()
+                if job.since is not None and time.monotonic() - job.since > self.task_seconds:
+                    more = f" and {len(job.task) - 1} more" if len(job.task) > 1 else ""
+                    self.pool.end_hung(f"the task of {self.name(job.task[0])}{more}", self.task_seconds)
+                    wait(self.running)
+                    return
+
+    def _suspect(self, job: _Job[T], at: int | None) -> None:
+        """A worker died at this task, or a neighbour's did and took it along: try it again, alone, or take it apart."""
+        if not job.alone:
+            self.suspects.append(job.task)
+        elif len(job.task) > 1:
+            self.suspects.extendleft(reversed(self._taken_apart(job.task, at)))
+        else:
+            self.last_death = job.task
+            self.suspects.appendleft(job.task)
 
     def _taken_apart(self, task: Task[T], at: int | None) -> list[Task[T]]:
         """The sample its worker died at, which has one more try, and the others; two halves where no note tells."""

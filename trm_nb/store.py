@@ -20,6 +20,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -196,21 +197,41 @@ def write_labels(array: Path, labels: np.ndarray) -> None:
 
 
 def read_rows(array: Path, layout: Layout, number: int, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Rows (0-based inside file `number`), (n, *item); raises DamagedError for anything missing or altered."""
+    """Rows (0-based inside file `number`), (n, *item); raises DamagedError for anything missing or altered.
+
+    A chunk that is wanted whole and in order is read straight into the result; others are kept for the next call.
+    """
     path = layout.file(array, number)
     wanted = np.asarray(rows, np.int64)
     result = np.empty((len(wanted), *layout.item), layout.dtype)
-    for chunk in np.unique(wanted // layout.chunk_rows):
-        here = wanted // layout.chunk_rows == chunk
-        result[here] = _read_chunk(path, _stamp(path), layout, int(chunk))[wanted[here] % layout.chunk_rows]
+    chunks, inside = np.divmod(wanted, layout.chunk_rows)
+    for chunk in np.unique(chunks):
+        here = np.flatnonzero(chunks == chunk)
+        first, end = int(here[0]), int(here[-1]) + 1
+        if end - first == layout.chunk_rows and np.array_equal(inside[first:end], np.arange(layout.chunk_rows)):
+            _read_into(result[first:end], path, _stamp(path), layout, int(chunk))
+        else:
+            result[here] = _read_chunk(path, _stamp(path), layout, int(chunk))[inside[here]]
+    return result
+
+
+def read_places(array: Path, layout: Layout, places: np.ndarray) -> np.ndarray:
+    """Rows by place, int (n, 2) of file number and row inside it: (n, *item). Raises as `read_rows` does."""
+    result = np.empty((len(places), *layout.item), layout.dtype)
+    for number in np.unique(places[:, 0]):
+        here = np.flatnonzero(places[:, 0] == number)
+        if len(here) == len(places):
+            return read_rows(array, layout, int(number), places[:, 1])
+        result[here] = read_rows(array, layout, int(number), places[here, 1])
     return result
 
 
 def check_file(array: Path, layout: Layout, number: int, chunks: int) -> None:
     """Read and check the first `chunks` chunks of a file whole; raises DamagedError."""
     path = layout.file(array, number)
+    scratch = np.empty((layout.chunk_rows, *layout.item), layout.dtype)
     for chunk in range(chunks):
-        _read_chunk.__wrapped__(path, _stamp(path), layout, chunk)
+        _read_into(scratch, path, _stamp(path), layout, chunk)
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -223,21 +244,29 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 @lru_cache(maxsize=8)
 def _read_chunk(path: Path, stamp: tuple[int, int], layout: Layout, chunk: int) -> np.ndarray:
+    rows = np.empty((layout.chunk_rows, *layout.item), layout.dtype)
+    _read_into(rows, path, stamp, layout, chunk)
+    rows.flags.writeable = False  # it is shared through the cache
+    return rows
+
+
+def _read_into(rows: np.ndarray, path: Path, stamp: tuple[int, int], layout: Layout, chunk: int) -> None:
+    """Read, check and decode one chunk into `rows`, C-contiguous (chunk_rows, *item)."""
     offset, nbytes = _index(path, stamp, layout)[chunk] if layout.sharded else (0, stamp[0])
     if offset == _MISSING:
         raise DamagedError(f"{path}: chunk {chunk} of {layout.chunks} is missing")
-    with path.open("rb") as file:
+    what, out = f"{path}: chunk {chunk}", rows.view(np.uint8).reshape(-1).data
+    if layout.level is None and nbytes != len(out) + _CRC_BYTES:
+        raise DamagedError(f"{what} holds {nbytes} bytes, expected {len(out) + _CRC_BYTES}")
+    stored = out if layout.level is None else memoryview(bytearray(max(0, nbytes - _CRC_BYTES)))
+    with path.open("rb", buffering=0) as file:
         file.seek(offset)
-        stored = file.read(nbytes)
-    data = _checked(stored, nbytes, f"{path}: chunk {chunk}")
-    expected = layout.chunk_rows * int(np.prod(layout.item)) * np.dtype(layout.dtype).itemsize
+        _read_checked(file, stored, what)
     if layout.level is not None:
-        data = zstd.decompress(data, bytearray(expected))
-    if len(data) != expected:
-        raise DamagedError(f"{path}: chunk {chunk} holds {len(data)} bytes, expected {expected}")
-    array = np.frombuffer(data, layout.dtype).reshape(layout.chunk_rows, *layout.item)
-    array.flags.writeable = False  # it is shared through the cache
-    return array
+        try:
+            zstd.decompress(stored, out)
+        except (RuntimeError, ValueError) as error:
+            raise DamagedError(f"{what} cannot be unpacked to {len(out)} bytes ({error})") from None
 
 
 @lru_cache(maxsize=256)
@@ -245,22 +274,29 @@ def _index(path: Path, stamp: tuple[int, int], layout: Layout) -> list[tuple[int
     length = layout.chunks * _ENTRY.size + _CRC_BYTES
     if stamp[0] < length:
         raise DamagedError(f"{path}: {stamp[0]} bytes, too short for its index of {length}")
-    with path.open("rb") as file:
+    data = memoryview(bytearray(length - _CRC_BYTES))
+    with path.open("rb", buffering=0) as file:
         file.seek(stamp[0] - length)
-        data = _checked(file.read(length), length, f"{path}: its index")
+        _read_checked(file, data, f"{path}: its index")
     entries = list(_ENTRY.iter_unpack(data))
     if any(offset != _MISSING and offset + nbytes > stamp[0] - length for offset, nbytes in entries):
         raise DamagedError(f"{path}: its index points beyond the file")
     return entries
 
 
-def _checked(stored: bytes, nbytes: int, what: str) -> bytes:
-    if len(stored) != nbytes or nbytes <= _CRC_BYTES:
-        raise DamagedError(f"{what} is truncated: {len(stored)} bytes")
-    data, (crc,) = stored[:-_CRC_BYTES], struct.unpack("<I", stored[-_CRC_BYTES:])
-    if google_crc32c.value(data) != crc:
+def _read_checked(file: FileIO, data: memoryview, what: str) -> None:
+    """Fill `data` with the next bytes of a file and compare them with the crc32c that follows."""
+    got = 0
+    while got < len(data):
+        more = file.readinto(data[got:])
+        if not more:
+            raise DamagedError(f"{what} is truncated: {got} bytes, expected {len(data)}")
+        got += more
+    crc = file.read(_CRC_BYTES)
+    if len(crc) != _CRC_BYTES or not got:
+        raise DamagedError(f"{what} is truncated: its checksum is missing")
+    if google_crc32c.value(np.frombuffer(data, np.uint8)) != int.from_bytes(crc, "little"):
         raise DamagedError(f"{what} fails its crc32c check")
-    return data
 
 
 # -- a run's capsules ------------------------------------------------------------------------------------------------

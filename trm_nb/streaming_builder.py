@@ -10,29 +10,27 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from trm_nb.consolidate import Consolidator
 from trm_nb.dataset_files import finish_dataset
 from trm_nb.durable import commit, fault_point, locked, sweep, write_receipt
+from trm_nb.encoding import Batch, EncodedBatch, EncodeRecipe, Place, encode_batch, encode_with
 from trm_nb.image_cache import ImageCache
 from trm_nb.plan import Planner
-from trm_nb.records import CAPSULES, FEATURES, DamagedError, Progress, Receipt, Sample, UserError
-from trm_nb.render import Renderer
+from trm_nb.pool import Task, WorkerDied, run_tasks
+from trm_nb.records import DamagedError, Progress, Receipt, Sample, UserError
+from trm_nb.render import Renderer, RenderSettings
 from trm_nb.sources.memory import as_items
-from trm_nb.store import stage_batch, write_metadata
+from trm_nb.store import write_metadata
 from trm_nb.training_progress import PlannedRow, TrainingProgressTracker
 
 if TYPE_CHECKING:
     from trm_nb.vision_encoder import TRMVisionEncoder
 
-WAIT_SECONDS = 0.2
 START_THRESHOLD = 50_000
 
 
@@ -53,7 +51,8 @@ class StreamingEncoderBuilder:
     `cache` defaults to `<checkpoint_dir>/images.zarr`, `encoder` to untrained weights of the `base` preset from
     `seed`; it may be a function that makes one, called when the first batch is encoded. `settings` are what a run is
     bound to when its first batch is made; by default the sizes given here. `micro_batch` and `torch_threads` are fixed
-    for a run, since they can change the last bits of a capsule.
+    for a run, since they can change the last bits of a capsule. With a `cluster` (see cluster.py) its workers draw and
+    encode.
     """
 
     def __init__(
@@ -69,13 +68,14 @@ class StreamingEncoderBuilder:
         device: str = "cpu",
         seed: int = 0,
         workers: int | None = None,
+        cluster: str | None = None,
         tracker: TrainingProgressTracker | None = None,
         settings: dict[str, Any] | None = None,
     ) -> None:
         self.path = Path(checkpoint_dir)
         self.batch_size, self.batches_per_chunk = batch_size, batches_per_chunk
         self.micro_batch, self.torch_threads, self.device = micro_batch, torch_threads, device
-        self.seed, self.workers = seed, workers
+        self.seed, self.workers, self.cluster = seed, workers, cluster
         self.tracker = tracker or TrainingProgressTracker(self.path, create=True)
         self._cache, self._encoder, self._given_settings = cache, encoder, settings
         self.consolidator = Consolidator(self.path, batch_size, batches_per_chunk, self.tracker)
@@ -84,7 +84,7 @@ class StreamingEncoderBuilder:
     def cache(self) -> ImageCache:
         """The run's image cache."""
         if self._cache is None:
-            self._cache = ImageCache(self.path / "images.zarr", shard_size=self.batch_size, workers=self.workers)
+            self._cache = self._new_cache(None)
         return self._cache
 
     @property
@@ -136,9 +136,13 @@ class StreamingEncoderBuilder:
             raise UserError(
                 "a cache was given, and it has its own renderer: give the renderer's settings to ImageCache"
             )
-        self._cache = ImageCache(
-            self.path / "images.zarr", render=renderer.settings, shard_size=self.batch_size, workers=self.workers
-        )
+        self._cache = self._new_cache(renderer.settings)
+
+    def _new_cache(self, render: RenderSettings | None) -> ImageCache:
+        return ImageCache(
+            self.path / "images.zarr", render=render, shard_size=self.batch_size, workers=self.workers,
+            cluster=self.cluster,
+        )  # fmt: skip
 
     def _settings(self) -> dict[str, Any]:
         """What can change the bytes of a batch or of a chunk; bound with the first batch."""
@@ -192,29 +196,64 @@ class StreamingEncoderBuilder:
 
     def _encode_as_ready(self, drawing: _Drawing | None, start_threshold: int, on_progress: Progress | None) -> int:
         """Encode batch after batch as its rows are settled, consolidating on the way."""
-        from trm_nb.trm import cpu_threads  # torch, only when something is encoded
 
-        done, encoded, batch, weights = self.tracker.batches(), 0, 0, ""
-        with cpu_threads(self.torch_threads):
-            while True:
-                started = drawing is None or not drawing.alive() or self.tracker.settled() >= start_threshold
-                rows = self._ready_rows(batch, drawing) if started else None
-                if rows is None:
-                    self._tick(on_progress)
-                    time.sleep(WAIT_SECONDS)
-                    continue
-                if not rows:
-                    return encoded
-                if batch not in done:
-                    if not weights:  # made first: an encoder that cannot be used binds nothing
-                        weights = self.encoder.fingerprint
-                        self.tracker.bind("encode", {**self._settings(), "encoder_weights": weights})
-                    made_from = _made_from(weights, rows)
-                    if not self._adopt(batch, rows, made_from):
-                        self._encode_batch(batch, rows, made_from, on_progress)
-                        encoded += 1
-                self.consolidator.consolidate_ready(on_progress, full_only=True)
-                batch += 1
+        def tick() -> None:
+            self._tick(on_progress)
+
+        def here(task: Task[Batch]) -> EncodedBatch:
+            return encode_with(self.encoder, task[0], tick)
+
+        encoded = 0
+        for (batch,), result in run_tasks(
+            here if self.cluster is None else encode_batch,
+            self._batches_to_encode(drawing, start_threshold, on_progress),
+            workers=0,
+            cluster=self.cluster,
+            on_wait=tick,
+            min_pool=0,
+            notes=self.consolidator.batch_receipts.absolute(),
+        ):
+            if isinstance(result, WorkerDied):
+                raise UserError(f"{batch} killed its worker each time; give workers more memory, or lower micro_batch")
+            self._record(batch, result)
+            encoded += 1
+            self.consolidator.consolidate_ready(on_progress, full_only=True)
+        return encoded
+
+    def _batches_to_encode(
+        self, drawing: _Drawing | None, start_threshold: int, on_progress: Progress | None
+    ) -> Iterator[list[Batch] | None]:
+        """Each batch that is not encoded yet, in order, once all its rows are settled; None while the next is not."""
+        done, number = self.tracker.batches(), 0
+        recipe: EncodeRecipe | None = None
+        while True:
+            started = drawing is None or not drawing.alive() or self.tracker.settled() >= start_threshold
+            rows = self._ready_rows(number, drawing) if started else None
+            if rows is None:
+                yield None
+                continue
+            if not rows:
+                return
+            if number not in done:
+                recipe = recipe or self._encode_recipe()
+                made_from = _made_from(recipe.fingerprint, rows)
+                if not self._adopt(number, rows, made_from):
+                    yield [Batch(number, self._places(rows), made_from, recipe)]
+            self.consolidator.consolidate_ready(on_progress, full_only=True)
+            number += 1
+
+    def _encode_recipe(self) -> EncodeRecipe:
+        """Make the encoder, and then bind the run to it: one that cannot be used binds nothing."""
+        fingerprint = self.encoder.fingerprint
+        self.tracker.bind("encode", {**self._settings(), "encoder_weights": fingerprint})
+        folder = self.consolidator.batch_receipts.absolute()  # a worker has another working directory
+        weights = folder / f"encoder-{fingerprint}.tmp"  # swept when the run begins the next time
+        if self.cluster is not None:
+            self.encoder.save(weights)
+        return EncodeRecipe(
+            str(weights), fingerprint, self.micro_batch, self.torch_threads, self.device,
+            str(self.cache.array.absolute()), self.cache.layout, str(folder), self.consolidator.batch,
+        )  # fmt: skip
 
     def _ready_rows(self, batch: int, drawing: _Drawing | None) -> list[PlannedRow] | None:
         """The rows of a batch when all are settled; none left: []; not yet: None. Raises what the drawing raised."""
@@ -229,47 +268,31 @@ class StreamingEncoderBuilder:
             raise RuntimeError(f"rows {first}..{end} are not drawn, though drawing has ended; run again")
         return None
 
-    def _encode_batch(self, batch: int, rows: list[PlannedRow], made_from: str, on_progress: Progress | None) -> None:
-        started = time.monotonic()
-        capsules = np.full((len(rows), CAPSULES, FEATURES), np.nan, np.float16)
-        for start in range(0, len(rows), self.micro_batch):
-            part = rows[start : start + self.micro_batch]
-            usable = [i for i, row in enumerate(part) if row.status == "ok"]
-            if usable:
-                encoded = self._encode_images(self._pictures([part[i].key for i in usable]), usable, len(part))
-                capsules[start + np.asarray(usable)] = encoded
-            self._tick(on_progress)
-        layout = self.consolidator.batch
-        staged = stage_batch(self.consolidator.batch_receipts, capsules, layout)
-        fault_point("batch-staged")
-        write_metadata(self.consolidator.loose, layout, self.tracker.rows_planned())
-        write_metadata(self.consolidator.array, self.consolidator.chunk, self.consolidator.rows_so_far())
-        commit(staged, layout.file(self.consolidator.loose, batch))
-        fault_point("batch-renamed")
-        receipt = Receipt("batch", batch, len(rows), staged.nbytes, staged.sha256, made_from=made_from)
-        write_receipt(self.consolidator.batch_receipts, receipt)
-        fault_point("batch-receipt")
-        self.tracker.add_batch(receipt, time.monotonic() - started)
-        fault_point("batch-recorded")
-
-    def _pictures(self, keys: list[str]) -> np.ndarray:
+    def _places(self, rows: list[PlannedRow]) -> tuple[Place | None, ...]:
+        """Where the rows' pictures lie, None for a quarantined row."""
+        usable = [row.key for row in rows if row.status == "ok"]
         try:
-            return self.cache.get_many(keys)
+            found = iter(self.cache.places(usable).tolist())
         except KeyError as error:
             raise DamagedError(
                 f"{error.args[0]}: it was cleared or damaged meanwhile; run again, it is drawn anew"
             ) from None
+        return tuple(tuple(next(found)) if row.status == "ok" else None for row in rows)
 
-    def _encode_images(self, images: np.ndarray, places: list[int], size: int) -> np.ndarray:
-        """Encode pictures at their places in the micro-batch, so that a quarantined neighbour changes no bit."""
-        import torch
-
-        full = np.zeros((size, *images.shape[1:]), np.uint8)
-        full[places] = images
-        with torch.inference_mode():
-            capsules = self.encoder(torch.from_numpy(full).to(self.device))
-        result: np.ndarray = capsules.float().cpu().numpy()[places].astype(np.float16)
-        return result
+    def _record(self, batch: Batch, encoded: EncodedBatch) -> None:
+        """Make a staged batch durable, and then known."""
+        number, rows, staged = batch.number, len(batch.places), encoded.staged
+        fault_point("batch-staged")
+        layout = self.consolidator.batch
+        write_metadata(self.consolidator.loose, layout, self.tracker.rows_planned())
+        write_metadata(self.consolidator.array, self.consolidator.chunk, self.consolidator.rows_so_far())
+        commit(staged, layout.file(self.consolidator.loose, number))
+        fault_point("batch-renamed")
+        receipt = Receipt("batch", number, rows, staged.nbytes, staged.sha256, made_from=batch.made_from)
+        write_receipt(self.consolidator.batch_receipts, receipt)
+        fault_point("batch-receipt")
+        self.tracker.add_batch(receipt, encoded.seconds)
+        fault_point("batch-recorded")
 
     def _tick(self, on_progress: Progress | None) -> None:
         self.tracker.beat()
