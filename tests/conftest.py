@@ -28,7 +28,7 @@ TASK = {
 
 
 def make_sources(folder: Path) -> Path:
-    """A folder with all three modalities: 2 modules of the standard library, a photograph and 12 tasks; 66 samples."""
+    """A folder with all three modalities: 2 modules of the standard library, a photograph and 12 tasks."""
     root = folder / "my sources"
     for name in ("code", "photos", "tasks"):
         (root / name).mkdir(parents=True)

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trm_nb import store
-from trm_nb.durable import commit
+from trm_nb.durable import commit, write_receipt
+from trm_nb.records import Receipt
 
 
 def make_run(
@@ -59,4 +60,7 @@ def write_batches(folder: Path, capsules: np.ndarray, batch_size: int) -> None:
     store.write_metadata(folder / "capsules.zarr" / "capsules", chunk, len(capsules))
     array = folder / "batches.zarr" / "capsules"
     for number, first in enumerate(range(0, len(capsules), batch_size)):
-        commit(store.stage_batch(folder, capsules[first : first + batch_size], batch), batch.file(array, number))
+        part = capsules[first : first + batch_size]
+        staged = store.stage_batch(folder, part, batch)
+        commit(staged, batch.file(array, number))
+        write_receipt(array, Receipt("batch", number, len(part), staged.nbytes, staged.sha256))

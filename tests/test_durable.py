@@ -18,6 +18,7 @@ from trm_nb.durable import (
     commit,
     locked,
     read_receipt,
+    receipt_path,
     sha256_of,
     stage,
     sweep,
@@ -64,10 +65,10 @@ def test_receipts_round_trip(tmp_path_factory: pytest.TempPathFactory, receipt: 
     folder = tmp_path_factory.mktemp("receipts")
     whole = Receipt("chunk", 7, 3, 5, "ab", parts=tuple(parts))
     write_receipt(folder, receipt)
-    read = read_receipt(folder / f"{receipt.number:08d}.json")
+    read = read_receipt(receipt_path(folder, receipt.number))
     assert (read.keys, read.failed, read.sha256) == (list(receipt.keys), receipt.failed, receipt.sha256)
     write_receipt(folder, whole)
-    assert [part.number for part in read_receipt(folder / "00000007.json").parts] == [part.number for part in parts]
+    assert [part.number for part in read_receipt(receipt_path(folder, 7)).parts] == [part.number for part in parts]
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"kind": "batch"}', b"\0" * 50], ids=str)

@@ -19,6 +19,7 @@ LAYERS = [
     {"training_progress", "run_stats", "store", "pool", "cluster", "trm"},
     {"render", "denoise", "sources", "image_index", "vision_encoder", "plan", "drawing", "encoding"},
     {"image_cache", "consolidate", "capsule_dataset", "dataset_files"},
+    {"mending"},
     {"streaming_builder", "training", "verify"},
     {"pipeline"},
     {"notebook", "terminal", "doctor"},

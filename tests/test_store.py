@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trm_nb.durable import commit, stage
-from trm_nb.records import DamagedError
+from trm_nb.durable import Staged, commit, receipt_path, stage, write_receipt
+from trm_nb.records import DamagedError, Receipt
 from trm_nb.store import (
     Layout,
     batch_layout,
@@ -113,20 +114,26 @@ def test_a_missing_inner_chunk_raises_where_zarr_reads_zeros(tmp_path: Path) -> 
         read_rows(array, layout, 0, [layout.chunk_rows])
 
 
+def _commit(staged: Staged, layout: Layout, array: Path, number: int, kind: Literal["batch", "chunk"]) -> None:
+    commit(staged, layout.file(array, number))
+    write_receipt(array, Receipt(kind, number, layout.rows, staged.nbytes, staged.sha256))
+
+
 def _write_capsules(root: Path, capsules: np.ndarray, batch_size: int, per_chunk: int, stitched: int) -> None:
     """The first `stitched` chunks consolidated by concatenation, the rest as loose batches."""
     batch, chunk = batch_layout(batch_size), chunk_layout(batch_size, per_chunk)
     loose, array = root / "batches.zarr" / "capsules", root / "capsules.zarr" / "capsules"
     for number in range(-(-len(capsules) // batch_size)):
         part = capsules[number * batch_size : (number + 1) * batch_size]
-        commit(stage_batch(root, part, batch), batch.file(loose, number))
+        _commit(stage_batch(root, part, batch), batch, loose, number, "batch")
     for number in range(stitched):
         files = [batch.file(loose, number * per_chunk + i) for i in range(per_chunk)]
         parts = [file.read_bytes() for file in files if file.is_file()]
         data = b"".join([*parts, shard_index([len(part) for part in parts], per_chunk)])
-        commit(stage(root, data), chunk.file(array, number))
-        for file in files:
+        _commit(stage(root, data), chunk, array, number, "chunk")
+        for i, file in enumerate(files):
             file.unlink(missing_ok=True)
+            receipt_path(loose, number * per_chunk + i).unlink(missing_ok=True)
     write_metadata(loose, batch, len(capsules))
     write_metadata(array, chunk, len(capsules))
 

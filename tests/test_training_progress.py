@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trm_nb.records import Receipt, Rejected, UserError
+from trm_nb.records import DamagedError, Receipt, Rejected, UserError
 from trm_nb.training_progress import PlannedFile, PlannedRow, TrainingProgressTracker
 
 
@@ -94,7 +94,7 @@ def test_no_run_and_no_tracker_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no run here"):
         TrainingProgressTracker(tmp_path)
     (tmp_path / "progress.sqlite").write_bytes(b"garbage that is no database at all, but longer than a header" * 20)
-    with pytest.raises(UserError, match=r"progress\.sqlite: damaged .* run again, it is rebuilt"):
+    with pytest.raises(DamagedError, match=r"progress\.sqlite: damaged .* made anew from the receipts"):
         TrainingProgressTracker(tmp_path)
 
 

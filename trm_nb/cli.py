@@ -160,11 +160,24 @@ def lab(context: typer.Context) -> int:
 
 
 @app.command()
-def doctor() -> int:
+def doctor(
+    rebuild: Annotated[
+        Path | None, typer.Option("--rebuild", metavar="DIR", help="make a run's tracker again from its receipts")
+    ] = None,
+) -> int:
     """What is installed, what the machine has, and every config field with its default."""
-    from trm_nb.doctor import examine
+    if rebuild is None:
+        from trm_nb.doctor import examine
 
-    return examine()
+        return examine()
+    from trm_nb.pipeline import rebuild_tracker
+
+    stats = rebuild_tracker(rebuild)
+    print(
+        f"{rebuild}: {stats['rows_planned']:,} samples planned, {stats['samples_cached']:,} drawn, "
+        f"{stats['samples_encoded']:,} encoded, {stats['consolidation']['chunks_built']:,} chunks"
+    )
+    return 0
 
 
 @cache_app.command("stats")
@@ -177,12 +190,15 @@ def cache_stats(folder: RunDir) -> int:
 
 
 @cache_app.command("clear")
-def cache_clear(folder: RunDir) -> int:
+def cache_clear(
+    folder: RunDir,
+    keep_index: Annotated[bool, typer.Option("--keep-index", help="remember which pictures were drawn")] = False,
+) -> int:
     """Delete a run's pictures; its capsules stay, and pictures are drawn again when they are needed."""
     run = _run_of(folder)
     with run.writing("clearing the cache"):
         pictures = len(run.cache)
-        run.cache.clear()
+        run.cache.clear(keep_index)
     print(f"{pictures:,} pictures deleted")
     return 0
 

@@ -47,7 +47,7 @@ class MultimodalDatasetConfig(BaseModel):
     render_text_to_image: bool = _field("plan", True, "draw text as pages; False leaves text out, and says so")
     limit: int | None = _field("plan", None, "at most so many items from each source path; None: all", ge=1)
     max_errors: int | float | None = _field(
-        "free", None, "stop when more items are quarantined: a count, or below 1 a fraction; None: never", ge=0
+        "free", None, "stop when more is quarantined: a count, or below 1 a part of all samples; None: never", ge=0
     )
     seed: int = _field("plan", 0, "splits, untrained weights and training order follow from it", ge=0, lt=2**32)
     test_fraction: float = _field("plan", 0.2, "part of the items held out, chosen by content", ge=0, lt=1)

@@ -15,7 +15,16 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from trm_nb.durable import Staged, commit, fault_point, read_receipt, sha256_of, write_receipt, writing_into
+from trm_nb.durable import (
+    Staged,
+    commit,
+    fault_point,
+    read_receipt,
+    receipt_path,
+    sha256_of,
+    write_receipt,
+    writing_into,
+)
 from trm_nb.records import DamagedError, Progress, Receipt
 from trm_nb.store import batch_layout, chunk_layout, shard_index, write_metadata
 from trm_nb.training_progress import TrainingProgressTracker
@@ -34,10 +43,9 @@ class Consolidator:
 
     def ready(self, full_only: bool = False) -> list[int]:
         """Chunks that are not made yet and whose batches all are; once the plan is frozen, the last may hold fewer."""
-        built, made = self.tracker.batches(), self.tracker.chunks()
         total = None if full_only else self.batches_total()
-        candidates = sorted({batch // self.per_chunk for batch in built} - made)
-        return [chunk for chunk in candidates if built.issuperset(self.members(chunk, total))]
+        built = self.tracker.loose_batches(self.per_chunk)
+        return [chunk for chunk, count in built.items() if count == len(self.members(chunk, total))]
 
     def batches_total(self) -> int | None:
         """Batches of the whole run; None while the plan still grows."""
@@ -62,6 +70,13 @@ class Consolidator:
                 on_progress()
         return len(ready)
 
+    def adopt(self) -> None:
+        """Take over every chunk that is durable but not in the tracker, as that was lost."""
+        for chunk in self.ready():
+            receipt = self._made_already(chunk, self.members(chunk, self.batches_total()))
+            if receipt is not None:
+                self.tracker.add_chunk(receipt)
+
     def _made_already(self, chunk: int, members: Sequence[int]) -> Receipt | None:
         """The receipt of a chunk that is durable but not in the tracker."""
         receipt, path = self.receipt_or_none(chunk), self.chunk.file(self.array, chunk)
@@ -83,7 +98,7 @@ class Consolidator:
     def batch_receipt_or_none(self, batch: int) -> Receipt | None:
         """The receipt of a loose batch; None when it is missing or damaged."""
         try:
-            return read_receipt(self.batch_receipts / f"{batch:08d}.json")
+            return read_receipt(receipt_path(self.loose, batch))
         except (FileNotFoundError, DamagedError):
             return None
 
@@ -95,7 +110,7 @@ class Consolidator:
             return None
 
     def _make(self, chunk: int, members: Sequence[int]) -> Receipt:
-        parts = [read_receipt(self.batch_receipts / f"{batch:08d}.json") for batch in members]
+        parts = [read_receipt(receipt_path(self.loose, batch)) for batch in members]
         staged = self._stitch(parts)
         fault_point("chunk-staged")
         commit(staged, self.chunk.file(self.array, chunk))
@@ -103,7 +118,7 @@ class Consolidator:
         rows = sum(part.rows for part in parts)
         write_metadata(self.array, self.chunk, max(self.rows_so_far(), chunk * self.chunk.rows + rows))
         receipt = Receipt("chunk", chunk, rows, staged.nbytes, staged.sha256, parts=parts)
-        write_receipt(self.chunk_receipts, receipt)
+        write_receipt(self.array, receipt)
         fault_point("chunk-receipt")
         return receipt
 
@@ -114,7 +129,7 @@ class Consolidator:
 
     def receipt(self, chunk: int) -> Receipt:
         """The receipt of a chunk; raises DamagedError or FileNotFoundError."""
-        return read_receipt(self.chunk_receipts / f"{chunk:08d}.json")
+        return read_receipt(receipt_path(self.array, chunk))
 
     def _stitch(self, parts: Sequence[Receipt]) -> Staged:
         path = self.chunk_receipts / f"{os.getpid()}-{uuid.uuid4().hex}.tmp"
@@ -151,7 +166,7 @@ class Consolidator:
         """Delete batch files and their receipts (they are in a chunk, or are to be made again)."""
         for batch in batches:
             shutil.rmtree(self.loose / "c" / str(batch), ignore_errors=True)
-            (self.batch_receipts / f"{batch:08d}.json").unlink(missing_ok=True)
+            receipt_path(self.loose, batch).unlink(missing_ok=True)
 
     def restore_metadata(self) -> None:
         """Write the metadata of capsules.zarr again where it is missing or damaged."""

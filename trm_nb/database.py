@@ -44,6 +44,14 @@ class Database:
         with self._lock:
             self._db.close()
 
+    def trouble(self) -> str | None:
+        """One sentence when the file is damaged; reads all of it. It cannot tell values that were altered."""
+        try:
+            found = self.value("PRAGMA quick_check(1)")
+        except DamagedError as error:
+            return str(error)
+        return None if found == "ok" else f"{self.path}: damaged ({' '.join(str(found).split())})"
+
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """One transaction, kept whole or not at all; nested calls join the outer."""

@@ -148,10 +148,15 @@ def trouble_with(path: Path, nbytes: int, sha256: str, deep: bool) -> str | None
     return None
 
 
-def write_receipt(folder: Path, receipt: Receipt) -> None:
-    """Write a receipt durably as `<number>.json`."""
+def receipt_path(array: Path, number: int) -> Path:
+    """Where the receipt of an array's file lies: inside the array, where readers of the store do not look."""
+    return array / "receipts" / f"{number:08d}.json"
+
+
+def write_receipt(array: Path, receipt: Receipt) -> None:
+    """Write the receipt of an array's file durably."""
     data = json.dumps(asdict(receipt), ensure_ascii=False).encode()
-    write_file(folder / f"{receipt.number:08d}.json", data)
+    write_file(receipt_path(array, receipt.number), data)
 
 
 def read_receipt(path: Path) -> Receipt:

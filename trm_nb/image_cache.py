@@ -14,6 +14,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,16 @@ import numpy as np
 
 from trm_nb.denoise import load_denoiser
 from trm_nb.drawing import DrawnShard, Recipe, draw_shard, marker
-from trm_nb.durable import commit, fault_point, locked, sweep, trouble_with, write_receipt
+from trm_nb.durable import (
+    commit,
+    fault_point,
+    locked,
+    read_receipt,
+    receipt_path,
+    sweep,
+    trouble_with,
+    write_receipt,
+)
 from trm_nb.image_index import ImageIndex
 from trm_nb.pool import MIN_POOL, WorkerDied, run_tasks, worker_count
 from trm_nb.records import MODALITIES, CacheReport, DamagedError, ImageBytes, Item, Modality, Receipt, Sample, UserError
@@ -219,7 +229,14 @@ class ImageCache:
         with locked(self._receipts, purpose):
             sweep(self._receipts)
             self._index.sync()
+            for shard in self.without_receipt():
+                shutil.rmtree(self.array / "c" / str(shard))
             yield
+
+    def without_receipt(self) -> list[int]:
+        """Files that no receipt names, left by a kill in between: nothing says which pictures they hold."""
+        named = self._index.shards().keys() | self._index.unreadable.keys()
+        return [shard for shard in self._files() if shard not in named]
 
     def _missing(self, samples: Iterable[Sample], settled: Settled) -> Iterator[list[Sample]]:
         """Group unknown keys into tasks in the order of the samples; report the others as settled.
@@ -263,24 +280,30 @@ class ImageCache:
         receipt = Receipt(
             "images", number, len(shard.keys), shard.staged.nbytes, shard.staged.sha256, shard.keys, shard.failed
         )
-        write_receipt(self._receipts, receipt)
+        write_receipt(self.array, receipt)
         fault_point("images-receipt")
         self._index.add(receipt)
         return receipt
 
     def _next_number(self) -> int:
-        shards = self.array / "c"
-        numbers = [int(path.name) for path in shards.iterdir() if path.name.isdigit()] if shards.is_dir() else []
         receipts = [int(path.stem) for path in self._receipts.glob("[0-9]*.json")]
-        return max([-1, *numbers, *receipts]) + 1
+        return max([-1, *self._files(), *receipts]) + 1
+
+    def _files(self) -> list[int]:
+        """The numbers of the shards' files."""
+        shards = self.array / "c"
+        return sorted(int(path.name) for path in shards.iterdir() if path.name.isdigit()) if shards.is_dir() else []
 
     # -- keeping it whole -------------------------------------------------------------------------------------------
 
     def damaged(self, deep: bool = False) -> dict[int, str]:
         """Shard -> what is wrong with its file: missing, another size than its receipt's or, `deep`, another sha256."""
+        if deep:
+            self._index.make_again()
         found = dict(self._index.unreadable)
         if deep:
-            found |= self._index.unreadable_receipts()
+            for shard in self.without_receipt():
+                found[shard] = f"{self.layout.file(self.array, shard)}: its receipt is missing"
         for shard, (nbytes, sha256) in self._index.shards().items():
             trouble = trouble_with(self.layout.file(self.array, shard), nbytes, sha256, deep)
             if trouble:
@@ -299,27 +322,40 @@ class ImageCache:
 
     def drop_shard(self, shard: int) -> None:
         """Forget a damaged shard; its keys are missing afterwards and are drawn again into a new one."""
-        (self._receipts / f"{shard:08d}.json").unlink(missing_ok=True)
+        receipt_path(self.array, shard).unlink(missing_ok=True)
         shutil.rmtree(self.array / "c" / str(shard), ignore_errors=True)
         self._index.sync()
 
-    def clear(self) -> None:
-        """Delete all pictures and the index. Waits for nobody: raises UserError while another process writes."""
+    def clear(self, keep_index: bool = False) -> None:
+        """Delete all pictures; with `keep_index` it stays known which were drawn and which cannot be.
+
+        Then only what is asked for is drawn again, what failed is not tried again, and a tracker that is lost needs
+        no picture for the batches that are encoded. Waits for nobody: raises UserError while another process writes.
+        """
         with self.writing("clearing the cache"):
-            for path in self._receipts.glob("[0-9]*.json"):
-                path.unlink()
+            for path in sorted(self._receipts.glob("[0-9]*.json")):
+                if keep_index and int(path.stem) not in self._index.unreadable:
+                    receipt = replace(read_receipt(path), nbytes=0, sha256="")
+                    write_receipt(self.array, receipt)
+                    self._index.add(receipt)
+                else:
+                    path.unlink()
             shutil.rmtree(self.array / "c", ignore_errors=True)
             (self.array / "zarr.json").unlink(missing_ok=True)
             self._index.sync()
 
+    def known(self, key: str) -> bool:
+        """Whether this picture was drawn once, also if it was cleared since (`clear(keep_index=True)`)."""
+        return self._index.known(key)
+
     def stats(self) -> dict[str, Any]:
-        """pictures, shards, failed, bytes on disk, bytes a picture, and the ratio to raw pixels (None when empty)."""
+        """pictures, shards, failed, cleared, bytes on disk, bytes a picture, the ratio to raw pixels (None: empty)."""
         sizes = [nbytes for nbytes, _ in self._index.shards().values()]
-        (pictures, failed), nbytes = self._index.counts(), sum(sizes)
+        (pictures, failed, cleared), nbytes = self._index.counts(), sum(sizes)
         each = nbytes / pictures if pictures else None
         raw = int(np.prod(self.layout.item))
         return {
-            "path": str(self.path), "pictures": pictures, "shards": len(sizes), "failed": failed, "nbytes": nbytes,
-            "bytes_per_picture": each, "part_of_raw": each and each / raw, "image_size": self.layout.item[0],
-            "denoiser": self.denoiser.fingerprint if self.denoiser else None,
+            "path": str(self.path), "pictures": pictures, "shards": len(sizes), "failed": failed, "cleared": cleared,
+            "nbytes": nbytes, "bytes_per_picture": each, "part_of_raw": each and each / raw,
+            "image_size": self.layout.item[0], "denoiser": self.denoiser.fingerprint if self.denoiser else None,
         }  # fmt: skip

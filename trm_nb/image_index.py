@@ -2,6 +2,7 @@
 
 It keeps a look-up cheap and memory flat for millions of keys. The receipts are the truth: an index that is missing,
 damaged or behind is brought up to date from them. A reader that may not write keeps it in memory.
+A receipt of 0 bytes is that of a cleared shard: its pictures were drawn once and are gone, its failures still hold.
 """
 
 from __future__ import annotations
@@ -59,15 +60,12 @@ class ImageIndex:
             except DamagedError as error:
                 self.unreadable[shard] = str(error)
 
-    def unreadable_receipts(self) -> dict[int, str]:
-        """Shard -> what is wrong with its receipt; reads them all."""
-        found = {}
-        for path in sorted(self._receipts.glob("[0-9]*.json")):
-            try:
-                read_receipt(path)
-            except DamagedError as error:
-                found[int(path.stem)] = str(error)
-        return found
+    def make_again(self) -> None:
+        """Read all receipts once more, as the index's own bytes may have been altered."""
+        with self._db.transaction() as db:
+            for table in ("slots", "failed", "shards"):
+                db.execute(f"DELETE FROM {table}")
+            self.sync()
 
     def add(self, receipt: Receipt) -> None:
         """Index one shard's receipt."""
@@ -82,8 +80,13 @@ class ImageIndex:
 
     def slot(self, key: str) -> tuple[int, int] | None:
         """(shard, slot) of a key; None where there is no picture."""
-        found = self._db.query("SELECT shard, slot FROM slots WHERE key = ?", (key,))
+        query = "SELECT shard, slot FROM slots JOIN shards USING (shard) WHERE key = ? AND nbytes > 0"
+        found = self._db.query(query, (key,))
         return (int(found[0][0]), int(found[0][1])) if found else None
+
+    def known(self, key: str) -> bool:
+        """Whether this picture was drawn once, also if it was cleared since."""
+        return bool(self._db.query("SELECT 1 FROM slots WHERE key = ?", (key,)))
 
     def failure(self, key: str) -> str | None:
         """Why the picture of this key could not be made; None where it was made or never tried."""
@@ -91,18 +94,17 @@ class ImageIndex:
         return found[0][0] if found else None
 
     def shards(self) -> dict[int, tuple[int, str]]:
-        """The indexed shards in order: number -> (nbytes, sha256)."""
-        return {
-            n: (nbytes, sha256)
-            for n, nbytes, sha256 in self._db.query("SELECT shard, nbytes, sha256 FROM shards ORDER BY 1")
-        }
+        """The indexed shards that hold pictures, in order: number -> (nbytes, sha256)."""
+        query = "SELECT shard, nbytes, sha256 FROM shards WHERE nbytes > 0 ORDER BY 1"
+        return {shard: (nbytes, sha256) for shard, nbytes, sha256 in self._db.query(query)}
 
     def keys_in(self, shard: int) -> list[str]:
         """The keys of one shard, those that failed in it included."""
         query = "SELECT key FROM slots WHERE shard = ?1 UNION ALL SELECT key FROM failed WHERE shard = ?1"
         return [key for (key,) in self._db.query(query, (shard,))]
 
-    def counts(self) -> tuple[int, int]:
-        """(pictures, failures)."""
-        found = self._db.query("SELECT (SELECT count(*) FROM slots), (SELECT count(*) FROM failed)")
-        return int(found[0][0]), int(found[0][1])
+    def counts(self) -> tuple[int, int, int]:
+        """(pictures, failures, pictures that were cleared)."""
+        here = "SELECT count(*) FROM slots JOIN shards USING (shard) WHERE nbytes"
+        found = self._db.query(f"SELECT ({here} > 0), (SELECT count(*) FROM failed), ({here} = 0)")
+        return int(found[0][0]), int(found[0][1]), int(found[0][2])

@@ -9,6 +9,7 @@ lives.
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,17 +26,21 @@ from trm_nb.consolidate import Consolidator
 from trm_nb.dataset_files import finish_dataset, samples_table
 from trm_nb.durable import locked
 from trm_nb.image_cache import ImageCache
+from trm_nb.mending import mend, take_stock
 from trm_nb.plan import Planner, source_changes
-from trm_nb.records import Item, Progress, Rejected, Sample, UserError
+from trm_nb.records import DamagedError, Item, Progress, Rejected, Sample, UserError
 from trm_nb.render import RenderSettings
 from trm_nb.sources import scan
 from trm_nb.sources.roots import reads_from
 from trm_nb.streaming_builder import StreamingEncoderBuilder
-from trm_nb.training_progress import TrainingProgressTracker, refuse_foreign
+from trm_nb.training_progress import BOUND_FILE, TrainingProgressTracker, is_run, read_bound, refuse_foreign
+from trm_nb.verify import note_damage
 
 if TYPE_CHECKING:
     from trm_nb.training.label_figures import TrainReport
     from trm_nb.vision_encoder import TRMVisionEncoder
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +68,8 @@ def build(config: MultimodalDatasetConfig, on_progress: Progress | None = None) 
     run = Run(resolve_paths(config, Path.cwd()))
     try:
         with run.writing("building"):
-            run.builder.announce()
             run.prepare()
+            run.builder.announce()
             drawn, encoded = run.stream(on_progress)
             run.consolidate(on_progress)
             training = run.train(on_progress) if run.config.train_steps else None
@@ -155,6 +160,7 @@ class Run:
             torch_threads=c.torch_threads,
             device=c.device,
             cluster=c.cluster,
+            max_errors=c.max_errors,
             tracker=self.tracker,
             settings=self._encode_settings(),
         )
@@ -204,6 +210,9 @@ class Run:
             self._depth += 1
             try:
                 yield
+            except DamagedError:
+                note_damage(self.path, self.tracker)
+                raise
             finally:
                 self._depth -= 1
                 self._prepared = False
@@ -222,8 +231,24 @@ class Run:
         source_changes(self.config, self.tracker)
         if self.config.cluster and not self._all_encoded():
             self._ask_the_cluster(self.config.cluster)
-        self.builder.mend()
+        if self._tracker_was_lost():
+            log.warning("%s: its tracker was lost and is made again from the receipts", self.path)
+            self._make_tracker_again()
+        mend(self.tracker, self.cache, self.consolidator)
         self._prepared = True
+
+    def _tracker_was_lost(self) -> bool:
+        encoded = any(self.consolidator.batch_receipts.glob("[0-9]*")) or any(
+            self.consolidator.chunk_receipts.glob("[0-9]*")
+        )
+        return encoded and not self.tracker.rows_planned()
+
+    def _make_tracker_again(self) -> None:
+        """Plan once more, without drawing, and take over all that is durable."""
+        for _ in self._planned():
+            self.tracker.beat()
+        weights = self.tracker.bound().get("encoder_weights") or self.encoder.fingerprint
+        take_stock(self.tracker, self.cache, self.consolidator, weights)
 
     def _ask_the_cluster(self, address: str) -> None:
         """See that it answers, and that its workers see the run's folder and the sources."""
@@ -323,6 +348,36 @@ def _refuse_overlap(config: MultimodalDatasetConfig) -> None:
             raise UserError(f"output_dir {output} lies in the source path {given}; choose a folder outside the sources")
 
 
+def rebuild_tracker(output_dir: str | Path) -> dict[str, Any]:
+    """Make a run's tracker again from its receipts, reading the sources once more; nothing is drawn or encoded.
+
+    The tracker that is there, if any, is kept as progress.before-rebuild.sqlite. Returns the new one's `get_stats()`.
+    Raises UserError when the folder holds no run, is being written, or does not say what it was made from.
+    """
+    path = Path(output_dir).resolve()
+    if not is_run(path):
+        raise UserError(f"{path}: no run here (no receipts), so there is nothing to rebuild its tracker from")
+    if "source_paths" not in read_bound(path):
+        raise UserError(
+            f"{path / BOUND_FILE}: missing, damaged, or of a run that was not made from sources; "
+            "run `trm-nb build` with its params file again, which rebuilds the tracker too"
+        )
+    held = path / "progress.sqlite"
+    with locked(path, "rebuilding the tracker"):
+        if held.is_file():
+            held.replace(path / "progress.before-rebuild.sqlite")
+        TrainingProgressTracker(path, create=True).close()
+    run = open_run(output_dir=path)
+    try:
+        with run.writing("rebuilding the tracker"):
+            run.prepare()
+            if run._all_drawn() and run._all_encoded():
+                run.consolidate()
+        return run.tracker.get_stats()
+    finally:
+        run.close()
+
+
 def reset(output_dir: str | Path, keep_cache: bool = True) -> list[str]:
     """Delete a run's dataset, tracker, model, notebooks and report (and, unless kept, its pictures); returns the names.
 
@@ -332,7 +387,7 @@ def reset(output_dir: str | Path, keep_cache: bool = True) -> list[str]:
     if not (path / "progress.sqlite").is_file():
         raise UserError(f"{path}: no run here (progress.sqlite is missing), so nothing is deleted")
     made = ["batches.zarr", "capsules.zarr", "samples.parquet", "quarantine.jsonl", "dataset_info.json", "README.md",
-            "progress.sqlite", "model", "notebooks", "report"]  # fmt: skip
+            "progress.sqlite", BOUND_FILE, "model", "notebooks", "report"]  # fmt: skip
     removed = []
     with locked(path, "reset"):
         for name in made if keep_cache else ["images.zarr", *made]:

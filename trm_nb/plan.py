@@ -95,7 +95,6 @@ class Planner:
         self.tracker, self.lay_out, self.on_first_rows = tracker, lay_out, on_first_rows
         self.seed, self.test_fraction, self.max_errors = seed, test_fraction, max_errors
         self._next_row = 0
-        self._items = 0
         self._recorded = tracker.rows_planned()
         self._frozen = bool(tracker.get("plan_frozen", False))
         if not self._frozen:
@@ -117,7 +116,6 @@ class Planner:
         if self.tracker.waiting(known.first_row, known.first_row + known.rows):
             return None
         self._next_row += known.rows
-        self._items += known.items
         return known.items
 
     def from_readings(self, readings: Iterable[Reading]) -> Iterator[Sample]:
@@ -135,7 +133,6 @@ class Planner:
                     self._record(block)
                     yield from block.samples
                     block = _Block()
-            self._items += items
             stat = (reading.file.size, reading.file.mtime_ns, reading.sha256())
             block.files.append(PlannedFile(reading.file.name, *stat, first, self._next_row - first, items, left_out))
             if block.full():
@@ -166,36 +163,27 @@ class Planner:
 
     def _record(self, block: _Block) -> None:
         old = [row for row in block.rows if row.row < self._recorded]
-        for now in old:  # one at a time, as there may be files in between that were not opened
+        waiting: list[Sample] = []  # those of the old rows that are still to be drawn
+        for now, sample in zip(old, block.samples, strict=False):  # one at a time: files in between were not opened
             was = self.tracker.rows(now.row, now.row + 1)[0]
             if replace(was, status="planned") != now:
                 raise UserError(
                     f"the sources changed: row {now.row} was {was.sample_id} and is now {_changed(was, now)}{_ADVICE}"
                 )
+            if was.status == "planned":
+                waiting.append(sample)
+        block.samples[: len(old)] = waiting
         new = block.rows[len(old) :]
         if new and self._frozen:
             raise UserError(f"the sources changed: {new[0].sample_id} was added{_ADVICE}")
         if new and not self._recorded:
             self.on_first_rows()  # what the rows are made with is bound before they are recorded
         self.tracker.add_rows(new, block.files, block.rejected)
-        self._check_errors(final=False)
+        refuse_too_many_errors(self.tracker, self.max_errors)
         fault_point("rows-planned")
 
-    def _check_errors(self, final: bool) -> None:
-        limit = self.max_errors
-        bad = 0 if limit is None else self.tracker.items_quarantined()
-        if limit is None or not bad:
-            return
-        count_exceeded = limit >= 1 and bad > limit
-        part_exceeded = final and limit < 1 and bad > limit * max(self._items, bad)
-        if count_exceeded or part_exceeded:
-            first = self.tracker.rejected()[0]
-            raise UserError(
-                f"{bad} items are quarantined and max_errors is {limit}; the first: {first.path}: {first.reason}"
-            )
-
     def _freeze(self) -> None:
-        self._check_errors(final=True)
+        refuse_too_many_errors(self.tracker, self.max_errors, final=True)
         if self._next_row == 0:
             raise UserError(_nothing_usable(self.tracker))
         if self._next_row < self._recorded:
@@ -203,6 +191,19 @@ class Planner:
             raise UserError(f"the sources changed: {gone.sample_id} is gone{_ADVICE}")
         if not self._frozen:
             self.tracker.set("plan_frozen", True)
+
+
+def refuse_too_many_errors(tracker: TrainingProgressTracker, limit: int | float | None, final: bool = False) -> None:
+    """Raise UserError when more items and samples are quarantined than `limit`, a count or, below 1, a part of all.
+
+    A part is looked at when all is known, `final`: a build may begin with its worst.
+    """
+    if limit is None or (limit < 1 and not final and limit > 0):
+        return
+    bad = tracker.quarantined()
+    if bad > (limit if limit >= 1 else limit * (tracker.rows_planned() + tracker.items_quarantined())):
+        first = tracker.rejected()[0]
+        raise UserError(f"{bad} quarantined, and max_errors is {limit}; the first: {first.path}: {first.reason}")
 
 
 _ADVICE = "; a run's plan is fixed: put the sources back, or use another output_dir, or `trm-nb reset` this one"

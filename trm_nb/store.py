@@ -31,7 +31,7 @@ from numcodecs import zstd
 from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 from zarr.storage import MemoryStore
 
-from trm_nb.durable import Staged, stage, write_file
+from trm_nb.durable import Staged, read_receipt, receipt_path, stage, write_file
 from trm_nb.records import CAPSULES, FEATURES, DamagedError
 
 MAX_CHUNK_IMAGES = 20  # images compressed together: 2x the speed and 2/3 of the size of one by one (text pages)
@@ -315,7 +315,8 @@ def capsule_layouts(output_dir: Path) -> tuple[Layout, Layout]:
 def read_capsules(output_dir: str | Path, rows: Sequence[int] | np.ndarray) -> np.ndarray:
     """Capsules of a run's rows: float16 (n, 12, 512), consolidated or not yet; NaN for quarantined samples.
 
-    Raises DamagedError for what is missing, truncated or altered, IndexError for a negative row.
+    A file without a receipt does not exist for it. Raises DamagedError for what is missing, truncated or altered,
+    IndexError for a negative row.
     """
     root = Path(output_dir)
     batch, chunk = capsule_layouts(root)
@@ -332,10 +333,36 @@ def read_capsules(output_dir: str | Path, rows: Sequence[int] | np.ndarray) -> n
 def _read_batch_rows(root: Path, batch: Layout, chunk: Layout, number: int, rows: np.ndarray) -> np.ndarray:
     loose, consolidated = root / "batches.zarr" / "capsules", root / "capsules.zarr" / "capsules"
     shard = number * batch.rows // chunk.rows
-    if not chunk.file(consolidated, shard).is_file():
-        try:
-            return read_rows(loose, batch, number, rows % batch.rows)
-        except (DamagedError, FileNotFoundError):
-            if not chunk.file(consolidated, shard).is_file():  # else it was consolidated while we looked
-                raise
-    return read_rows(consolidated, chunk, shard, rows % chunk.rows)
+    for _ in range(2):  # again, as it may be consolidated while we look
+        if _vouched_for(consolidated, chunk, shard):
+            return read_rows(consolidated, chunk, shard, rows % chunk.rows)
+        if _vouched_for(loose, batch, number):
+            try:
+                return read_rows(loose, batch, number, rows % batch.rows)
+            except DamagedError:
+                if not receipt_path(consolidated, shard).is_file():
+                    raise
+    for path in (chunk.file(consolidated, shard), batch.file(loose, number)):
+        if path.is_file():
+            raise DamagedError(f"{path}: its receipt is missing, so nothing says what it holds")
+    raise DamagedError(f"{root}: batch {number} is missing")
+
+
+def _vouched_for(array: Path, layout: Layout, number: int) -> bool:
+    """Whether there is a receipt for a file of capsules; raises DamagedError when the file is not what it says."""
+    receipt, path = receipt_path(array, number), layout.file(array, number)
+    try:
+        expected = _receipt_nbytes(receipt, receipt.stat().st_mtime_ns)
+        found = path.stat().st_size
+    except FileNotFoundError:
+        if receipt.is_file():
+            raise DamagedError(f"{path}: missing") from None
+        return False
+    if found != expected:
+        raise DamagedError(f"{path}: {found} bytes, expected {expected}")
+    return True
+
+
+@lru_cache(maxsize=256)
+def _receipt_nbytes(receipt: Path, stamp: int) -> int:
+    return read_receipt(receipt).nbytes

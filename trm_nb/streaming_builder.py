@@ -8,7 +8,6 @@ call the same methods one after the other.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -17,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from trm_nb.consolidate import Consolidator
 from trm_nb.dataset_files import finish_dataset
-from trm_nb.durable import commit, fault_point, locked, sweep, write_receipt
+from trm_nb.durable import commit, fault_point, locked, write_receipt
 from trm_nb.encoding import Batch, EncodedBatch, EncodeRecipe, Place, encode_batch, encode_with
 from trm_nb.image_cache import ImageCache
-from trm_nb.plan import Planner
+from trm_nb.mending import adopt_batch, made_from, mend
+from trm_nb.plan import Planner, refuse_too_many_errors
 from trm_nb.pool import Task, WorkerDied, run_tasks
 from trm_nb.records import DamagedError, Progress, Receipt, Sample, UserError
 from trm_nb.render import Renderer, RenderSettings
@@ -52,7 +52,7 @@ class StreamingEncoderBuilder:
     `seed`; it may be a function that makes one, called when the first batch is encoded. `settings` are what a run is
     bound to when its first batch is made; by default the sizes given here. `micro_batch` and `torch_threads` are fixed
     for a run, since they can change the last bits of a capsule. With a `cluster` (see cluster.py) its workers draw and
-    encode.
+    encode. More than `max_errors` quarantined items and samples (below 1: that part of all) end a build.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class StreamingEncoderBuilder:
         seed: int = 0,
         workers: int | None = None,
         cluster: str | None = None,
+        max_errors: int | float | None = None,
         tracker: TrainingProgressTracker | None = None,
         settings: dict[str, Any] | None = None,
     ) -> None:
@@ -76,6 +77,7 @@ class StreamingEncoderBuilder:
         self.batch_size, self.batches_per_chunk = batch_size, batches_per_chunk
         self.micro_batch, self.torch_threads, self.device = micro_batch, torch_threads, device
         self.seed, self.workers, self.cluster = seed, workers, cluster
+        self.max_errors = max_errors
         self.tracker = tracker or TrainingProgressTracker(self.path, create=True)
         self._cache, self._encoder, self._given_settings = cache, encoder, settings
         self.consolidator = Consolidator(self.path, batch_size, batches_per_chunk, self.tracker)
@@ -123,9 +125,9 @@ class StreamingEncoderBuilder:
             self._use(renderer)
         with locked(self.path, "stream_build"):
             self.tracker.bind("plan", {"seed": self.seed, "renderers": self.cache.fingerprints()})
+            mend(self.tracker, self.cache, self.consolidator)
             self.announce()
-            self.mend()
-            planner = Planner(self.tracker, self.cache.samples, seed=self.seed)
+            planner = Planner(self.tracker, self.cache.samples, seed=self.seed, max_errors=self.max_errors)
             report = self.stream(planner.from_items(as_items(samples)), start_threshold, on_progress)
             settings = {**self._settings(), "seed": self.seed, "image_size": self.cache.image_size}
             finish_dataset(self.path, settings, self.tracker, self.consolidator, lambda: self.encoder)
@@ -179,10 +181,14 @@ class StreamingEncoderBuilder:
 
         def settled(keys: list[str], failed: dict[str, str]) -> None:
             self.tracker.settle(keys, failed)
+            if failed:
+                refuse_too_many_errors(self.tracker, self.max_errors)
             self._tick(on_progress)
 
         with self.tracker.stage(stage):
-            return self.cache.fill(planned, settled, lambda: self._tick(on_progress))
+            drawn = self.cache.fill(planned, settled, lambda: self._tick(on_progress))
+            refuse_too_many_errors(self.tracker, self.max_errors, final=True)
+            return drawn
 
     def encode(self, on_progress: Progress | None = None) -> int:
         """Encode every batch that is missing; all rows must be settled. Returns how many batches were encoded."""
@@ -236,9 +242,9 @@ class StreamingEncoderBuilder:
                 return
             if number not in done:
                 recipe = recipe or self._encode_recipe()
-                made_from = _made_from(recipe.fingerprint, rows)
-                if not self._adopt(number, rows, made_from):
-                    yield [Batch(number, self._places(rows), made_from, recipe)]
+                source = made_from(recipe.fingerprint, rows)
+                if not adopt_batch(self.tracker, self.consolidator, number, rows, source):
+                    yield [Batch(number, self._places(rows), source, recipe)]
             self.consolidator.consolidate_ready(on_progress, full_only=True)
             number += 1
 
@@ -289,7 +295,7 @@ class StreamingEncoderBuilder:
         commit(staged, layout.file(self.consolidator.loose, number))
         fault_point("batch-renamed")
         receipt = Receipt("batch", number, rows, staged.nbytes, staged.sha256, made_from=batch.made_from)
-        write_receipt(self.consolidator.batch_receipts, receipt)
+        write_receipt(self.consolidator.loose, receipt)
         fault_point("batch-receipt")
         self.tracker.add_batch(receipt, encoded.seconds)
         fault_point("batch-recorded")
@@ -298,88 +304,6 @@ class StreamingEncoderBuilder:
         self.tracker.beat()
         if on_progress:
             on_progress()
-
-    # -- going on after an interruption -----------------------------------------------------------------------------
-
-    def mend(self) -> list[str]:
-        """Forget what is missing or of another size than its receipt, so that it is made again; returns what it was.
-
-        Pictures in a damaged shard wait again, and so do pictures that an encoding still to come needs and the cache no
-        longer has. A cache cleared on purpose is not damage: encoded batches do not need it.
-        """
-        recorded = self.tracker.get("damaged", {})  # by verify --deep
-        found = self._mend_cache(recorded.get("images", ()))
-        for folder in (self.consolidator.batch_receipts, self.consolidator.chunk_receipts):
-            sweep(folder)
-        found += self._mend_chunks(set(recorded.get("chunks", ()))) + self._mend_batches(
-            set(recorded.get("batches", ()))
-        )
-        self._rows_without_pictures()
-        if recorded:
-            self.tracker.set("damaged", {})
-        return found
-
-    def _mend_cache(self, damaged: Iterable[int]) -> list[str]:
-        with self.cache.writing("looking for damaged pictures"):
-            found = {**dict.fromkeys(damaged, "by its hash"), **self.cache.damaged()}
-            for shard in found:
-                self.tracker.unsettle(self.cache.keys_in(shard))
-                self.cache.drop_shard(shard)
-            self.cache.restore_metadata()
-        return list(found.values())
-
-    def _mend_chunks(self, damaged: set[int]) -> list[str]:
-        found = []
-        for chunk in sorted(self.tracker.chunks()):
-            path = self.consolidator.chunk.file(self.consolidator.array, chunk)
-            receipt = self.consolidator.receipt_or_none(chunk)
-            size = path.stat().st_size if path.is_file() else None
-            if chunk in damaged or receipt is None or size != receipt.nbytes:
-                (self.consolidator.chunk_receipts / f"{chunk:08d}.json").unlink(missing_ok=True)
-                path.unlink(missing_ok=True)
-                members = self.consolidator.members(chunk, self.consolidator.batches_total())
-                self.tracker.drop(batches=members, chunks=[chunk])
-                found.append(f"{path}: {'missing' if size is None else 'not what its receipt says'}")
-        return found
-
-    def _mend_batches(self, damaged: set[int]) -> list[str]:
-        found, chunks = [], self.tracker.chunks()
-        for batch in sorted(self.tracker.batches()):
-            if batch // self.batches_per_chunk in chunks:
-                self.consolidator.drop_loose([batch])  # left by a crash between the chunk and this
-                continue
-            path = self.consolidator.batch.file(self.consolidator.loose, batch)
-            receipt = self.consolidator.batch_receipt_or_none(batch)
-            size = path.stat().st_size if path.is_file() else None
-            same = receipt is not None and (size, receipt.sha256) == self.tracker.batch_file(batch)
-            if batch in damaged or not same:
-                self.consolidator.drop_loose([batch])
-                self.tracker.drop(batches=[batch])
-                found.append(f"{path}: {'missing' if size is None else 'not what its receipt says'}")
-        return found
-
-    def _rows_without_pictures(self) -> None:
-        done = self.tracker.batches()
-        for batch in range(-(-self.tracker.rows_planned() // self.batch_size)):
-            if batch not in done:
-                rows = self.tracker.rows(batch * self.batch_size, (batch + 1) * self.batch_size)
-                self.tracker.unsettle(row.key for row in rows if row.status == "ok" and row.key not in self.cache)
-
-    def _adopt(self, batch: int, rows: list[PlannedRow], made_from: str) -> bool:
-        """Take over a batch that is durable but not in the tracker: killed in between, or the tracker was lost."""
-        receipt = self.consolidator.durable_receipt(batch)
-        ours = receipt is not None and receipt.rows == len(rows) and receipt.made_from == made_from
-        if receipt is not None and ours:
-            self.tracker.add_batch(receipt, 0.0)
-        return ours
-
-
-def _made_from(weights: str, rows: list[PlannedRow]) -> str:
-    """What a batch follows from: the encoder's fingerprint, and the keys and status of its rows."""
-    digest = hashlib.sha256(weights.encode())
-    for row in rows:
-        digest.update(f"{row.key} {row.status}\n".encode())
-    return digest.hexdigest()
 
 
 class _Drawing:

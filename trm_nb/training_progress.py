@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import logging
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,11 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from trm_nb.database import Database
-from trm_nb.durable import writing_into
+from trm_nb.durable import write_file, writing_into
 from trm_nb.records import DamagedError, Receipt, Rejected, UserError
 from trm_nb.run_stats import disk_usage, gather
 
 BEAT_SECONDS = 1.0
+BOUND_FILE = ".bound.json"
+_REBUILD = "run again, or `trm-nb doctor --rebuild DIR`: it is made anew from the receipts"
+log = logging.getLogger(__name__)
 
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -37,7 +41,7 @@ CREATE TABLE rows (row INTEGER PRIMARY KEY, sample_id TEXT NOT NULL, item_id TEX
 CREATE INDEX rows_by_key ON rows (key);
 CREATE INDEX rows_waiting ON rows (row) WHERE status = 'planned';
 CREATE TABLE quarantine (path TEXT NOT NULL, reason TEXT NOT NULL, sample INTEGER NOT NULL,
-    PRIMARY KEY (path, sample)) WITHOUT ROWID;
+    PRIMARY KEY (path, sample));
 CREATE TABLE batches (batch INTEGER PRIMARY KEY, rows INTEGER NOT NULL, nbytes INTEGER NOT NULL, sha256 TEXT NOT NULL,
     seconds REAL NOT NULL);
 CREATE TABLE chunks (chunk INTEGER PRIMARY KEY, batches INTEGER NOT NULL, nbytes INTEGER NOT NULL,
@@ -83,10 +87,11 @@ class PlannedFile:
 
 
 class TrainingProgressTracker:
-    """The tracker of the run in `output_dir`; made on first use by a writer, or opened to be read.
+    """The tracker of the run in `output_dir`; made on first use by a writer (`create`), or opened to be read.
 
-    Raises UserError when `output_dir` holds no run (and `create` is False) or progress.sqlite is not a tracker.
-    Safe to use from several threads of one process.
+    A writer puts a damaged one aside and makes another; what a lost one was bound to is read from `.bound.json`, the
+    rest is made again from the receipts (`pipeline.Run.prepare`). Raises UserError when `output_dir` holds no run,
+    DamagedError when its tracker is lost or damaged, both with `create` False. Safe to use from several threads.
     """
 
     def __init__(self, output_dir: str | Path, *, create: bool = False) -> None:
@@ -97,14 +102,37 @@ class TrainingProgressTracker:
             refuse_foreign(self.output_dir)
             with writing_into(self.output_dir):
                 self.output_dir.mkdir(parents=True, exist_ok=True)
+            self._put_aside_if_damaged()
         elif not self.path.is_file():
+            if is_run(self.output_dir):
+                raise DamagedError(f"{self.path}: missing; {_REBUILD}")
             raise UserError(
                 f"{self.output_dir}: no run here (progress.sqlite is missing); `trm-nb build PARAMS.yaml` makes one"
             )
         try:
             self._db = Database(self.path, _SCHEMA)
         except DamagedError as error:
-            raise UserError(f"{error}; delete it and run again, it is rebuilt from the receipts") from None
+            raise DamagedError(f"{error}; {_REBUILD}") from None
+        if create and not self.bound():
+            self._restore_bound()
+
+    def _put_aside_if_damaged(self) -> None:
+        if not self.path.is_file():
+            return
+        try:
+            database = Database(self.path, _SCHEMA)
+            trouble = database.trouble()
+            database.close()
+        except DamagedError as error:
+            trouble = str(error)
+        if trouble:
+            aside = self.path.with_suffix(f".damaged-{int(time.time())}")
+            log.warning("%s; it is put aside as %s and made again from the receipts", trouble, aside.name)
+            self.path.rename(aside)
+
+    def trouble(self) -> str | None:
+        """One sentence when the database itself is damaged; reads all of it."""
+        return self._db.trouble()
 
     def close(self) -> None:
         """Close the database; the tracker cannot be used afterwards."""
@@ -146,6 +174,17 @@ class TrainingProgressTracker:
                 "INSERT OR IGNORE INTO bound VALUES (?, ?, ?)",
                 [(name, stage, json.dumps(value)) for name, value in fields.items()],
             )
+        rows = self.query("SELECT field, stage, value FROM bound ORDER BY stage, field")
+        data = json.dumps({name: [stage, json.loads(value)] for name, stage, value in rows}, indent=1).encode()
+        copy = self.output_dir / BOUND_FILE  # for a tracker that is lost: other settings must not mix with its data
+        if not copy.is_file() or copy.read_bytes() != data:
+            write_file(copy, data)
+
+    def _restore_bound(self) -> None:
+        rows = [(name, stage, json.dumps(value)) for name, (stage, value) in read_bound(self.output_dir).items()]
+        if rows:
+            with self.transaction() as db:
+                db.executemany("INSERT OR IGNORE INTO bound VALUES (?, ?, ?)", rows)
 
     def check_bound(self, fields: dict[str, Any]) -> None:
         """Raise UserError naming the first of these fields that is bound to another value."""
@@ -222,6 +261,10 @@ class TrainingProgressTracker:
     def items_quarantined(self) -> int:
         """How many items could not be used at all."""
         return int(self.value("SELECT count(*) FROM quarantine WHERE sample = 0"))
+
+    def quarantined(self) -> int:
+        """How many items and samples could not be used."""
+        return int(self.value("SELECT count(*) FROM quarantine"))
 
     def left_out(self) -> int:
         """How many files and items the config excludes."""
@@ -307,9 +350,22 @@ class TrainingProgressTracker:
         """The numbers of the encoded batches."""
         return {n for (n,) in self.query("SELECT batch FROM batches")}
 
+    def loose_batches(self, per_chunk: int) -> dict[int, int]:
+        """How many batches are encoded of each chunk that is not made yet, by the chunk's number, in order."""
+        query = (
+            "SELECT batch / ?1, count(*) FROM batches WHERE batch / ?1 NOT IN (SELECT chunk FROM chunks)"
+            " GROUP BY 1 ORDER BY 1"
+        )
+        return dict(self.query(query, (per_chunk,)))
+
     def batch_file(self, batch: int) -> tuple[int, str]:
         """(nbytes, sha256) of an encoded batch's file."""
         found = self.query("SELECT nbytes, sha256 FROM batches WHERE batch = ?", (batch,))
+        return (int(found[0][0]), str(found[0][1]))
+
+    def chunk_file(self, chunk: int) -> tuple[int, str]:
+        """(nbytes, sha256) of a consolidated chunk's file."""
+        found = self.query("SELECT nbytes, sha256 FROM chunks WHERE chunk = ?", (chunk,))
         return (int(found[0][0]), str(found[0][1]))
 
     def chunks(self) -> builtins.set[int]:
@@ -400,12 +456,30 @@ class TrainingProgressTracker:
         return {**stats, "disk_usage_gb": disk_usage(self.output_dir) / 1e9}  # a long walk, so outside the moment
 
 
+def read_bound(folder: Path) -> dict[str, tuple[str, Any]]:
+    """What `.bound.json` says a run is bound to: field -> (stage, value); nothing where it is missing or damaged."""
+    path = folder / BOUND_FILE
+    try:
+        return {str(name): (str(stage), value) for name, (stage, value) in json.loads(path.read_bytes()).items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError, AttributeError):
+        log.warning("%s is damaged; the settings of this call are taken for the run's", path)
+        return {}
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds what a run makes, with or without its tracker."""
+    made = ("images.zarr/images/receipts", "batches.zarr/capsules/receipts", "capsules.zarr/capsules/receipts")
+    return any((folder / name).is_dir() for name in made)
+
+
 def refuse_foreign(folder: Path) -> None:
     """Raise UserError when the folder holds something and is no run: a run would overwrite what is not its own."""
     if not folder.is_dir() or (folder / "progress.sqlite").exists():
         return
-    if any((folder / name / "receipts").is_dir() for name in ("images.zarr/images", "capsules.zarr/capsules")):
-        return  # a run whose tracker was lost
+    if is_run(folder):  # whose tracker was lost
+        return
     theirs = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     if theirs:
         raise UserError(

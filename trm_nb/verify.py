@@ -14,10 +14,18 @@ from trm_nb.consolidate import Consolidator
 from trm_nb.dataset_files import content_digest, damaged_files
 from trm_nb.durable import locked, trouble_with
 from trm_nb.image_cache import ImageCache
+from trm_nb.mending import files_without_receipt
 from trm_nb.records import DamagedError, Receipt
 from trm_nb.render import RenderSettings
 from trm_nb.store import read_shape
 from trm_nb.training_progress import TrainingProgressTracker
+
+
+def note_damage(output_dir: Path, tracker: TrainingProgressTracker) -> None:
+    """Find by its hash what is damaged in a run that is locked by the caller, so that the next run makes it anew."""
+    check = _Check(output_dir, tracker, deep=True)
+    check.all()
+    tracker.set("damaged", check.damaged)
 
 
 def verify(output_dir: str | Path, deep: bool = False) -> list[str]:
@@ -26,11 +34,17 @@ def verify(output_dir: str | Path, deep: bool = False) -> list[str]:
     Raises UserError when `output_dir` holds no run or, with `deep`, when it is being written.
     """
     path = Path(output_dir)
-    tracker = TrainingProgressTracker(path)
+    try:
+        tracker = TrainingProgressTracker(path)
+    except DamagedError as error:
+        return [str(error)]
     try:
         if not deep:
             return _Check(path, tracker, deep=False).all()
         with locked(path, "verify --deep"):
+            trouble = tracker.trouble()
+            if trouble:
+                return [trouble]
             check = _Check(path, tracker, deep=True)
             found = check.all()
             tracker.set("damaged", check.damaged)
@@ -54,6 +68,7 @@ class _Check:
         found = self._images()
         if self.consolidator:
             found += self._chunks(self.consolidator) + self._batches(self.consolidator)
+            found += self._unknown(self.consolidator) if self.deep else []
         found += self._finished()
         if self.deep and not found:
             found += self._digest()
@@ -104,6 +119,14 @@ class _Check:
                 found.append(trouble)
                 self.damaged["batches"].append(batch)
         return found
+
+    def _unknown(self, consolidator: Consolidator) -> list[str]:
+        """Files of capsules that neither a receipt nor the tracker knows."""
+        batches = set(files_without_receipt(consolidator.loose, consolidator.batch)) - self.tracker.batches()
+        chunks = set(files_without_receipt(consolidator.array, consolidator.chunk)) - self.tracker.chunks()
+        paths = [consolidator.batch.file(consolidator.loose, n) for n in sorted(batches)]
+        paths += [consolidator.chunk.file(consolidator.array, n) for n in sorted(chunks)]
+        return [f"{path}: its receipt is missing, so nothing says what it holds" for path in paths]
 
     def _file(self, path: Path, receipt: Receipt) -> str | None:
         return trouble_with(path, receipt.nbytes, receipt.sha256, self.deep)

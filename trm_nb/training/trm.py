@@ -89,6 +89,8 @@ def train(
     with cpu_threads(config.torch_threads):
         state, report = _open(path, bound, dataset.classes, config)
         if report is not None and state.step >= config.train_steps:
+            if not tracker.training_curve():  # the tracker was lost
+                tracker.log_step(state.step)
             tracker.already_done("train")
             return report
         with tracker.stage("train", config.train_steps), _gathered(dataset, usable) as capsules:

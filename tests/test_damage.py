@@ -1,0 +1,290 @@
+"""Whatever happens to a run's files: `verify --deep` finds it, the reader raises, running again mends it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+import pytest
+from conftest import config_for, make_sources
+
+from trm_nb.cli import main
+from trm_nb.config import MultimodalDatasetConfig
+from trm_nb.image_cache import ImageCache
+from trm_nb.pipeline import BuildReport, Run, build, rebuild_tracker
+from trm_nb.records import DamagedError, UserError
+from trm_nb.store import read_capsules
+from trm_nb.training_progress import TrainingProgressTracker
+from trm_nb.verify import verify
+
+BUILD = """
+import json, sys
+from trm_nb import MultimodalDatasetConfig, build
+build(MultimodalDatasetConfig(**json.loads(sys.argv[1])))
+"""
+IMAGES, LOOSE, CHUNKS = "images.zarr/images", "batches.zarr/capsules", "capsules.zarr/capsules"
+
+
+@dataclass(frozen=True)
+class Runs:
+    """A finished run, and one that was killed with four loose batches; the digest of both when they are complete."""
+
+    sources: Path
+    whole: Path
+    killed: Path
+    report: BuildReport
+
+    @property
+    def digest(self) -> str:
+        return self.report.content_digest
+
+    def copy_of(self, which: str, folder: Path) -> MultimodalDatasetConfig:
+        shutil.copytree(self.whole if which == "whole" else self.killed, folder / "run")
+        return config_for(self.sources, folder / "run")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    folder = tmp_path_factory.mktemp("originals")
+    sources = make_sources(folder)
+    (sources / "code" / "bad.txt").write_bytes(b"\0")  # so that there is a line in quarantine.jsonl
+    report = build(config_for(sources, folder / "whole" / "run"))
+    killed = config_for(sources, folder / "killed" / "run")
+    command = [sys.executable, "-c", BUILD, killed.model_dump_json()]
+    subprocess.run(command, env={**os.environ, "TRM_NB_FAULT": "batch-recorded:5"}, check=False, capture_output=True)
+    return Runs(sources, folder / "whole" / "run", folder / "killed" / "run", report)
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def _lose_inner_chunk(path: Path) -> None:
+    """Mark the first inner chunk of a shard as missing, with a correct checksum of the index."""
+    data = path.read_bytes()
+    layout_chunks = 3 if "capsules" in path.parts[-5] else 1
+    length = layout_chunks * 16 + 4
+    index = struct.pack("<QQ", 2**64 - 1, 2**64 - 1) + data[-length + 16 : -4]
+    path.write_bytes(data[:-length] + index + struct.pack("<I", google_crc32c.value(index)))
+
+
+def _lose_receipt(path: Path) -> None:
+    array = next(parent for parent in path.parents if parent.name in ("images", "capsules"))
+    (array / "receipts" / f"{int(path.relative_to(array).parts[1]):08d}.json").unlink()
+
+
+def _cut_receipt(path: Path) -> None:
+    array = next(parent for parent in path.parents if parent.name in ("images", "capsules"))
+    receipt = array / "receipts" / f"{int(path.relative_to(array).parts[1]):08d}.json"
+    receipt.write_bytes(receipt.read_bytes()[:-20])
+
+
+HARM: dict[str, Callable[[Path], object]] = {
+    "missing": Path.unlink,  # a receipt without a file
+    "zero length": lambda path: path.write_bytes(b""),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-20]),
+    "NUL-filled": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "a flipped bit": _flip,
+    "a lost inner chunk": _lose_inner_chunk,
+    "a file without a receipt": _lose_receipt,
+    "a cut receipt": _cut_receipt,
+}
+MATRIX = [
+    (which, name, how)
+    for which, name in (
+        ("whole", f"{IMAGES}/c/1/0/0/0"),
+        ("killed", f"{LOOSE}/c/4/0/0"),
+        ("whole", f"{CHUNKS}/c/1/0/0"),
+    )
+    for how in HARM
+    if not (name.startswith(LOOSE) and how == "a lost inner chunk")  # a batch is one chunk
+]
+
+
+def _read_all(config: MultimodalDatasetConfig, samples: Sequence[tuple[int, str]]) -> None:
+    """Read every picture and every capsule there is to be, as a user would."""
+    output = Path(config.output_dir)
+    cache = ImageCache(output / "images.zarr")
+    try:
+        cache.get_many([key for _, key in samples])
+    finally:
+        cache.close()
+    read_capsules(output, [row for row, _ in samples])
+
+
+@pytest.mark.parametrize(("which", "name", "how"), MATRIX, ids=lambda value: str(value).replace("/", " "))
+def test_damage_is_found_raises_and_is_mended(runs: Runs, tmp_path: Path, which: str, name: str, how: str) -> None:
+    config = runs.copy_of(which, tmp_path)
+    output = Path(config.output_dir)
+    tracker = TrainingProgressTracker(output)
+    encoded = int(tracker.get_stats()["samples_encoded"])
+    samples = [(row.row, row.key) for row in tracker.rows(0, encoded)]
+    tracker.close()
+    _read_all(config, samples)
+    HARM[how](output / name)
+    assert any(str(output / name) in s or "receipts" in s for s in verify(output, deep=True)), "it was not found"
+    with pytest.raises((DamagedError, KeyError)):  # KeyError: a picture that no receipt names is not there
+        _read_all(config, samples)
+    assert build(config).content_digest == runs.digest
+    assert verify(output, deep=True) == []
+    _read_all(config, samples)
+
+
+TABLES = ["samples.parquet", "dataset_info.json", "quarantine.jsonl", "README.md", f"{CHUNKS}/zarr.json",
+          "capsules.zarr/labels/c/0", "capsules.zarr/labels/zarr.json", f"{IMAGES}/zarr.json"]  # fmt: skip
+CASES = [
+    pytest.param(name, how, id=f"{name} {how}", marks=() if how == "truncated" else pytest.mark.slow)
+    for name in TABLES
+    for how in ("truncated", "missing", "a flipped bit")
+    if (name, how) != (f"{IMAGES}/zarr.json", "a flipped bit")
+]
+
+
+@pytest.mark.parametrize(("name", "how"), CASES)
+def test_damaged_tables_and_metadata_are_found_and_written_again(
+    runs: Runs, tmp_path: Path, name: str, how: str
+) -> None:
+    config = runs.copy_of("whole", tmp_path)
+    path = Path(config.output_dir) / name
+    before = path.read_bytes()
+    HARM[how](path)
+    found = verify(config.output_dir, deep=True)
+    assert any(name.split("/zarr.json")[0] in sentence for sentence in found), found
+    assert build(config).content_digest == runs.digest
+    if name != "dataset_info.json":  # which names the folder, and this is a copy
+        assert path.read_bytes() == before
+    assert verify(config.output_dir, deep=True) == []
+
+
+# -- the tracker -----------------------------------------------------------------------------------------------------
+
+TRACKER: dict[str, Callable[[Path], object]] = {
+    "deleted": Path.unlink,
+    "zero length": lambda path: path.write_bytes(b""),
+    "garbage": lambda path: path.write_bytes(np.random.default_rng(0).bytes(50_000)),
+    "cut in half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "NUL in the middle": lambda path: path.write_bytes(
+        path.read_bytes()[:4096] + bytes(8 * 4096) + path.read_bytes()[9 * 4096 :]
+    ),
+}
+
+
+@pytest.mark.parametrize("how", TRACKER)
+@pytest.mark.parametrize("which", ["whole", "killed"])
+@pytest.mark.parametrize("mended_by", ["running again", "doctor --rebuild"])
+def test_a_lost_tracker_is_made_again_from_the_receipts(
+    runs: Runs, tmp_path: Path, how: str, which: str, mended_by: str
+) -> None:
+    config = runs.copy_of(which, tmp_path)
+    output = Path(config.output_dir)
+    before = TrainingProgressTracker(output)
+    stats = before.get_stats()
+    before.close()
+    TRACKER[how](output / "progress.sqlite")
+    found = verify(output, deep=True)
+    assert (found and "progress.sqlite" in found[0]) or "not finished" in found[0]
+    if how in ("deleted", "garbage"):
+        with pytest.raises(DamagedError, match=r"doctor --rebuild DIR"):
+            TrainingProgressTracker(output)
+    if mended_by == "doctor --rebuild":
+        after = rebuild_tracker(output)
+        for name in ("rows_planned", "samples_cached", "batches_built", "samples_encoded", "consolidation"):
+            if (which, name) != ("killed", "samples_cached"):  # what was drawn and not yet recorded is counted too
+                assert after[name] == stats[name], name
+        assert (verify(output, deep=True) == []) == (which == "whole")
+    report = build(config)
+    assert report.content_digest == runs.digest
+    assert report.batches_encoded == runs.report.batches_encoded - stats["batches_built"], (
+        "a batch that was durable was encoded again"
+    )
+    assert verify(output, deep=True) == []
+
+
+def test_a_lost_tracker_still_refuses_other_settings(runs: Runs, tmp_path: Path) -> None:
+    config = runs.copy_of("whole", tmp_path)
+    (Path(config.output_dir) / "progress.sqlite").unlink()
+    with pytest.raises(UserError, match="micro_batch=16, not micro_batch=4"):
+        build(config.with_changes(micro_batch=4))
+
+
+def test_a_rebuild_that_cannot_be_says_why(runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--rebuild", str(tmp_path / "none")]) == 2
+    assert "no run here (no receipts)" in capsys.readouterr().err
+    output = Path(runs.copy_of("whole", tmp_path).output_dir)
+    assert main(["doctor", "--rebuild", str(output)]) == 0
+    assert f"{runs.report.rows} samples planned" in capsys.readouterr().out
+    (output / ".bound.json").write_bytes(b"{")
+    assert main(["doctor", "--rebuild", str(output)]) == 2
+    assert "run `trm-nb build` with its params file again" in capsys.readouterr().err
+
+
+def test_a_lost_tracker_and_a_cut_chunk_together_are_mended(runs: Runs, tmp_path: Path) -> None:
+    config = runs.copy_of("whole", tmp_path)
+    (Path(config.output_dir) / "progress.sqlite").unlink()
+    HARM["truncated"](Path(config.output_dir) / f"{CHUNKS}/c/1/0/0")
+    assert build(config).content_digest == runs.digest
+
+
+def test_damage_that_a_build_meets_is_mended_by_the_next(runs: Runs, tmp_path: Path) -> None:
+    config = runs.copy_of("killed", tmp_path)
+    for path in (Path(config.output_dir) / f"{IMAGES}/c").rglob("0"):
+        if path.is_file():
+            _flip(path)
+    with pytest.raises(DamagedError, match="crc32c"):
+        build(config)
+    assert build(config).content_digest == runs.digest
+
+
+def test_an_altered_index_is_read_again_from_the_receipts(runs: Runs, tmp_path: Path) -> None:
+    config = runs.copy_of("whole", tmp_path)
+    index = Path(config.output_dir) / IMAGES / "receipts" / "index.sqlite"
+    with sqlite3.connect(index) as database:
+        database.execute("UPDATE slots SET slot = 9 - slot WHERE shard = 0")
+    database.close()
+    assert verify(config.output_dir, deep=True) == []
+    run = Run(config)
+    key = run.samples()["key"][0].as_py()
+    original = ImageCache(runs.whole / "images.zarr")
+    assert np.array_equal(run.cache.get(key), original.get(key))
+
+
+# -- a cache cleared on purpose --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keep_index", [True, False])
+@pytest.mark.parametrize("tracker", ["kept", "lost"])
+def test_a_cleared_cache_is_no_damage(runs: Runs, tmp_path: Path, keep_index: bool, tracker: str) -> None:
+    config = runs.copy_of("whole", tmp_path)
+    run = Run(config)
+    pictures = len(run.cache)
+    run.cache.clear(keep_index)
+    assert (run.cache.stats()["pictures"], run.cache.stats()["cleared"]) == (0, pictures if keep_index else 0)
+    run.close()
+    assert verify(config.output_dir, deep=True) == []
+    if tracker == "lost":
+        (Path(config.output_dir) / "progress.sqlite").unlink()
+    report = build(config)
+    assert report.content_digest == runs.digest
+    assert report.pictures_drawn == (pictures if (tracker, keep_index) == ("lost", False) else 0)
+
+
+def test_a_cleared_cache_with_its_index_refills_only_what_is_needed(runs: Runs, tmp_path: Path) -> None:
+    config = runs.copy_of("killed", tmp_path)
+    run = Run(config)
+    drawn, still_needed = len(run.cache), runs.report.rows - 50
+    assert drawn > still_needed
+    run.cache.clear(keep_index=True)
+    run.close()
+    report = build(config)
+    assert (report.content_digest, report.pictures_drawn) == (runs.digest, still_needed)
