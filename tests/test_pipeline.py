@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import zarr
 from conftest import PHOTO, config_for, make_sources
 from PIL import Image
 
+import trm_nb
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.durable import locked
 from trm_nb.pipeline import Run, build, open_run, reset
@@ -109,10 +111,19 @@ def test_a_complete_run_does_nothing_and_says_what_it_found(
     assert (again.pictures_drawn, again.batches_encoded, again.content_digest) == (0, 0, first.content_digest)
 
 
-FAULTS = ["rows-planned", "images-renamed:2", "batch-receipt:2", "chunk-renamed", "chunk-recorded"]
+QUICK = ["rows-planned", "images-renamed:2", "batch-receipt:2", "chunk-renamed", "chunk-recorded"]
+SLOW = ["images-staged", "images-receipt:3", "images-settled:2", "batch-staged:2", "batch-renamed:4",
+        "batch-recorded:3", "chunk-staged:2", "chunk-receipt:2", "dataset-files"]  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+def test_every_fault_point_of_the_write_path_is_killed_at() -> None:
+    source = "".join(path.read_text() for path in Path(trm_nb.__file__).parent.rglob("*.py"))
+    points = set(re.findall(r'fault_point\("([a-z-]+)"\)', source))
+    killed_at = {fault.split(":")[0] for fault in (*QUICK, *SLOW)}
+    assert points - killed_at == {"train-step", "train-checkpoint"}  # test_training_trm.py, test_run.py
+
+
+@pytest.mark.parametrize("fault", [*QUICK, *(pytest.param(fault, marks=pytest.mark.slow) for fault in SLOW)])
 def test_killed_and_continued_it_is_the_same(
     make_config: MakeConfig, digest: str, run_python: Callable[..., subprocess.CompletedProcess[str]], fault: str
 ) -> None:

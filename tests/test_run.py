@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -13,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from trm_nb.training_progress import TrainingProgressTracker
@@ -88,10 +90,7 @@ def test_a_whole_process_group_killed_in_a_stage_continues(
             time.sleep(0.02)
     finally:
         _kill_session(process)
-    done = _command(command, SMOKE, "--output-dir", str(output))
-    assert done.returncode == 0, done.stderr
-    assert _digest(output) == _digest(built)
-    assert verify(output, deep=True) == []
+    _continues(command, output, built)
 
 
 def _began(output: Path, stage: str) -> bool:
@@ -152,19 +151,45 @@ def test_a_full_disk_is_one_sentence_and_the_build_continues_when_there_is_room(
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
+POINTS = [f"{what}-{when}" for what in ("images", "batch", "chunk") for when in ("staged", "renamed", "receipt")]
+POINTS += ["rows-planned", "images-settled", "batch-recorded", "chunk-recorded", "dataset-files", "train-step"]
+
+
 @pytest.mark.soak
-@pytest.mark.parametrize("moment", range(50))
-def test_killed_at_a_random_moment_it_continues(built: Path, tmp_path: Path, moment: int) -> None:
-    seconds = random.Random(moment).uniform(0.3, 9)
-    print(f"killed after {seconds:.2f} s")
+@pytest.mark.parametrize("command", ["build", "run"])
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_at_each_point_it_continues(built: Path, tmp_path: Path, command: str, point: str) -> None:
     output = tmp_path / "killed"
-    arguments = [sys.executable, "-m", "trm_nb.cli", "build", SMOKE, "--output-dir", str(output)]
+    killed = _command(command, SMOKE, "--output-dir", str(output), fault=point)
+    assert killed.returncode == (1 if command == "run" else -signal.SIGKILL), killed.stdout + killed.stderr
+    _continues(command, output, built)
+
+
+@pytest.mark.parametrize(
+    "moment", [pytest.param(m, marks=pytest.mark.slow if m < 3 else pytest.mark.soak) for m in range(50)]
+)
+def test_killed_at_a_random_moment_it_continues(built: Path, tmp_path: Path, moment: int) -> None:
+    command, seconds = ("build", 9) if moment % 2 else ("run", 40)  # about as long as they take here
+    after = random.Random(moment).uniform(0.3, seconds)
+    output = tmp_path / "killed"
+    arguments = [sys.executable, "-m", "trm_nb.cli", command, SMOKE, "--output-dir", str(output)]
     process = subprocess.Popen(arguments, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL)
-    time.sleep(seconds)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(after)
+    held = [path.name for path in output.glob("*")]
+    print(f"{command} killed after {after:.2f} s, {'done' if process.poll() == 0 else f'there: {sorted(held)}'}")
     _kill_session(process)
-    assert _command("build", SMOKE, "--output-dir", str(output)).returncode == 0
+    _continues(command, output, built)
+
+
+def _continues(command: str, output: Path, built: Path) -> None:
+    """Run again: the same digest, nothing damaged, each sample once."""
+    done = _command(command, SMOKE, "--output-dir", str(output))
+    assert done.returncode == 0, done.stderr
     assert _digest(output) == _digest(built)
     assert verify(output, deep=True) == []
+    samples = pq.read_table(output / "samples.parquet")["sample_id"].to_pylist()
+    assert len(samples) == len(set(samples)) == len(pq.read_table(built / "samples.parquet"))
 
 
 @pytest.mark.slow

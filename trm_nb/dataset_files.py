@@ -21,7 +21,6 @@ import pyarrow.parquet as pq
 from trm_nb import __version__
 from trm_nb.consolidate import Consolidator
 from trm_nb.durable import fault_point, publish, sha256_of, trouble_with, write_file, writing_into
-from trm_nb.records import Receipt
 from trm_nb.store import read_capsules, write_labels
 from trm_nb.training_progress import PlannedRow, TrainingProgressTracker
 
@@ -88,7 +87,12 @@ def finish_dataset(
         classes = _write_tables(output_dir, tracker)
         made = encoder()
         weights = {"preset": made.preset, "fingerprint": made.fingerprint, "trained": made.trained}
-        info = _info(output_dir, settings, tracker, chunks, weights, classes)
+        shards = [
+            {"chunk": c.number, "rows": c.rows, "nbytes": c.nbytes,
+             "sha256": sha256_of(consolidator.chunk.file(consolidator.array, c.number))}
+            for c in chunks
+        ]  # fmt: skip
+        info = _info(output_dir, settings, tracker, shards, weights, classes)
         write_file(output_dir / "README.md", _card(info).encode())
         write_file(output_dir / "dataset_info.json", (json.dumps(info, indent=2, ensure_ascii=False) + "\n").encode())
         paths = [output_dir / name for name in FILES] + sorted((output_dir / "capsules.zarr").rglob("zarr.json"))
@@ -131,7 +135,7 @@ def _info(
     output_dir: Path,
     settings: dict[str, Any],
     tracker: TrainingProgressTracker,
-    chunks: list[Receipt],
+    shards: list[dict[str, Any]],
     encoder: dict[str, Any],
     classes: list[str],
 ) -> dict[str, Any]:
@@ -151,7 +155,7 @@ def _info(
         "classes": classes,
         "encoder": encoder,
         "config": settings,
-        "shards": [{"chunk": c.number, "rows": c.rows, "nbytes": c.nbytes, "sha256": c.sha256} for c in chunks],
+        "shards": shards,
         "versions": {
             "trm-nb": __version__, "python": platform.python_version(), **{name: version(name) for name in LIBRARIES},
         },

@@ -132,7 +132,7 @@ class ImageCache:
     # -- reading ----------------------------------------------------------------------------------------------------
 
     def __contains__(self, key: str) -> bool:
-        return self._index.slot(key) is not None
+        return bool(self._index.slots([key]))
 
     def __len__(self) -> int:
         return self._index.counts()[0]
@@ -152,13 +152,11 @@ class ImageCache:
 
     def places(self, keys: Sequence[str]) -> np.ndarray:
         """(shard, slot) of each key, int64 (n, 2). Raises KeyError for an unknown key."""
-        found = np.empty((len(keys), 2), np.int64)
-        for i, key in enumerate(keys):
-            slot = self._index.slot(key)
-            if slot is None:
-                raise KeyError(f"{key} is not in {self.path}")
-            found[i] = slot
-        return found
+        found = self._index.slots(keys)
+        missing = next((key for key in keys if key not in found), None)
+        if missing is not None:
+            raise KeyError(f"{missing} is not in {self.path}")
+        return np.array([found[key] for key in keys], np.int64).reshape(-1, 2)
 
     # -- writing ----------------------------------------------------------------------------------------------------
 

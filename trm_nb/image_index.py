@@ -7,6 +7,8 @@ A receipt of 0 bytes is that of a cleared shard: its pictures were drawn once an
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from trm_nb.database import Database
@@ -78,11 +80,13 @@ class ImageIndex:
             values = (number, receipt.rows, receipt.nbytes, receipt.sha256)
             db.execute("INSERT OR REPLACE INTO shards VALUES (?, ?, ?, ?)", values)
 
-    def slot(self, key: str) -> tuple[int, int] | None:
-        """(shard, slot) of a key; None where there is no picture."""
-        query = "SELECT shard, slot FROM slots JOIN shards USING (shard) WHERE key = ? AND nbytes > 0"
-        found = self._db.query(query, (key,))
-        return (int(found[0][0]), int(found[0][1])) if found else None
+    def slots(self, keys: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """(shard, slot) of each key that has a picture."""
+        query = (
+            "SELECT slots.key, shard, slot FROM json_each(?) AS wanted CROSS JOIN slots ON slots.key = wanted.value"
+            " JOIN shards USING (shard) WHERE nbytes > 0"
+        )
+        return {key: (shard, slot) for key, shard, slot in self._db.query(query, (json.dumps(list(keys)),))}
 
     def known(self, key: str) -> bool:
         """Whether this picture was drawn once, also if it was cleared since."""

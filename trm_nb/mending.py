@@ -82,7 +82,10 @@ def _mend_chunks(tracker: TrainingProgressTracker, consolidator: Consolidator, d
         path = consolidator.chunk.file(consolidator.array, chunk)
         receipt = consolidator.receipt_or_none(chunk) or _chunk_receipt(tracker, consolidator, chunk)
         size = path.stat().st_size if path.is_file() else None
-        if receipt is None or size != receipt.nbytes or (chunk in damaged and sha256_of(path) != receipt.sha256):
+        whole = receipt is not None and size == receipt.nbytes
+        if receipt is not None and whole and chunk in damaged:
+            whole = consolidator.chunk_sha256(receipt) == receipt.sha256
+        if not whole:
             receipt_path(consolidator.array, chunk).unlink(missing_ok=True)
             path.unlink(missing_ok=True)
             tracker.drop(batches=consolidator.members(chunk, consolidator.batches_total()), chunks=[chunk])
@@ -130,12 +133,12 @@ def files_without_receipt(array: Path, layout: Layout) -> list[int]:
 
 def _chunk_receipt(tracker: TrainingProgressTracker, consolidator: Consolidator, chunk: int) -> Receipt | None:
     """The receipt of a chunk that lost it, made again when the file has the bytes that the tracker knows."""
-    path, (nbytes, sha256) = consolidator.chunk.file(consolidator.array, chunk), tracker.chunk_file(chunk)
-    if not path.is_file() or sha256_of(path) != sha256:
-        return None
+    nbytes, sha256 = tracker.chunk_file(chunk)
     members = consolidator.members(chunk, consolidator.batches_total())
     parts = [_receipt_of(tracker, consolidator, batch) for batch in members]
     receipt = Receipt("chunk", chunk, sum(part.rows for part in parts), nbytes, sha256, parts=parts)
+    if not consolidator.chunk.file(consolidator.array, chunk).is_file() or consolidator.chunk_sha256(receipt) != sha256:
+        return None
     write_receipt(consolidator.array, receipt)
     return receipt
 

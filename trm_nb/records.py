@@ -139,7 +139,7 @@ class Receipt:
     kind is "images" (a shard of the image cache), "batch" or "chunk". `keys` are the samples' keys in slot order
     (images only, "" for a slot that failed). `failed` maps a key to its reason. `made_from` hashes a batch's keys and
     their status and the encoder, so that a batch is never taken for another's. `parts` holds the batches' receipts
-    inside a chunk.
+    inside a chunk, whose `sha256` is over theirs and its index.
     """
 
     kind: Literal["images", "batch", "chunk"]

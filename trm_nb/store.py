@@ -16,8 +16,10 @@ Here the shard's index and every chunk's crc32c are verified, and anything missi
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from io import FileIO
@@ -35,6 +37,7 @@ from trm_nb.durable import Staged, read_receipt, receipt_path, stage, write_file
 from trm_nb.records import CAPSULES, FEATURES, DamagedError
 
 MAX_CHUNK_IMAGES = 20  # images compressed together: 2x the speed and 2/3 of the size of one by one (text pages)
+READERS = min(4, os.cpu_count() or 1)  # threads that unpack chunks
 _MISSING = 2**64 - 1
 _CRC_BYTES = 4
 _ENTRY = struct.Struct("<QQ")
@@ -199,19 +202,32 @@ def write_labels(array: Path, labels: np.ndarray) -> None:
 def read_rows(array: Path, layout: Layout, number: int, rows: Sequence[int] | np.ndarray) -> np.ndarray:
     """Rows (0-based inside file `number`), (n, *item); raises DamagedError for anything missing or altered.
 
-    A chunk that is wanted whole and in order is read straight into the result; others are kept for the next call.
+    Chunks that are wanted whole and in order are read straight into the result, several at once where they are
+    compressed; others are kept for the next call.
     """
     path = layout.file(array, number)
     wanted = np.asarray(rows, np.int64)
     result = np.empty((len(wanted), *layout.item), layout.dtype)
     chunks, inside = np.divmod(wanted, layout.chunk_rows)
-    for chunk in np.unique(chunks):
+    whole: list[tuple[int, int]] = []
+    for chunk in np.unique(chunks).tolist():
         here = np.flatnonzero(chunks == chunk)
         first, end = int(here[0]), int(here[-1]) + 1
         if end - first == layout.chunk_rows and np.array_equal(inside[first:end], np.arange(layout.chunk_rows)):
-            _read_into(result[first:end], path, _stamp(path), layout, int(chunk))
+            whole.append((first, chunk))
         else:
-            result[here] = _read_chunk(path, _stamp(path), layout, int(chunk))[inside[here]]
+            result[here] = _read_chunk(path, _stamp(path), layout, chunk)[inside[here]]
+
+    def read(place: tuple[int, int]) -> None:
+        first, chunk = place
+        _read_into(result[first : first + layout.chunk_rows], path, _stamp(path), layout, chunk)
+
+    if len(whole) > 1 and layout.level is not None:
+        with ThreadPoolExecutor(READERS) as threads:  # new ones, as old ones would be missing in a forked child
+            list(threads.map(read, whole))
+    else:
+        for place in whole:
+            read(place)
     return result
 
 
@@ -224,6 +240,12 @@ def read_places(array: Path, layout: Layout, places: np.ndarray) -> np.ndarray:
             return read_rows(array, layout, int(number), places[:, 1])
         result[here] = read_rows(array, layout, int(number), places[here, 1])
     return result
+
+
+def read_stored(path: Path, stored: memoryview) -> None:
+    """Fill `stored` with the bytes of an uncompressed chunk's file, checksum and all; raises DamagedError."""
+    with path.open("rb", buffering=0) as file:
+        _read_checked(file, stored[:-_CRC_BYTES], str(path), stored[-_CRC_BYTES:])
 
 
 def check_file(array: Path, layout: Layout, number: int, chunks: int) -> None:
@@ -284,16 +306,16 @@ def _index(path: Path, stamp: tuple[int, int], layout: Layout) -> list[tuple[int
     return entries
 
 
-def _read_checked(file: FileIO, data: memoryview, what: str) -> None:
-    """Fill `data` with the next bytes of a file and compare them with the crc32c that follows."""
+def _read_checked(file: FileIO, data: memoryview, what: str, crc: memoryview | None = None) -> None:
+    """Fill `data` with the next bytes of a file and compare them with the crc32c that follows, which goes to `crc`."""
+    crc = memoryview(bytearray(_CRC_BYTES)) if crc is None else crc
     got = 0
     while got < len(data):
         more = file.readinto(data[got:])
         if not more:
             raise DamagedError(f"{what} is truncated: {got} bytes, expected {len(data)}")
         got += more
-    crc = file.read(_CRC_BYTES)
-    if len(crc) != _CRC_BYTES or not got:
+    if file.readinto(crc) != _CRC_BYTES or not got:
         raise DamagedError(f"{what} is truncated: its checksum is missing")
     if google_crc32c.value(np.frombuffer(data, np.uint8)) != int.from_bytes(crc, "little"):
         raise DamagedError(f"{what} fails its crc32c check")

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from trm_nb.database import Database
-from trm_nb.durable import write_file, writing_into
+from trm_nb.durable import read_json, write_json, writing_into
 from trm_nb.records import DamagedError, Receipt, Rejected, UserError
 from trm_nb.run_stats import disk_usage, gather
 
@@ -175,16 +175,17 @@ class TrainingProgressTracker:
                 [(name, stage, json.dumps(value)) for name, value in fields.items()],
             )
         rows = self.query("SELECT field, stage, value FROM bound ORDER BY stage, field")
-        data = json.dumps({name: [stage, json.loads(value)] for name, stage, value in rows}, indent=1).encode()
-        copy = self.output_dir / BOUND_FILE  # for a tracker that is lost: other settings must not mix with its data
-        if not copy.is_file() or copy.read_bytes() != data:
-            write_file(copy, data)
+        held = {name: (stage, json.loads(value)) for name, stage, value in rows}
+        if read_bound(self.output_dir) != held:  # a copy, as without the tracker other settings must not mix either
+            write_json(self.output_dir / BOUND_FILE, {"bound": held})
 
     def _restore_bound(self) -> None:
         rows = [(name, stage, json.dumps(value)) for name, (stage, value) in read_bound(self.output_dir).items()]
         if rows:
             with self.transaction() as db:
                 db.executemany("INSERT OR IGNORE INTO bound VALUES (?, ?, ?)", rows)
+        elif (self.output_dir / BOUND_FILE).exists():
+            log.warning("%s is damaged too, so this call's settings hold", self.output_dir / BOUND_FILE)
 
     def check_bound(self, fields: dict[str, Any]) -> None:
         """Raise UserError naming the first of these fields that is bound to another value."""
@@ -460,11 +461,8 @@ def read_bound(folder: Path) -> dict[str, tuple[str, Any]]:
     """What `.bound.json` says a run is bound to: field -> (stage, value); nothing where it is missing or damaged."""
     path = folder / BOUND_FILE
     try:
-        return {str(name): (str(stage), value) for name, (stage, value) in json.loads(path.read_bytes()).items()}
-    except FileNotFoundError:
-        return {}
-    except (ValueError, TypeError, AttributeError):
-        log.warning("%s is damaged; the settings of this call are taken for the run's", path)
+        return {name: (stage, value) for name, (stage, value) in read_json(path)["bound"].items()}
+    except (FileNotFoundError, DamagedError):
         return {}
 
 

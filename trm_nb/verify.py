@@ -96,7 +96,10 @@ class _Check:
         for chunk in sorted(self.tracker.chunks()):
             path = consolidator.chunk.file(consolidator.array, chunk)
             try:
-                trouble = self._file(path, consolidator.receipt(chunk))
+                receipt = consolidator.receipt(chunk)
+                trouble = trouble_with(path, receipt.nbytes, "", deep=False)
+                if self.deep and not trouble and consolidator.chunk_sha256(receipt) != receipt.sha256:
+                    trouble = f"{path}: its bytes are not those that were written (sha256)"
             except (DamagedError, FileNotFoundError) as error:
                 trouble = f"{path}: its receipt cannot be read ({error})"
             if trouble:
