@@ -10,7 +10,7 @@ export HOME := $(CURDIR)/.venv/home
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke test slow bench soak lint format lab clean venv
+.PHONY: help demo smoke test slow bench peers soak lint format lab clean venv
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -39,6 +39,14 @@ slow: .venv/.installed  ## the tests that take minutes; some need Debian's chrom
 
 bench: .venv/.installed  ## how fast is text drawn, beside Pillow and a plain copy; copy the figures into LOG.md
 	$(BIN)/python tests/bench/render_text.py
+
+peers: .venv/.peers  ## how fast and small is our storage, beside others; they are installed into an environment of their own
+	.venv/peers/bin/python tests/bench/storage.py
+
+.venv/.peers: .venv/.installed tests/bench/peers.txt
+	$(PYTHON) -m venv .venv/peers
+	.venv/peers/bin/python -m pip install --quiet -e . -r tests/bench/peers.txt
+	touch .venv/.peers
 
 soak: .venv/.installed  ## hours: fault campaigns; copy the figures into LOG.md
 	$(BIN)/python -m pytest -m soak -s
