@@ -115,6 +115,21 @@ def test_the_sample_that_kills_its_workers_is_found(tmp_path: Path, monkeypatch:
     connect("local:2").close()
 
 
+def _hangs(task: Sequence[int]) -> None:
+    time.sleep(600)
+
+
+@pytest.mark.slow
+def test_a_task_that_hangs_ends_the_build_and_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    tasks = run_tasks(
+        _hangs, [list(range(60))], cluster="local:1", notes=tmp_path, task_seconds=2, name=lambda value: f"page {value}"
+    )
+    with pytest.raises(UserError, match=r"the task of page 0 and 59 more has shown no sign of life for 2 s"):
+        list(tasks)
+    connect("local:1").close()
+
+
 PROGRAM = """
 from trm_nb.pool import run_tasks
 print(sorted(sum(values) for _, values in run_tasks(list, [[1, 2]] * 30, cluster="local:2")))
@@ -165,6 +180,8 @@ def test_nothing_that_answers_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -
     ) as error:
         connect("tcp://127.0.0.1:9")
     assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match=r"cluster 'tls://127\.0\.0\.1:9': .*ssl_context"):
+        connect("tls://127.0.0.1:9")
 
 
 def test_without_the_package_its_install_command_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -20,11 +21,13 @@ from conftest import config_for, make_sources
 from trm_nb.cli import main
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.image_cache import ImageCache
-from trm_nb.pipeline import BuildReport, Run, build, rebuild_tracker
+from trm_nb.pipeline import BuildReport, Run, build, rebuild_tracker, reset
 from trm_nb.records import DamagedError, UserError
 from trm_nb.store import read_capsules
+from trm_nb.streaming_builder import StreamingEncoderBuilder
 from trm_nb.training_progress import TrainingProgressTracker
 from trm_nb.verify import verify
+from trm_nb.vision_encoder import TRMVisionEncoder
 
 BUILD = """
 import json, sys
@@ -288,3 +291,127 @@ def test_a_cleared_cache_with_its_index_refills_only_what_is_needed(runs: Runs, 
     run.close()
     report = build(config)
     assert (report.content_digest, report.pictures_drawn) == (runs.digest, still_needed)
+
+
+# -- what a fresh reading found --------------------------------------------------------------------------------------
+
+
+def test_a_lost_tracker_and_another_source_write_the_chunk_anew(runs: Runs, tmp_path: Path) -> None:
+    """Some batches of the old chunk fit the new plan and some do not."""
+    config = runs.copy_of("whole", tmp_path)
+    sources = shutil.copytree(runs.sources, tmp_path / runs.sources.name)
+    (sources / "tasks" / "task05b.json").write_text((sources / "tasks" / "task05.json").read_text())
+    config = config.with_changes(source_paths=[str(sources)])
+    (Path(config.output_dir) / "progress.sqlite").unlink()
+    (Path(config.output_dir) / ".bound.json").unlink()
+    report = build(config)
+    assert report.rows == runs.report.rows + 1
+    assert 0 < report.batches_encoded < runs.report.batches_encoded
+    assert verify(config.output_dir, deep=True) == []
+    elsewhere = build(config.with_changes(output_dir=str(tmp_path / "elsewhere")))
+    assert report.content_digest == elsewhere.content_digest
+
+
+def test_an_index_that_is_damaged_behind_its_first_page_is_made_again(runs: Runs, tmp_path: Path) -> None:
+    config = runs.copy_of("whole", tmp_path)
+    index = Path(config.output_dir) / IMAGES / "receipts" / "index.sqlite"
+    data = index.read_bytes()
+    index.write_bytes(data[:4096] + bytes(byte ^ 0x55 for byte in data[4096:]))
+    assert verify(config.output_dir, deep=True) == []
+    index.write_bytes(data[:4096] + bytes(byte ^ 0x55 for byte in data[4096:]))
+    assert build(config).content_digest == runs.digest
+
+
+def test_a_cache_that_lost_its_metadata_keeps_the_size_of_its_shards(runs: Runs, tmp_path: Path) -> None:
+    config = runs.copy_of("whole", tmp_path)
+    reset(config.output_dir)
+    (Path(config.output_dir) / IMAGES / "zarr.json").unlink()
+    report = build(config.with_changes(batch_size=7, micro_batch=7))
+    assert report.pictures_drawn == 0
+    assert verify(config.output_dir, deep=True) == []
+
+
+def test_reset_leaves_a_folder_that_can_be_used(runs: Runs, tmp_path: Path) -> None:
+    config = runs.copy_of("whole", tmp_path)
+    rebuild_tracker(config.output_dir)
+    (Path(config.output_dir) / "progress.sqlite").unlink()
+    reset(config.output_dir, keep_cache=False)
+    assert [path.name for path in Path(config.output_dir).iterdir() if not path.name.startswith(".lock")] == []
+    assert build(config).content_digest == runs.digest
+
+
+def test_a_rebuild_that_fails_puts_the_tracker_back(runs: Runs, tmp_path: Path) -> None:
+    config = runs.copy_of("whole", tmp_path)
+    sources = shutil.copytree(runs.sources, tmp_path / runs.sources.name)
+    held = TrainingProgressTracker(config.output_dir)
+    held.set("mark", "mine")
+    with held.transaction() as db:
+        db.execute("UPDATE bound SET value = ? WHERE field = 'source_paths'", (json.dumps([str(sources)]),))
+    held.bind("free", {})  # writes the copy
+    held.close()
+    for part in list(sources.iterdir()):
+        shutil.rmtree(part)
+    with pytest.raises(UserError, match="expected files in it"):
+        rebuild_tracker(config.output_dir)
+    assert TrainingProgressTracker(config.output_dir).get("mark") == "mine"
+    shutil.rmtree(sources)
+    with pytest.raises(UserError, match="this source is gone"):
+        rebuild_tracker(config.output_dir)
+    assert TrainingProgressTracker(config.output_dir).get("mark") == "mine"
+
+
+def test_a_kill_while_the_tracker_is_made_again_costs_no_picture(runs: Runs, tmp_path: Path) -> None:
+    config = runs.copy_of("whole", tmp_path)
+    run = Run(config)
+    run.cache.clear(keep_index=True)
+    run.close()
+    (Path(config.output_dir) / "progress.sqlite").unlink()
+    command = [sys.executable, "-c", BUILD, config.model_dump_json()]
+    subprocess.run(command, env={**os.environ, "TRM_NB_FAULT": "rows-planned"}, check=False, capture_output=True)
+    report = build(config)
+    assert (report.content_digest, report.pictures_drawn) == (runs.digest, 0)
+
+
+def test_a_cleared_cache_is_not_filled_again_after_a_kill(runs: Runs, tmp_path: Path) -> None:
+    config = runs.copy_of("killed", tmp_path)
+    run = Run(config)
+    run.cache.clear()
+    run.close()
+    command = [sys.executable, "-c", BUILD, config.model_dump_json()]
+    subprocess.run(command, env={**os.environ, "TRM_NB_FAULT": "images-renamed"}, check=False, capture_output=True)
+    report = build(config)
+    assert (report.content_digest, report.pictures_drawn) == (runs.digest, runs.report.rows - 50)
+
+
+def test_a_picture_that_cannot_be_drawn_again_leaves_its_encoded_row_alone(runs: Runs, tmp_path: Path) -> None:
+    output = Path(runs.copy_of("whole", tmp_path).output_dir)
+    tracker = TrainingProgressTracker(output)
+    row = tracker.rows(0, 1)[0]
+    tracker.unsettle([row.key])
+    tracker.settle([], {row.key: "no memory"})
+    assert tracker.rows(0, 1)[0].status == "ok"
+    tracker.close()
+    assert verify(output, deep=True) == []
+
+
+def test_damaged_metadata_hides_no_damaged_shard(runs: Runs, tmp_path: Path) -> None:
+    output = Path(runs.copy_of("whole", tmp_path).output_dir)
+    (output / IMAGES / "zarr.json").write_bytes(b"{")
+    _flip(output / f"{IMAGES}/c/2/0/0/0")
+    found = verify(output, deep=True)
+    assert len(found) == 2 and "c/2" in found[1]
+
+
+def test_stream_build_gets_past_a_damaged_picture(tmp_path: Path) -> None:
+    texts = [f"text {i}" for i in range(30)]
+
+    def builder() -> StreamingEncoderBuilder:
+        return StreamingEncoderBuilder(tmp_path / "run", 10, encoder=TRMVisionEncoder("tiny"), workers=0)
+
+    first = builder()
+    first.cache.populate(texts)
+    _flip(tmp_path / "run" / f"{IMAGES}/c/1/0/0/0")
+    first.cache.close()
+    with pytest.raises(DamagedError, match="crc32c"):
+        builder().stream_build(samples=texts)
+    assert builder().stream_build(samples=texts).rows == 30

@@ -247,3 +247,25 @@ def test_fill_settles_every_sample_exactly_once_in_whole_shards(tmp_path: Path) 
     drawn = cache.fill(iter(samples), lambda keys, failed: settled.append(keys))
     assert drawn == len({s.key for s in samples}) - len(ImageCache(tmp_path / "x").populate(TEXTS[:3]).keys)
     assert sorted(key for keys in settled for key in keys) == sorted({s.key for s in samples})
+
+
+def _picture(folder: Path) -> object:
+    path = folder / "gone.jpg"
+    shutil.copy(PHOTO, path)
+    with Image.open(path) as photo:
+        content = ImageCache(folder / "c").samples(Item("gone", "image", _file(path)))[0].content
+        assert photo.size
+    path.unlink()
+    return content
+
+
+def test_copies_of_a_picture_that_fails_in_passing_are_settled_too(tmp_path: Path) -> None:
+    gone = Sample("0" * 32, "gone", "image", "gone", 0, 1, None, _picture(tmp_path))
+    others = [sample for text in TEXTS[:6] for sample in ImageCache(tmp_path / "c").samples(next(as_items([text])))]
+    settled: list[str] = []
+    stream = [gone, *others[:3], gone, *others[3:], gone]
+    ImageCache(tmp_path / "c", shard_size=2, workers=0).fill(
+        stream, lambda keys, failed: settled.extend([*keys, *failed])
+    )
+    assert settled.count(gone.key) == 3
+    assert len(settled) == 9

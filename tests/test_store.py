@@ -114,9 +114,11 @@ def test_a_missing_inner_chunk_raises_where_zarr_reads_zeros(tmp_path: Path) -> 
         read_rows(array, layout, 0, [layout.chunk_rows])
 
 
-def _commit(staged: Staged, layout: Layout, array: Path, number: int, kind: Literal["batch", "chunk"]) -> None:
+def _commit(
+    staged: Staged, layout: Layout, array: Path, number: int, kind: Literal["batch", "chunk"], rows: int
+) -> None:
     commit(staged, layout.file(array, number))
-    write_receipt(array, Receipt(kind, number, layout.rows, staged.nbytes, staged.sha256))
+    write_receipt(array, Receipt(kind, number, rows, staged.nbytes, staged.sha256))
 
 
 def _write_capsules(root: Path, capsules: np.ndarray, batch_size: int, per_chunk: int, stitched: int) -> None:
@@ -125,12 +127,13 @@ def _write_capsules(root: Path, capsules: np.ndarray, batch_size: int, per_chunk
     loose, array = root / "batches.zarr" / "capsules", root / "capsules.zarr" / "capsules"
     for number in range(-(-len(capsules) // batch_size)):
         part = capsules[number * batch_size : (number + 1) * batch_size]
-        _commit(stage_batch(root, part, batch), batch, loose, number, "batch")
+        _commit(stage_batch(root, part, batch), batch, loose, number, "batch", len(part))
     for number in range(stitched):
         files = [batch.file(loose, number * per_chunk + i) for i in range(per_chunk)]
         parts = [file.read_bytes() for file in files if file.is_file()]
         data = b"".join([*parts, shard_index([len(part) for part in parts], per_chunk)])
-        _commit(stage(root, data), chunk, array, number, "chunk")
+        rows = len(capsules[number * chunk.rows : (number + 1) * chunk.rows])
+        _commit(stage(root, data), chunk, array, number, "chunk", rows)
         for i, file in enumerate(files):
             file.unlink(missing_ok=True)
             receipt_path(loose, number * per_chunk + i).unlink(missing_ok=True)
@@ -147,6 +150,14 @@ def test_capsules_read_the_same_loose_and_stitched(tmp_path: Path, stitched: int
     assert np.array_equal(read_capsules(tmp_path, rows), capsules[rows], equal_nan=True)
     if stitched == 3:
         assert np.array_equal(zarr.open_array(tmp_path / "capsules.zarr" / "capsules")[:], capsules, equal_nan=True)
+
+
+@pytest.mark.parametrize("stitched", [0, 1])
+def test_rows_beyond_the_last_are_not_taken_for_quarantined_ones(tmp_path: Path, stitched: int) -> None:
+    _write_capsules(tmp_path, np.ones((8, 12, 512), np.float16), 5, 2, stitched)
+    assert np.isfinite(read_capsules(tmp_path, [7])).all()
+    with pytest.raises(IndexError, match="was asked for"):
+        read_capsules(tmp_path, [7, 8])
 
 
 def test_capsules_that_are_not_there_raise(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 `tcp://host:8786` (or `tls://`) is a scheduler that was started by hand; `local:4` starts one, with four workers, on
 this machine and stops them when this process ends. Workers share the run's folder and see the sources under the same
-paths; only paths and small records cross the network. Workers need the versions that this process has, as others may
-draw or encode other bytes: that is asked when a client connects.
+paths; samples (with their text, and pictures that are not in files) and receipts cross the network, arrays never.
+Workers need the versions that this process has, as others may draw or encode other bytes: those are asked that are
+there when a run begins.
 
 A worker that dies costs its task only: Dask gives it to another. One that killed four workers in a row (Dask's
 `allowed-failures`) comes back as KilledWorker, and pool.py takes it apart.
@@ -66,10 +67,11 @@ class Cluster:
         try:
             self._client: Client = Client(**at, timeout=CONNECT_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
             self._client.wait_for_workers(max(1, workers), timeout=CONNECT_SECONDS)
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, TypeError, ValueError) as error:  # TypeError: tls:// without Dask's settings
             self.close()
+            reason = " ".join(str(error).split())
             raise UserError(
-                f"cluster {address!r}: no scheduler with a worker answered within {CONNECT_SECONDS:.0f} s ({error}); "
+                f"cluster {address!r}: no scheduler with a worker answered within {CONNECT_SECONDS:.0f} s ({reason}); "
                 "start `dask scheduler` and `dask worker`, see the README"
             ) from None
         self._executor = self._client.get_executor(pure=False)  # type: ignore[no-untyped-call]  # pure=True would merge equal calls
@@ -100,14 +102,19 @@ class Cluster:
 
     def alive(self) -> bool:
         """Whether the scheduler still answers."""
-        connected = "_client" in self.__dict__ and self._client.status == "running"
-        return connected and all(process.poll() is None for process in self._processes)
+        client = self.__dict__.get("_client")
+        return (
+            client is not None
+            and client.status == "running"
+            and all(process.poll() is None for process in self._processes)
+        )
 
     def size(self) -> int:
         """Workers at this moment. Raises UserError when the scheduler, or every worker, has been gone for a while."""
-        if not self.alive():
+        client = self.__dict__.get("_client")  # another thread may close it
+        if client is None or not self.alive():
             self.lost()
-        count, now = len(self._client.scheduler_info(n_workers=-1)["workers"]), time.monotonic()
+        count, now = len(client.scheduler_info(n_workers=-1)["workers"]), time.monotonic()
         if count:
             self._without_workers_since = None
         elif self._without_workers_since is None:

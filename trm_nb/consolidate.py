@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 from trm_nb.durable import (
     Staged,
@@ -109,8 +110,10 @@ class Consolidator:
             return None
 
     def _make(self, chunk: int, members: Sequence[int]) -> Receipt:
-        parts = [read_receipt(receipt_path(self.loose, batch)) for batch in members]
-        staged = self._stitch(parts)
+        old = self.receipt_or_none(chunk)  # of a chunk with other batches, after a lost tracker; it is written anew
+        inside = {part.number: part for part in old.parts} if old else {}
+        parts = [self.batch_receipt_or_none(batch) or inside.get(batch) or self._forget(batch) for batch in members]
+        staged = self._stitch(parts, old)
         fault_point("chunk-staged")
         commit(staged, self.chunk.file(self.array, chunk))
         fault_point("chunk-renamed")
@@ -130,38 +133,43 @@ class Consolidator:
         """The receipt of a chunk; raises DamagedError or FileNotFoundError."""
         return read_receipt(receipt_path(self.array, chunk))
 
-    def _stitch(self, parts: Sequence[Receipt]) -> Staged:
+    def _stitch(self, parts: Sequence[Receipt], old: Receipt | None) -> Staged:
         index = shard_index([part.nbytes for part in parts], self.chunk.chunks)
         sizes = [*(part.nbytes for part in parts), len(index)]
 
         def fill(piece: int, data: memoryview) -> None:
             if piece < len(parts):
-                self._read_checked(parts[piece], data)
+                self._read_checked(parts[piece], old, data)
             else:
                 data[:] = index
 
         path = stage_pieces(self.chunk_receipts, sizes, fill)
         return Staged(str(path), sum(sizes), _tree_sha256([part.sha256 for part in parts], index))
 
-    def _read_checked(self, part: Receipt, data: memoryview) -> None:
-        """Fill `data` with a batch's bytes, its size and crc32c checked; one that is not whole is forgotten."""
-        path = self.batch.file(self.loose, part.number)
+    def _read_checked(self, part: Receipt, old: Receipt | None, data: memoryview) -> None:
+        """Fill `data` with a batch's bytes, loose or out of an old chunk, its size and crc32c checked."""
+        path, offset = self.batch.file(self.loose, part.number), 0
         try:
-            if _size(path) != part.nbytes:
+            if not path.is_file() and old is not None and part in old.parts:
+                path = self.chunk.file(self.array, old.number)
+                offset = sum(before.nbytes for before in old.parts[: old.parts.index(part)])
+            elif _size(path) != part.nbytes:
                 raise DamagedError("its size")
-            read_stored(path, data)
-        except DamagedError:
-            self.tracker.drop(batches=[part.number])
-            self.drop_loose([part.number])
-            raise DamagedError(
-                f"{path}: missing or not the bytes that were written; run again to encode it anew"
-            ) from None
+            read_stored(path, data, offset)
+        except (DamagedError, FileNotFoundError):
+            self._forget(part.number)
+
+    def _forget(self, batch: int) -> NoReturn:
+        self.tracker.drop(batches=[batch])
+        self.drop_loose([batch])
+        path = self.batch.file(self.loose, batch)
+        raise DamagedError(f"{path}: missing or not the bytes that were written; run again to encode it anew")
 
     def chunk_sha256(self, receipt: Receipt) -> str:
         """The hash of a chunk's file as it is now, to compare with its receipt's; reads all of it.
 
         It is over the sha256 of each batch inside and the index, and so follows from the batches' receipts: making a
-        chunk needs no hashing of its gigabyte. Raises DamagedError when the file is shorter than its parts.
+        chunk needs no hashing of its gigabyte.
         """
         digests = []
         with self.chunk.file(self.array, receipt.number).open("rb") as file:

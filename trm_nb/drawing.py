@@ -26,6 +26,8 @@ from trm_nb.store import Layout, stage_shard
 if TYPE_CHECKING:
     from trm_nb.denoise.noise2noise import Denoiser
 
+DENOISED_AT_ONCE = 32
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -69,7 +71,10 @@ def draw_shard(samples: Task[Sample], recipe: Recipe, layout: Layout, folder: st
         working_on(None)
     if denoiser is not None:
         noisy = [i for i, sample in enumerate(samples) if sample.modality == "image" and i not in reasons]
-        images[noisy] = denoiser.restore_images(images[noisy])
+        for first in range(0, len(noisy), DENOISED_AT_ONCE):
+            block = noisy[first : first + DENOISED_AT_ONCE]
+            images[block] = denoiser.restore_images(images[block])
+            working_on(None)  # a sign of life
     staged = stage_shard(Path(folder), images, layout)
     keys = tuple("" if i in reasons else sample.key for i, sample in enumerate(samples))
     passing = {samples[i].key: str(reason) for i, reason in reasons.items() if isinstance(reason, PassingReason)}

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trm_nb.durable import Staged
-from trm_nb.pool import Task
+from trm_nb.pool import Task, working_on
 from trm_nb.records import CAPSULES, FEATURES
 from trm_nb.store import Layout, read_places, stage_batch
 
@@ -67,7 +67,7 @@ class EncodedBatch:
 def encode_batch(task: Task[Batch]) -> EncodedBatch:
     """Encode a task of one batch, in a worker of a cluster."""
     (batch,) = task
-    return encode_with(_encoder(batch.recipe), batch, lambda: None)
+    return encode_with(_encoder(batch.recipe), batch, lambda: working_on(None))
 
 
 @lru_cache(maxsize=1)

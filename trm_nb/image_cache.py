@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -90,14 +90,21 @@ class ImageCache:
     def _layout_for(self, image_size: int, shard_size: int) -> Layout:
         try:
             found, shape = file_rows(self.array), read_shape(self.array)
-        except DamagedError:  # derived: `restore_metadata` writes it again
+        except DamagedError:  # `restore_metadata` writes it again
             found, shape = None, None
-        layout = image_layout(found[0] if found else shard_size, image_size)
+        layout = image_layout(found[0] if found else self._slots() or shard_size, image_size)
         if shape is not None and shape[1:] != layout.item:
             raise UserError(
                 f"{self.path} holds pictures of {shape[1:]}, not {layout.item}; choose another cache folder"
             )
         return layout
+
+    def _slots(self) -> int | None:
+        """The size of a whole shard as the receipts tell it, for an array that lost its metadata."""
+        for path in sorted(self._receipts.glob("[0-9]*.json")):
+            with suppress(DamagedError):
+                return read_receipt(path).slots
+        return None
 
     def close(self) -> None:
         """Close the index's file."""
@@ -197,9 +204,11 @@ class ImageCache:
             folder = self._receipts.absolute()  # a worker keeps the working directory that it began in
             draw = partial(draw_shard, recipe=self._recipe, layout=self.layout, folder=str(folder))
             died, harmless = marker(self._receipts).exists(), True
+            under_way: set[str] = set()  # keys given to tasks
+            unlucky: dict[str, str] = {}  # keys that failed for a reason that is not kept, for their copies
             results = run_tasks(
                 draw,
-                self._missing(samples, settled),
+                self._missing(samples, settled, under_way, unlucky),
                 workers=max(1, worker_count(self.workers)) if died else self.workers,
                 cluster=self.cluster,
                 on_wait=on_wait,
@@ -209,14 +218,18 @@ class ImageCache:
             )
             for task, result in results:
                 if isinstance(result, WorkerDied):
-                    settled([], {sample.key: result.reason for sample in task})
+                    failed = {sample.key: result.reason for sample in task}
+                    unlucky |= failed
+                    settled([], failed)
                     harmless = False
-                    continue
-                receipt = self._commit(number, result)
-                number += 1
-                drawn += sum(1 for key in receipt.keys if key)
-                settled([key for key in receipt.keys if key], {**receipt.failed, **result.passing})
-                fault_point("images-settled")
+                else:
+                    receipt = self._commit(number, result)
+                    number += 1
+                    drawn += sum(1 for key in receipt.keys if key)
+                    unlucky |= result.passing
+                    settled([key for key in receipt.keys if key], {**receipt.failed, **result.passing})
+                    fault_point("images-settled")
+                under_way.difference_update(sample.key for sample in task)
             if harmless:
                 marker(self._receipts).unlink(missing_ok=True)
         return drawn
@@ -236,7 +249,9 @@ class ImageCache:
         named = self._index.shards().keys() | self._index.unreadable.keys()
         return [shard for shard in self._files() if shard not in named]
 
-    def _missing(self, samples: Iterable[Sample], settled: Settled) -> Iterator[list[Sample]]:
+    def _missing(
+        self, samples: Iterable[Sample], settled: Settled, under_way: set[str], unlucky: dict[str, str]
+    ) -> Iterator[list[Sample]]:
         """Group unknown keys into tasks in the order of the samples; report the others as settled.
 
         A task that carries many bytes of pictures is closed early: a short shard is as good, and memory has its bound.
@@ -244,10 +259,9 @@ class ImageCache:
         task: list[Sample] = []
         carried, last = 0, b""
         here: list[str] = []
-        under_way: set[str] = set()  # keys given to tasks; those whose shard is committed leave it below
         for sample in samples:
             if sample.key not in under_way:
-                reason = self.failure(sample.key)
+                reason = unlucky.get(sample.key) or self.failure(sample.key)
                 if reason is not None:
                     settled([], {sample.key: reason})
                 elif sample.key in self:
@@ -264,7 +278,6 @@ class ImageCache:
             if len(task) == self.layout.rows or carried >= MAX_TASK_BYTES:
                 yield task
                 task, carried, last = [], 0, b""
-                under_way = {key for key in under_way if key not in self and self.failure(key) is None}
         if here:
             settled(here, {})
         if task:
@@ -276,7 +289,14 @@ class ImageCache:
         fault_point("images-renamed")
         write_metadata(self.array, self.layout, (number + 1) * self.layout.rows)
         receipt = Receipt(
-            "images", number, len(shard.keys), shard.staged.nbytes, shard.staged.sha256, shard.keys, shard.failed
+            "images",
+            number,
+            len(shard.keys),
+            shard.staged.nbytes,
+            shard.staged.sha256,
+            shard.keys,
+            shard.failed,
+            slots=self.layout.rows,
         )
         write_receipt(self.array, receipt)
         fault_point("images-receipt")
@@ -338,9 +358,19 @@ class ImageCache:
                     self._index.add(receipt)
                 else:
                     path.unlink()
+            if not keep_index:
+                (self._receipts / "cleared").touch()
             shutil.rmtree(self.array / "c", ignore_errors=True)
             (self.array / "zarr.json").unlink(missing_ok=True)
             self._index.sync()
+
+    def was_cleared(self) -> bool:
+        """Whether pictures were once deleted on purpose without keeping the index."""
+        return (self._receipts / "cleared").exists()
+
+    def present(self, keys: Sequence[str]) -> set[str]:
+        """Those of the keys whose picture is there."""
+        return set(self._index.slots(keys))
 
     def known(self, key: str) -> bool:
         """Whether this picture was drawn once, also if it was cleared since (`clear(keep_index=True)`)."""

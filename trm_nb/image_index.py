@@ -30,7 +30,10 @@ class ImageIndex:
         self._receipts = receipts
         self._db = self._open(receipts / "index.sqlite")
         self.unreadable: dict[int, str] = {}  # receipts that are damaged: their pictures count as missing
-        self.sync()
+        try:
+            self.sync()
+        except DamagedError:
+            self.make_again()
 
     @staticmethod
     def _open(path: Path) -> Database:
@@ -64,9 +67,15 @@ class ImageIndex:
 
     def make_again(self) -> None:
         """Read all receipts once more, as the index's own bytes may have been altered."""
-        with self._db.transaction() as db:
-            for table in ("slots", "failed", "shards"):
-                db.execute(f"DELETE FROM {table}")
+        try:
+            with self._db.transaction() as db:
+                for table in ("slots", "failed", "shards"):
+                    db.execute(f"DELETE FROM {table}")
+                self.sync()
+        except DamagedError:
+            self._db.close()
+            (self._receipts / "index.sqlite").unlink(missing_ok=True)
+            self._db = self._open(self._receipts / "index.sqlite")
             self.sync()
 
     def add(self, receipt: Receipt) -> None:

@@ -34,8 +34,8 @@ def mend(tracker: TrainingProgressTracker, cache: ImageCache, consolidator: Cons
     found += _mend_batches(tracker, consolidator, deep.get("batches", ()))
     _drop_unknown(tracker, consolidator)
     for first, end in batches_to_come(tracker, consolidator):
-        keys = [row.key for row in tracker.rows(first, end) if row.status == "ok"]
-        tracker.unsettle(key for key in keys if key not in cache)
+        keys = {row.key for row in tracker.rows(first, end) if row.status == "ok"}
+        tracker.unsettle(keys - cache.present(sorted(keys)))
     if deep:
         tracker.set("damaged", {})
     return found
@@ -69,7 +69,7 @@ def _mend_cache(tracker: TrainingProgressTracker, cache: ImageCache, damaged: It
             tracker.unsettle(keys)
             cache.drop_shard(shard)
         cache.restore_metadata()
-    if nameless:  # without its receipt, a shard's pictures are those that are missing
+    if nameless and not cache.was_cleared():  # without its receipt, a shard's pictures are those that are missing
         for first in range(0, tracker.rows_planned(), ROWS_AT_ONCE):
             keys = [row.key for row in tracker.rows(first, first + ROWS_AT_ONCE) if row.status == "ok"]
             tracker.unsettle(key for key in keys if not cache.known(key))
@@ -95,10 +95,10 @@ def _mend_chunks(tracker: TrainingProgressTracker, consolidator: Consolidator, d
 
 def _mend_batches(tracker: TrainingProgressTracker, consolidator: Consolidator, damaged: Collection[int]) -> list[str]:
     found, chunks = [], tracker.chunks()
-    for batch in sorted(tracker.batches()):
-        if batch // consolidator.per_chunk in chunks:
-            consolidator.drop_loose([batch])  # left by a crash between the chunk and this
-            continue
+    on_disk = {int(path.name) for path in (consolidator.loose / "c").glob("[0-9]*")}
+    on_disk |= {int(path.stem) for path in consolidator.batch_receipts.glob("[0-9]*.json")}
+    consolidator.drop_loose([batch for batch in on_disk if batch // consolidator.per_chunk in chunks])  # left by a kill
+    for batch in sorted(batch for batch in tracker.batches() if batch // consolidator.per_chunk not in chunks):
         path = consolidator.batch.file(consolidator.loose, batch)
         receipt = consolidator.batch_receipt_or_none(batch) or _batch_receipt(tracker, consolidator, batch)
         size = path.stat().st_size if path.is_file() else None

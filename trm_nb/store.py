@@ -242,9 +242,10 @@ def read_places(array: Path, layout: Layout, places: np.ndarray) -> np.ndarray:
     return result
 
 
-def read_stored(path: Path, stored: memoryview) -> None:
-    """Fill `stored` with the bytes of an uncompressed chunk's file, checksum and all; raises DamagedError."""
+def read_stored(path: Path, stored: memoryview, offset: int = 0) -> None:
+    """Fill `stored` with an uncompressed chunk's bytes, checksum and all; raises DamagedError, FileNotFoundError."""
     with path.open("rb", buffering=0) as file:
+        file.seek(offset)
         _read_checked(file, stored[:-_CRC_BYTES], str(path), stored[-_CRC_BYTES:])
 
 
@@ -356,35 +357,42 @@ def _read_batch_rows(root: Path, batch: Layout, chunk: Layout, number: int, rows
     loose, consolidated = root / "batches.zarr" / "capsules", root / "capsules.zarr" / "capsules"
     shard = number * batch.rows // chunk.rows
     for _ in range(2):  # again, as it may be consolidated while we look
-        if _vouched_for(consolidated, chunk, shard):
-            return read_rows(consolidated, chunk, shard, rows % chunk.rows)
-        if _vouched_for(loose, batch, number):
+        if _vouched_for(loose, batch, number, rows % batch.rows):
             try:
                 return read_rows(loose, batch, number, rows % batch.rows)
             except DamagedError:
                 if not receipt_path(consolidated, shard).is_file():
                     raise
+        if _vouched_for(consolidated, chunk, shard, rows % chunk.rows):
+            return read_rows(consolidated, chunk, shard, rows % chunk.rows)
     for path in (chunk.file(consolidated, shard), batch.file(loose, number)):
         if path.is_file():
             raise DamagedError(f"{path}: its receipt is missing, so nothing says what it holds")
     raise DamagedError(f"{root}: batch {number} is missing")
 
 
-def _vouched_for(array: Path, layout: Layout, number: int) -> bool:
-    """Whether there is a receipt for a file of capsules; raises DamagedError when the file is not what it says."""
+def _vouched_for(array: Path, layout: Layout, number: int, rows: np.ndarray) -> bool:
+    """Whether there is a receipt for a file of capsules.
+
+    Raises DamagedError when the file is not what it says, IndexError for a row beyond those it names.
+    """
     receipt, path = receipt_path(array, number), layout.file(array, number)
     try:
-        expected = _receipt_nbytes(receipt, receipt.stat().st_mtime_ns)
+        nbytes, count = _promised(receipt, receipt.stat().st_mtime_ns)
         found = path.stat().st_size
     except FileNotFoundError:
         if receipt.is_file():
             raise DamagedError(f"{path}: missing") from None
         return False
-    if found != expected:
-        raise DamagedError(f"{path}: {found} bytes, expected {expected}")
+    if found != nbytes:
+        raise DamagedError(f"{path}: {found} bytes, expected {nbytes}")
+    if rows.max() >= count:
+        raise IndexError(f"{path} has {count} rows, and row {rows.max()} of it was asked for")
     return True
 
 
 @lru_cache(maxsize=256)
-def _receipt_nbytes(receipt: Path, stamp: int) -> int:
-    return read_receipt(receipt).nbytes
+def _promised(path: Path, stamp: int) -> tuple[int, int]:
+    """(nbytes, rows) that a receipt names."""
+    receipt = read_receipt(path)
+    return receipt.nbytes, receipt.rows

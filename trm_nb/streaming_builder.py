@@ -27,6 +27,7 @@ from trm_nb.render import Renderer, RenderSettings
 from trm_nb.sources.memory import as_items
 from trm_nb.store import write_metadata
 from trm_nb.training_progress import PlannedRow, TrainingProgressTracker
+from trm_nb.verify import noting_damage
 
 if TYPE_CHECKING:
     from trm_nb.vision_encoder import TRMVisionEncoder
@@ -123,7 +124,7 @@ class StreamingEncoderBuilder:
         """
         if renderer is not None:
             self._use(renderer)
-        with locked(self.path, "stream_build"):
+        with locked(self.path, "stream_build"), noting_damage(self.path, lambda: self.tracker):
             self.tracker.bind("plan", {"seed": self.seed, "renderers": self.cache.fingerprints()})
             mend(self.tracker, self.cache, self.consolidator)
             self.announce()
@@ -230,22 +231,26 @@ class StreamingEncoderBuilder:
         self, drawing: _Drawing | None, start_threshold: int, on_progress: Progress | None
     ) -> Iterator[list[Batch] | None]:
         """Each batch that is not encoded yet, in order, once all its rows are settled; None while the next is not."""
-        done, number = self.tracker.batches(), 0
+        done, number, started = self.tracker.batches(), 0, False
         recipe: EncodeRecipe | None = None
+        self.consolidator.consolidate_ready(on_progress, full_only=True)
         while True:
-            started = drawing is None or not drawing.alive() or self.tracker.settled() >= start_threshold
+            if number in done:
+                number += 1
+                continue
+            started = started or drawing is None or not drawing.alive() or self.tracker.settled() >= start_threshold
             rows = self._ready_rows(number, drawing) if started else None
             if rows is None:
                 yield None
                 continue
             if not rows:
                 return
-            if number not in done:
-                recipe = recipe or self._encode_recipe()
-                source = made_from(recipe.fingerprint, rows)
-                if not adopt_batch(self.tracker, self.consolidator, number, rows, source):
-                    yield [Batch(number, self._places(rows), source, recipe)]
-            self.consolidator.consolidate_ready(on_progress, full_only=True)
+            recipe = recipe or self._encode_recipe()
+            source = made_from(recipe.fingerprint, rows)
+            if adopt_batch(self.tracker, self.consolidator, number, rows, source):
+                self.consolidator.consolidate_ready(on_progress, full_only=True)
+            else:
+                yield [Batch(number, self._places(rows), source, recipe)]
             number += 1
 
     def _encode_recipe(self) -> EncodeRecipe:

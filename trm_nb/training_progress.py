@@ -287,15 +287,21 @@ class TrainingProgressTracker:
 
     def settled(self) -> int:
         """How many rows have their picture in the cache or are quarantined."""
-        return int(self.value("SELECT count(*) FROM rows WHERE status != 'planned'"))
+        waiting = int(self.value("SELECT count(*) FROM rows WHERE status = 'planned'"))  # which has an index
+        return self.rows_planned() - waiting
 
     def settle(self, keys: Iterable[str], failed: dict[str, str]) -> None:
         """Record that the pictures of `keys` are cached, and why those of `failed` could not be made."""
         with self.transaction() as db:
             db.executemany("UPDATE rows SET status = 'ok' WHERE key = ? AND status = 'planned'", [(k,) for k in keys])
+            batch_size = self.bound().get("batch_size") or 2**62
             for key, reason in failed.items():
-                db.execute("UPDATE rows SET status = 'quarantined' WHERE key = ?", (key,))
-                hit = db.execute("SELECT sample_id FROM rows WHERE key = ?", (key,)).fetchall()
+                # a row that is encoded stays as it is: its picture is not in the cache, as after clearing it
+                encoded = "status = 'planned' AND row / ? IN (SELECT batch FROM batches)"
+                db.execute(f"UPDATE rows SET status = 'ok' WHERE key = ? AND {encoded}", (key, batch_size))
+                db.execute("UPDATE rows SET status = 'quarantined' WHERE key = ? AND status = 'planned'", (key,))
+                query = "SELECT sample_id FROM rows WHERE key = ? AND status = 'quarantined'"
+                hit = db.execute(query, (key,)).fetchall()
                 self._quarantine(db, [Rejected(sample_id, reason) for (sample_id,) in hit], sample=True)
 
     def label_names(self) -> list[str]:

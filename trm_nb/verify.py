@@ -8,6 +8,9 @@ so that the next run makes it anew.
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from trm_nb.consolidate import Consolidator
@@ -20,12 +23,23 @@ from trm_nb.render import RenderSettings
 from trm_nb.store import read_shape
 from trm_nb.training_progress import TrainingProgressTracker
 
+log = logging.getLogger(__name__)
 
-def note_damage(output_dir: Path, tracker: TrainingProgressTracker) -> None:
-    """Find by its hash what is damaged in a run that is locked by the caller, so that the next run makes it anew."""
-    check = _Check(output_dir, tracker, deep=True)
-    check.all()
-    tracker.set("damaged", check.damaged)
+
+@contextmanager
+def noting_damage(output_dir: Path, tracker: Callable[[], TrainingProgressTracker]) -> Iterator[None]:
+    """In a run that the caller has locked: when damage is met, look for all there is, so that the next run mends it.
+
+    That reads and hashes everything, as `verify --deep` does.
+    """
+    try:
+        yield
+    except DamagedError as error:
+        log.warning("%s; looking for what else is damaged", error)
+        check = _Check(output_dir, tracker(), deep=True)
+        check.all()
+        tracker().set("damaged", check.damaged)
+        raise
 
 
 def verify(output_dir: str | Path, deep: bool = False) -> list[str]:
@@ -78,16 +92,18 @@ class _Check:
         root = self.path / "images.zarr"
         if not root.is_dir():  # cleared on purpose, or nothing drawn yet; encoded capsules do not need it
             return []
+        found = []
         try:
             shape = read_shape(root / "images")
         except DamagedError as error:
-            return [str(error)]
+            shape, found = None, [str(error)]
         cache = ImageCache(root, render=RenderSettings(image_size=shape[1]) if shape else None)
         try:
             damaged = cache.damaged(self.deep)
             self.damaged["images"] = sorted(damaged)
-            lost = [f"{root / 'images' / 'zarr.json'}: missing"] if len(cache) and shape is None else []
-            return lost + list(damaged.values())
+            if len(cache) and shape is None and not found:
+                found = [f"{root / 'images' / 'zarr.json'}: missing"]
+            return found + list(damaged.values())
         finally:
             cache.close()
 
@@ -153,4 +169,6 @@ class _Check:
         except DamagedError as error:
             return [str(error)]
         wrong = digest != info.get("content_digest")
+        if wrong:
+            self.tracker.set("dataset_made_of", None)
         return [f"{self.path}: content digest {digest[:16]}..., dataset_info.json says otherwise"] if wrong else []
