@@ -41,10 +41,8 @@ from trm_nb.render.errors import RejectedError
 from trm_nb.sources.memory import as_items
 from trm_nb.store import (
     Layout,
-    file_rows,
     image_layout,
     read_places,
-    read_shape,
     write_metadata,
 )
 
@@ -54,6 +52,14 @@ if TYPE_CHECKING:
 SHARD_SIZE = 1000
 MAX_TASK_BYTES = 64 * 2**20  # of pictures that are not in files
 Settled = Callable[[list[str], dict[str, str]], None]
+
+
+def whole_shard(cache_dir: Path) -> tuple[int, ...] | None:
+    """(slots, h, w, 3) of a whole shard, as the receipts tell it, which have checksums; None for an empty cache."""
+    for path in sorted((cache_dir / "images" / "receipts").glob("[0-9]*.json")):
+        with suppress(DamagedError):
+            return tuple(read_receipt(path).shape)
+    return None
 
 
 class ImageCache:
@@ -88,23 +94,13 @@ class ImageCache:
         self._index = ImageIndex(self._receipts)
 
     def _layout_for(self, image_size: int, shard_size: int) -> Layout:
-        try:
-            found, shape = file_rows(self.array), read_shape(self.array)
-        except DamagedError:  # `restore_metadata` writes it again
-            found, shape = None, None
-        layout = image_layout(found[0] if found else self._slots() or shard_size, image_size)
+        shape = whole_shard(self.path)
+        layout = image_layout(shape[0] if shape else shard_size, image_size)
         if shape is not None and shape[1:] != layout.item:
             raise UserError(
                 f"{self.path} holds pictures of {shape[1:]}, not {layout.item}; choose another cache folder"
             )
         return layout
-
-    def _slots(self) -> int | None:
-        """The size of a whole shard as the receipts tell it, for an array that lost its metadata."""
-        for path in sorted(self._receipts.glob("[0-9]*.json")):
-            with suppress(DamagedError):
-                return read_receipt(path).slots
-        return None
 
     def close(self) -> None:
         """Close the index's file."""
@@ -296,7 +292,7 @@ class ImageCache:
             shard.staged.sha256,
             shard.keys,
             shard.failed,
-            slots=self.layout.rows,
+            shape=(self.layout.rows, *self.layout.item),
         )
         write_receipt(self.array, receipt)
         fault_point("images-receipt")
@@ -352,12 +348,15 @@ class ImageCache:
         """
         with self.writing("clearing the cache"):
             for path in sorted(self._receipts.glob("[0-9]*.json")):
-                if keep_index and int(path.stem) not in self._index.unreadable:
-                    receipt = replace(read_receipt(path), nbytes=0, sha256="")
+                try:
+                    receipt = replace(read_receipt(path), nbytes=0, sha256="") if keep_index else None
+                except DamagedError:
+                    receipt = None
+                if receipt is None:
+                    path.unlink()
+                else:
                     write_receipt(self.array, receipt)
                     self._index.add(receipt)
-                else:
-                    path.unlink()
             if not keep_index:
                 (self._receipts / "cleared").touch()
             shutil.rmtree(self.array / "c", ignore_errors=True)

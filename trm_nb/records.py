@@ -137,9 +137,9 @@ class Receipt:
     """What one task wrote: the file's number, its rows, size and sha256, and the samples that failed in it.
 
     kind is "images" (a shard of the image cache), "batch" or "chunk". `keys` are the samples' keys in slot order
-    (images only, "" for a slot that failed), `slots` how many a whole shard of that cache has. `failed` maps a key to
-    its reason. `made_from` hashes a batch's keys and their status and the encoder, so that a batch is never taken for
-    another's. `parts` holds the batches' receipts inside a chunk, whose `sha256` is over theirs and its index.
+    (images only, "" for a slot that failed), `shape` is (slots, h, w, 3) of a whole shard of that cache. `failed` maps
+    a key to its reason. `made_from` hashes a batch's keys and their status and the encoder, so that a batch is never
+    taken for another's. `parts` holds the batches' receipts inside a chunk, whose `sha256` is over theirs and its index.
     """
 
     kind: Literal["images", "batch", "chunk"]
@@ -150,7 +150,7 @@ class Receipt:
     keys: Sequence[str] = ()
     failed: dict[str, str] = field(default_factory=dict)
     made_from: str = ""
-    slots: int = 0
+    shape: Sequence[int] = ()
     parts: Sequence[Receipt] = ()
 
 

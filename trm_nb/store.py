@@ -91,6 +91,29 @@ def chunk_layout(batch_size: int, batches_per_chunk: int) -> Layout:
 
 def write_metadata(array: Path, layout: Layout, rows: int) -> None:
     """Write (or enlarge to `rows`) an array's zarr.json, and its group's, durably, unless it is that already."""
+    _write_if_new(array / "zarr.json", _metadata(layout, rows))
+    group = MemoryStore()
+    zarr.create_group(group)
+    _write_if_new(array.parent / "zarr.json", group._store_dict["zarr.json"].to_bytes())
+
+
+def metadata_trouble(array: Path, layout: Layout) -> str | None:
+    """One sentence when an array's zarr.json is missing or not what `write_metadata` writes, for any number of rows."""
+    path = array / "zarr.json"
+    try:
+        shape = read_shape(array)
+    except DamagedError as error:
+        return str(error)
+    if shape is None:
+        return f"{path}: missing"
+    try:
+        same = path.read_bytes() == _metadata(layout, shape[0])
+    except (ValueError, TypeError, IndexError, OverflowError):  # what zarr says to a number of rows that is none
+        same = False
+    return None if same else f"{path}: not the metadata of these arrays"
+
+
+def _metadata(layout: Layout, rows: int) -> bytes:
     memory = MemoryStore()
     codecs = [] if layout.level is None else [ZstdCodec(level=layout.level)]
     zarr.create_array(
@@ -104,10 +127,7 @@ def write_metadata(array: Path, layout: Layout, rows: int) -> None:
         filters=None,
         fill_value=layout.fill,
     )
-    _write_if_new(array / "zarr.json", memory._store_dict["zarr.json"].to_bytes())
-    group = MemoryStore()
-    zarr.create_group(group)
-    _write_if_new(array.parent / "zarr.json", group._store_dict["zarr.json"].to_bytes())
+    return bytes(memory._store_dict["zarr.json"].to_bytes())
 
 
 def _write_if_new(path: Path, data: bytes) -> None:

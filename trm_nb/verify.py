@@ -16,11 +16,11 @@ from pathlib import Path
 from trm_nb.consolidate import Consolidator
 from trm_nb.dataset_files import content_digest, damaged_files
 from trm_nb.durable import locked, trouble_with
-from trm_nb.image_cache import ImageCache
+from trm_nb.image_cache import ImageCache, whole_shard
 from trm_nb.mending import files_without_receipt
 from trm_nb.records import DamagedError, Receipt
 from trm_nb.render import RenderSettings
-from trm_nb.store import read_shape
+from trm_nb.store import metadata_trouble
 from trm_nb.training_progress import TrainingProgressTracker
 
 log = logging.getLogger(__name__)
@@ -92,18 +92,13 @@ class _Check:
         root = self.path / "images.zarr"
         if not root.is_dir():  # cleared on purpose, or nothing drawn yet; encoded capsules do not need it
             return []
-        found = []
-        try:
-            shape = read_shape(root / "images")
-        except DamagedError as error:
-            shape, found = None, [str(error)]
+        shape = whole_shard(root)
         cache = ImageCache(root, render=RenderSettings(image_size=shape[1]) if shape else None)
         try:
             damaged = cache.damaged(self.deep)
             self.damaged["images"] = sorted(damaged)
-            if len(cache) and shape is None and not found:
-                found = [f"{root / 'images' / 'zarr.json'}: missing"]
-            return found + list(damaged.values())
+            trouble = metadata_trouble(cache.array, cache.layout) if len(cache) else None
+            return [*([trouble] if trouble else []), *damaged.values()]
         finally:
             cache.close()
 

@@ -60,7 +60,10 @@ def write_images(folder: Path, rows: np.ndarray) -> None:
         staged = store.stage_shard(array / "receipts", part, layout)
         commit(staged, layout.file(array, number))
         keys = [f"{first + i:032x}" for i in range(len(part))]
-        write_receipt(array, Receipt("images", number, len(part), staged.nbytes, staged.sha256, keys))
+        write_receipt(
+            array,
+            Receipt("images", number, len(part), staged.nbytes, staged.sha256, keys, shape=(BATCH, *rows.shape[1:])),
+        )
     store.write_metadata(array, layout, len(rows))
 
 
