@@ -139,7 +139,7 @@ class Receipt:
     kind is "images" (a shard of the image cache), "batch" or "chunk". `keys` are the samples' keys in slot order
     (images only, "" for a slot that failed), `shape` is (slots, h, w, 3) of a whole shard of that cache. `failed` maps
     a key to its reason. `made_from` hashes a batch's keys and their status and the encoder, so that a batch is never
-    taken for another's. `parts` holds the batches' receipts inside a chunk, whose `sha256` is over theirs and its index.
+    taken for another's. `parts` holds the batches' receipts inside a chunk; its `sha256` is over theirs and its index.
     """
 
     kind: Literal["images", "batch", "chunk"]
