@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import config_for, make_sources
+from test_pool import _dies_at_13
 
 from trm_nb import cluster
 from trm_nb.cluster import Cluster, connect
@@ -94,21 +94,11 @@ def test_three_workers_one_killed_in_the_middle_give_the_same_digest(
     assert verify(tmp_path / "run", deep=True) == []
 
 
-def _squares(task: Sequence[int]) -> list[int]:
-    return [value * value for value in task]
-
-
-def _kills_at_13(task: Sequence[int]) -> list[int]:
-    if 13 in task:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return _squares(task)
-
-
 @pytest.mark.slow
 def test_the_sample_that_kills_its_workers_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # the workers import this module
     tasks = [list(range(first, first + 4)) for first in range(0, 60, 4)]
-    results = list(run_tasks(_kills_at_13, tasks, cluster="local:2", notes=tmp_path))
+    results = list(run_tasks(_dies_at_13, tasks, cluster="local:2", notes=tmp_path))
     assert [list(task) for task, result in results if isinstance(result, WorkerDied)] == [[13]]
     done = sorted(value for _, result in results if isinstance(result, list) for value in result)
     assert done == [v * v for v in range(60) if v != 13]

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "trm_nb"
 LAYERS = [
     {"records"},
     {"config", "durable", "database"},
-    {"checkpoints"},
+    {"checkpoints", "run_folder"},
     {"training_progress", "run_stats", "store", "pool", "cluster", "trm"},
     {"render", "denoise", "sources", "image_index", "vision_encoder", "plan", "drawing", "encoding"},
     {"image_cache", "consolidate", "capsule_dataset", "dataset_files"},

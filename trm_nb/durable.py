@@ -202,6 +202,16 @@ def receipt_path(array: Path, number: int) -> Path:
     return array / "receipts" / f"{number:08d}.json"
 
 
+def receipt_numbers(array: Path) -> list[int]:
+    """The numbers of an array's receipts, sorted."""
+    return sorted(int(path.stem) for path in (array / "receipts").glob("[0-9]*.json"))
+
+
+def file_numbers(array: Path) -> list[int]:
+    """The numbers of an array's files, or of the folders that are left of them, sorted."""
+    return sorted(int(path.name) for path in (array / "c").glob("[0-9]*"))
+
+
 def write_receipt(array: Path, receipt: Receipt) -> None:
     """Write the receipt of an array's file durably."""
     write_json(receipt_path(array, receipt.number), asdict(receipt))

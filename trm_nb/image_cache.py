@@ -26,8 +26,10 @@ from trm_nb.drawing import DrawnShard, Recipe, draw_shard, marker
 from trm_nb.durable import (
     commit,
     fault_point,
+    file_numbers,
     locked,
     read_receipt,
+    receipt_numbers,
     receipt_path,
     sweep,
     trouble_with,
@@ -243,7 +245,7 @@ class ImageCache:
     def without_receipt(self) -> list[int]:
         """Files that no receipt names, left by a kill in between: nothing says which pictures they hold."""
         named = self._index.shards().keys() | self._index.unreadable.keys()
-        return [shard for shard in self._files() if shard not in named]
+        return [shard for shard in file_numbers(self.array) if shard not in named]
 
     def _missing(
         self, samples: Iterable[Sample], settled: Settled, under_way: set[str], unlucky: dict[str, str]
@@ -300,13 +302,7 @@ class ImageCache:
         return receipt
 
     def _next_number(self) -> int:
-        receipts = [int(path.stem) for path in self._receipts.glob("[0-9]*.json")]
-        return max([-1, *self._files(), *receipts]) + 1
-
-    def _files(self) -> list[int]:
-        """The numbers of the shards' files."""
-        shards = self.array / "c"
-        return sorted(int(path.name) for path in shards.iterdir() if path.name.isdigit()) if shards.is_dir() else []
+        return max([-1, *file_numbers(self.array), *receipt_numbers(self.array)]) + 1
 
     # -- keeping it whole -------------------------------------------------------------------------------------------
 

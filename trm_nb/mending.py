@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from trm_nb.consolidate import Consolidator
-from trm_nb.durable import receipt_path, sha256_of, sweep, write_receipt
+from trm_nb.durable import file_numbers, receipt_numbers, receipt_path, sha256_of, sweep, write_receipt
 from trm_nb.image_cache import ImageCache
 from trm_nb.records import Receipt
 from trm_nb.store import Layout
@@ -95,8 +95,7 @@ def _mend_chunks(tracker: TrainingProgressTracker, consolidator: Consolidator, d
 
 def _mend_batches(tracker: TrainingProgressTracker, consolidator: Consolidator, damaged: Collection[int]) -> list[str]:
     found, chunks = [], tracker.chunks()
-    on_disk = {int(path.name) for path in (consolidator.loose / "c").glob("[0-9]*")}
-    on_disk |= {int(path.stem) for path in consolidator.batch_receipts.glob("[0-9]*.json")}
+    on_disk = {*file_numbers(consolidator.loose), *receipt_numbers(consolidator.loose)}
     consolidator.drop_loose([batch for batch in on_disk if batch // consolidator.per_chunk in chunks])  # left by a kill
     for batch in sorted(batch for batch in tracker.batches() if batch // consolidator.per_chunk not in chunks):
         path = consolidator.batch.file(consolidator.loose, batch)
@@ -123,8 +122,7 @@ def _drop_unknown(tracker: TrainingProgressTracker, consolidator: Consolidator) 
 
 def files_without_receipt(array: Path, layout: Layout) -> list[int]:
     """The numbers of an array's files that have no receipt."""
-    folders = (array / "c").iterdir() if (array / "c").is_dir() else ()
-    numbers = sorted(int(path.name) for path in folders if path.name.isdigit())
+    numbers = file_numbers(array)
     return [n for n in numbers if layout.file(array, n).is_file() and not receipt_path(array, n).is_file()]
 
 

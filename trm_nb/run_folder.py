@@ -1,0 +1,39 @@
+"""Is a folder a run's, with or without its tracker, and what is that run bound to?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trm_nb.durable import read_json
+from trm_nb.records import DamagedError, UserError
+
+BOUND_FILE = ".bound.json"
+
+
+def read_bound(folder: Path) -> dict[str, tuple[str, Any]]:
+    """What `.bound.json` says a run is bound to: field -> (stage, value); nothing where it is missing or damaged."""
+    path = folder / BOUND_FILE
+    try:
+        return {name: (stage, value) for name, (stage, value) in read_json(path)["bound"].items()}
+    except (FileNotFoundError, DamagedError):
+        return {}
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds what a run makes, with or without its tracker."""
+    made = ("images.zarr/images/receipts", "batches.zarr/capsules/receipts", "capsules.zarr/capsules/receipts")
+    return any((folder / name).is_dir() for name in made)
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Raise UserError when the folder holds something and is no run: a run would overwrite what is not its own."""
+    if not folder.is_dir() or (folder / "progress.sqlite").exists():
+        return
+    if is_run(folder):  # whose tracker was lost
+        return
+    theirs = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    if theirs:
+        raise UserError(
+            f"{folder} is not empty ({theirs[0]}) and holds no run; name a new or empty folder as output_dir"
+        )
