@@ -14,8 +14,12 @@ from pathlib import Path
 
 import matplotlib
 import pytest
+from hypothesis import settings
 
 from trm_nb.config import MultimodalDatasetConfig
+
+settings.register_profile("trm-nb", deadline=None)  # other work on the machine must fail no test
+settings.load_profile("trm-nb")
 
 PHOTO = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
 TASK = {

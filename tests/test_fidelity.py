@@ -100,7 +100,7 @@ def test_every_character_reads_back(r: TextRenderer) -> None:
         assert_reads_back(r, "".join(chosen[first : first + 20_000]))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     text=st.lists(
         st.one_of(st.characters(exclude_categories=()), st.sampled_from(sorted(REORDERED)), TRAPS), max_size=150
@@ -115,7 +115,7 @@ MARKS = [c for c in EVERYTHING if unicodedata.combining(c)]
 COMPOSED = [c for c in EVERYTHING if len(unicodedata.normalize("NFD", c)) > 1]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     st.lists(st.sampled_from([*MARKS[::9], "\u0344", "\u0f73"]) | st.sampled_from([*MARKS, *COMPOSED, "e", "─"]))
     | st.lists(st.sampled_from(MARKS), min_size=64, max_size=200),

@@ -122,7 +122,7 @@ def test_a_page_does_not_hold_the_grid_it_was_cut_from() -> None:
     assert page.panels[0].grids[0].base is None
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(hnp.arrays(np.int64, hnp.array_shapes(min_dims=2, max_dims=2, max_side=30), elements=st.integers(0, 9)))
 def test_any_grid_reads_back(grid: np.ndarray) -> None:
     assert np.array_equal(R.decode(R.render(grid)), grid)

@@ -55,7 +55,7 @@ def test_mazes_of_every_size_read_back() -> None:
             assert np.array_equal(R.decode(R.render(puzzle)), puzzle.puzzle), (rows, columns)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(hnp.arrays(np.int8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=30), elements=st.integers(0, 3)))
 def test_any_maze_reads_back(cells: np.ndarray) -> None:
     assert np.array_equal(R.decode(R.render(Puzzle("maze", cells))), cells)

@@ -46,7 +46,7 @@ def test_rows_stand_in_visual_order(text: str, expected: str) -> None:
 LETTERS = st.text(st.sampled_from("abc 12,.!()[]אבגדش٣٤-+$%/"), min_size=1, max_size=60).map(str.strip).filter(bool)
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(LETTERS)
 def test_the_order_is_the_one_that_the_reference_gives(text: str) -> None:
     """python-bidi's own reordering of the whole line, brackets mirrored, against our levels, rows and columns."""
@@ -60,7 +60,7 @@ def test_the_order_is_the_one_that_the_reference_gives(text: str) -> None:
 ANY = st.one_of(st.characters(), st.sampled_from("אבشلاَّ٣ \n\u200f\u202e\u2067\u2069\u202c\u0301漢\x85\u2029\ud800"))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.text(ANY, max_size=200), st.sampled_from([WIDE, NARROW]))
 def test_every_character_has_one_place(text: str, r: TextRenderer) -> None:
     covered = sorted(i for start, stop in r.layout(text).reshape(-1, 2).tolist() for i in range(start, stop))

@@ -60,7 +60,7 @@ def test_plain_zarr_reads_the_images_without_a_warning(tmp_path: Path) -> None:
 @given(
     shard_rows=st.integers(1, 40), count=st.integers(1, 40), picks=st.lists(st.integers(0, 39), min_size=1, max_size=9)
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_shards_round_trip(
     tmp_path_factory: pytest.TempPathFactory, shard_rows: int, count: int, picks: list[int]
 ) -> None:

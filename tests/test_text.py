@@ -94,13 +94,13 @@ CHARACTERS = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(text=st.text(CHARACTERS, max_size=300), name=st.sampled_from(sorted(RENDERERS)))
 def test_any_unicode_reads_back(text: str, name: str) -> None:
     assert_reads_back(RENDERERS[name], left_to_right(text))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(text=st.text(CHARACTERS, max_size=200), name=st.sampled_from(sorted(RENDERERS)))
 def test_layout_covers_each_character_once(text: str, name: str) -> None:
     r = RENDERERS[name]
