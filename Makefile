@@ -10,7 +10,7 @@ export HOME := $(CURDIR)/.venv/home
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke test slow bench peers soak lint format lab clean venv
+.PHONY: help demo smoke test slow bench peers study soak lint format lab clean venv
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -20,7 +20,7 @@ help:  ## this list
 	$(PYTHON) -c 'import sys; sys.exit("trm-nb needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv .venv
 	mkdir -p .venv/home
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,cluster,ocr]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,cluster,ocr,study]"
 	touch .venv/.installed
 
 venv: .venv/.installed  ## the environment alone
@@ -47,6 +47,11 @@ peers: .venv/.peers  ## how fast and small is our storage, beside others; they a
 	$(PYTHON) -m venv .venv/peers
 	.venv/peers/bin/python -m pip install --quiet -e . -r tests/bench/peers.txt
 	touch .venv/.peers
+
+study: .venv/.installed  ## hours: train the denoiser and compare it with others; copy the figures into LOG.md
+	$(BIN)/python tools/collect_photographs.py outputs/packages outputs/photographs
+	mkdir -p outputs/denoiser
+	$(BIN)/papermill --cwd . notebooks/models/train_denoiser.ipynb outputs/denoiser/train_denoiser.ipynb
 
 soak: .venv/.installed  ## hours: fault campaigns; copy the figures into LOG.md
 	$(BIN)/python -m pytest -m soak -s

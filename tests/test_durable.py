@@ -27,7 +27,7 @@ from trm_nb.durable import (
     write_file,
     write_receipt,
 )
-from trm_nb.records import DamagedError, Receipt, UserError
+from trm_nb.records import DamagedError, Receipt, Treatment, UserError
 
 
 def test_a_file_appears_only_when_it_is_committed(tmp_path: Path) -> None:
@@ -57,6 +57,9 @@ receipts = st.builds(
     sha256=st.text("0123456789abcdef", min_size=64, max_size=64),
     keys=st.lists(st.text("0123456789abcdef", max_size=32), max_size=4).map(tuple),
     failed=st.dictionaries(st.text(max_size=8), st.text(max_size=40), max_size=3),
+    treated=st.dictionaries(
+        st.text(max_size=8), st.builds(Treatment, st.floats(0, 255), st.text(max_size=9)), max_size=3
+    ),
     made_from=st.text("abc", max_size=5),
     parts=st.just(()),
 )

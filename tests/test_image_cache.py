@@ -200,7 +200,7 @@ def test_another_picture_size_is_refused(tmp_path: Path) -> None:
 
 def _seeded_denoiser(path: Path) -> Denoiser:
     torch.manual_seed(3)
-    denoiser = Denoiser(Noise2NoiseUNet(width=8))
+    denoiser = Denoiser(Noise2NoiseUNet(widths=(8, 8, 8)))
     denoiser.save(path)
     return denoiser
 
@@ -214,7 +214,8 @@ def test_with_a_denoiser_photographs_pass_through_it_and_text_does_not(tmp_path:
     before, after = plain.populate(samples), denoising.populate(samples)
     assert before.keys[0] != after.keys[0]
     assert before.keys[1] == after.keys[1]
-    expected = denoiser.restore_images(plain.get_many(before.keys[:1]))
+    expected, treatments = denoiser.restore_images(plain.get_many(before.keys[:1]))
+    assert denoising.treatments(after.keys) == {after.keys[0]: treatments[0]}
     assert np.array_equal(denoising.get_many(after.keys[:1]), expected)
     assert not np.array_equal(expected, plain.get_many(before.keys[:1]))
 

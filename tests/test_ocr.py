@@ -1,36 +1,23 @@
-"""A judge from outside: an OCR engine that has never seen this renderer reads its pages.
+"""An OCR engine that has never seen this renderer reads its pages (how: trm_nb/notebook/ocr.py).
 
-What is counted: the engine, with its own settings, gets each page at its native 224x224 pixels with 16 pixels of white
-paper around it, because it misses letters that touch the edge of a picture. The lines that it finds are put in order
-by row and column, its full-width punctuation is made plain, and white space is left out, because it drops most spaces.
 The error rate is the edit distance to what the page says (characters wrong, missing and too many) in parts of the
-page's characters. Rates with spaces, and without the paper, are printed too.
+page's characters, white space left out. Rates with spaces, and without the paper around the page, are printed too.
 """
 
 from __future__ import annotations
 
-import unicodedata
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from trm_nb import TextRenderer
+from trm_nb.notebook.ocr import PAPER, edit_distance, read_page
 
 DEMO = Path(__file__).parents[1] / "trm_nb" / "assets" / "demo"
-PAPER = 16  # pixels
 LIMITS = {12: 0.01, 8: 0.03}  # the small size is denser than this engine reads without fault
 
 pytestmark = pytest.mark.slow
-
-
-@cache
-def engine() -> Any:
-    from rapidocr_onnxruntime import RapidOCR
-
-    return RapidOCR()
 
 
 def english_pages(r: TextRenderer) -> dict[str, np.ndarray]:
@@ -44,31 +31,7 @@ def english_pages(r: TextRenderer) -> dict[str, np.ndarray]:
 
 
 def read_by_engine(r: TextRenderer, page: np.ndarray, paper: int) -> str:
-    """A line of text for each line that the engine found, in reading order."""
-    found, _ = engine()(np.pad(page, ((paper, paper), (paper, paper), (0, 0)), constant_values=255))
-    lines = []
-    for box, text, _ in found or []:
-        left, middle = min(x for x, _ in box), sum(y for _, y in box) / len(box)
-        lines.append(((middle - paper - r.top) // r.atlas.cell[1], left, text))
-    return unicodedata.normalize("NFKC", "\n".join(text for *_, text in sorted(lines)))
-
-
-def edit_distance(one: str, other: str) -> int:
-    """Levenshtein's: insertions, deletions and substitutions."""
-    letters, places = np.array(list(other)), np.arange(len(other) + 1)
-    row = places
-    for count, letter in enumerate(one, start=1):
-        kept = np.minimum(row[1:] + 1, row[:-1] + (letters != letter))
-        row = np.minimum.accumulate(np.concatenate(([count], kept)) - places) + places
-    return int(row[-1])
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "distance"),
-    [("", "", 0), ("abc", "abc", 0), ("", "ab", 2), ("kitten", "sitting", 3), ("flaw", "lawn", 2), ("ab", "ba", 2)],
-)
-def test_edit_distance(one: str, other: str, distance: int) -> None:
-    assert edit_distance(one, other) == edit_distance(other, one) == distance
+    return read_page(page, r.atlas.cell[1], r.top, paper)
 
 
 @pytest.mark.parametrize("size", LIMITS)

@@ -151,3 +151,13 @@ def test_the_saved_notebook_holds_the_final_state_and_no_widget(
     (output,) = saved.cells[0].outputs
     assert set(output.data) == {"text/plain", "text/html"}
     assert output.data["text/plain"].startswith("done: 4 samples planned")
+
+
+def test_a_training_without_a_dataset_shows_itself_alone(tracker: TrainingProgressTracker) -> None:
+    tracker.begin("train", 200)
+    tracker.log_step(50, loss=1.0)
+    text = ProgressView(tracker).snapshot().text
+    assert text.startswith("running train") and "50 / 200 steps" in text
+    assert "samples" not in text and "encode" not in text
+    tracker.finish("train")
+    assert ProgressView(tracker).snapshot().state == "done"

@@ -18,7 +18,7 @@ from typing import Any, Literal, Self, TypeAlias
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from trm_nb.records import UserError
+from trm_nb.records import Modality, UserError
 
 Stage: TypeAlias = Literal["plan", "denoise", "encode", "consolidate", "train", "free"]
 _COLOUR = r"^#[0-9a-fA-F]{6}$"
@@ -69,7 +69,9 @@ class MultimodalDatasetConfig(BaseModel):
     )
     frames: Literal["all", "first"] = _field("plan", "all", "pages of a scan and frames of an animation to take")
 
-    use_denoiser: bool = _field("denoise", False, "denoise photographs and scans before they are cached")
+    use_denoiser: bool | list[Modality] = _field(
+        "denoise", False, "denoise before caching: True for photographs and scans, or a list of text, image and grid"
+    )
     denoiser_path: str | None = _field("denoise", None, "the denoiser's checkpoint; None: none is installed")
 
     encoder: Literal["base", "tiny"] = _field("encode", "base", "encoder preset")

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from trm_nb import __version__
 from trm_nb.consolidate import Consolidator
 from trm_nb.durable import fault_point, publish, sha256_of, trouble_with, write_file, writing_into
+from trm_nb.records import Treatment
 from trm_nb.store import read_capsules, write_labels
 from trm_nb.training_progress import PlannedRow, TrainingProgressTracker
 
@@ -31,12 +32,16 @@ FILES = ("samples.parquet", "quarantine.jsonl", "README.md", "dataset_info.json"
 COLUMNS = ("sample_id", "item_id", "modality", "source", "page", "pages", "label", "split", "key", "status")
 ROWS_AT_ONCE = 10_000
 LIBRARIES = ("torch", "numpy", "pillow", "zarr")
-_SCHEMA = pa.schema([(name, pa.int32() if name in ("page", "pages") else pa.string()) for name in COLUMNS])
+_SCHEMA = pa.schema(
+    [(name, pa.int32() if name in ("page", "pages") else pa.string()) for name in COLUMNS]
+    + [("noise", pa.float32()), ("edit", pa.string())]
+)
+Treatments: TypeAlias = Callable[[Sequence[str]], Mapping[str, Treatment]]
 
 
-def samples_table(tracker: TrainingProgressTracker) -> pa.Table:
-    """All rows as samples.parquet holds them."""
-    return pa.Table.from_batches(_record_batches(tracker), schema=_SCHEMA)
+def samples_table(tracker: TrainingProgressTracker, treatments: Treatments) -> pa.Table:
+    """All rows as samples.parquet holds them; `treatments` tells what the denoiser made of which keys."""
+    return pa.Table.from_batches(_record_batches(tracker, treatments), schema=_SCHEMA)
 
 
 def _blocks(tracker: TrainingProgressTracker) -> Iterator[list[PlannedRow]]:
@@ -44,12 +49,14 @@ def _blocks(tracker: TrainingProgressTracker) -> Iterator[list[PlannedRow]]:
         yield tracker.rows(first, first + ROWS_AT_ONCE)
 
 
-def _record_batches(tracker: TrainingProgressTracker) -> Iterator[pa.RecordBatch]:
+def _record_batches(tracker: TrainingProgressTracker, treatments: Treatments) -> Iterator[pa.RecordBatch]:
     for rows in _blocks(tracker):
-        yield pa.RecordBatch.from_arrays(
-            [pa.array([getattr(row, name) for row in rows], _SCHEMA.field(name).type) for name in COLUMNS],
-            schema=_SCHEMA,
-        )
+        treated = treatments([row.key for row in rows])
+        columns = {name: [getattr(row, name) for row in rows] for name in COLUMNS}
+        for name in ("noise", "edit"):
+            columns[name] = [getattr(treated.get(row.key), name, None) for row in rows]
+        arrays = [pa.array(columns[field.name], field.type) for field in _SCHEMA]
+        yield pa.RecordBatch.from_arrays(arrays, schema=_SCHEMA)
 
 
 def content_digest(output_dir: Path, tracker: TrainingProgressTracker) -> str:
@@ -73,6 +80,7 @@ def finish_dataset(
     settings: dict[str, Any],
     tracker: TrainingProgressTracker,
     consolidator: Consolidator,
+    treatments: Treatments,
     encoder: Callable[[], TRMVisionEncoder],
 ) -> None:
     """Write all of them, unless they are there, whole and of exactly these chunks; then batches.zarr goes.
@@ -84,7 +92,7 @@ def finish_dataset(
     consolidator.restore_metadata()
     if tracker.get("dataset_made_of") != made_of or damaged_files(output_dir, tracker):
         fault_point("dataset-files")
-        classes = _write_tables(output_dir, tracker)
+        classes = _write_tables(output_dir, tracker, treatments)
         made = encoder()
         weights = {"preset": made.preset, "fingerprint": made.fingerprint, "trained": made.trained}
         shards = [
@@ -111,11 +119,11 @@ def damaged_files(output_dir: Path, tracker: TrainingProgressTracker, deep: bool
     return [trouble for trouble in looked if trouble]
 
 
-def _write_tables(output_dir: Path, tracker: TrainingProgressTracker) -> list[str]:
+def _write_tables(output_dir: Path, tracker: TrainingProgressTracker, treatments: Treatments) -> list[str]:
     staged = output_dir / "samples.parquet.tmp"
     with writing_into(output_dir):
         with pq.ParquetWriter(staged, _SCHEMA, compression="zstd") as writer:
-            for batch in _record_batches(tracker):
+            for batch in _record_batches(tracker, treatments):
                 writer.write_batch(batch)
         publish(staged, output_dir / "samples.parquet")
     lines = [json.dumps({"path": r.path, "reason": r.reason}, ensure_ascii=False) + "\n" for r in tracker.rejected()]

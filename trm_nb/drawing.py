@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from trm_nb.denoise import load_denoiser
 from trm_nb.durable import Staged
 from trm_nb.pool import Task, in_worker, working_on
-from trm_nb.records import Sample, UserError
+from trm_nb.records import Modality, Sample, Treatment, UserError
 from trm_nb.render import Renderer, RenderSettings
 from trm_nb.render.errors import PassingReason
 from trm_nb.store import Layout, stage_shard
@@ -36,6 +36,7 @@ class Recipe:
     render: RenderSettings
     denoiser_path: str | None
     denoiser: str  # its fingerprint, "" for none
+    denoised: tuple[Modality, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +44,14 @@ class DrawnShard:
     """What a drawing task returns: its staged file, the keys in slot order ("" where one failed) and the failures.
 
     `failed` are those of the content, which stay; `passing` may be gone the next time and are not kept in the cache.
+    `treated` says what the denoiser made of those that passed through it.
     """
 
     staged: Staged
     keys: tuple[str, ...]
     failed: dict[str, str]
     passing: dict[str, str]
+    treated: dict[str, Treatment]
 
 
 @lru_cache(maxsize=2)
@@ -69,17 +72,19 @@ def draw_shard(samples: Task[Sample], recipe: Recipe, layout: Layout, folder: st
     with _marked(Path(folder), samples):
         images, reasons = renderer.draw(samples, working_on)
         working_on(None)
+    treated: dict[str, Treatment] = {}
     if denoiser is not None:
-        noisy = [i for i, sample in enumerate(samples) if sample.modality == "image" and i not in reasons]
+        noisy = [i for i, sample in enumerate(samples) if sample.modality in recipe.denoised and i not in reasons]
         for first in range(0, len(noisy), DENOISED_AT_ONCE):
             block = noisy[first : first + DENOISED_AT_ONCE]
-            images[block] = denoiser.restore_images(images[block])
+            images[block], treatments = denoiser.restore_images(images[block])
+            treated |= {samples[i].key: treatment for i, treatment in zip(block, treatments, strict=True)}
             working_on(None)  # a sign of life
     staged = stage_shard(Path(folder), images, layout)
     keys = tuple("" if i in reasons else sample.key for i, sample in enumerate(samples))
     passing = {samples[i].key: str(reason) for i, reason in reasons.items() if isinstance(reason, PassingReason)}
     failed = {samples[i].key: reason for i, reason in reasons.items() if samples[i].key not in passing}
-    return DrawnShard(staged, keys, failed, passing)
+    return DrawnShard(staged, keys, failed, passing, treated)
 
 
 def marker(folder: Path) -> Path:

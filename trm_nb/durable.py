@@ -25,7 +25,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from trm_nb.records import DamagedError, Receipt, UserError
+from trm_nb.records import DamagedError, Receipt, Treatment, UserError
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG}
@@ -247,7 +247,8 @@ def _check(values: dict[str, Any]) -> str:
 
 
 def _receipt(values: dict[str, Any]) -> Receipt:
-    return Receipt(**{**values, "parts": tuple(_receipt(part) for part in values["parts"])})
+    treated = {key: Treatment(**given) for key, given in values.get("treated", {}).items()}
+    return Receipt(**{**values, "treated": treated, "parts": tuple(_receipt(part) for part in values["parts"])})
 
 
 @contextmanager

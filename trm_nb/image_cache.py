@@ -37,7 +37,18 @@ from trm_nb.durable import (
 )
 from trm_nb.image_index import ImageIndex
 from trm_nb.pool import MIN_POOL, WorkerDied, run_tasks, worker_count
-from trm_nb.records import MODALITIES, CacheReport, DamagedError, ImageBytes, Item, Modality, Receipt, Sample, UserError
+from trm_nb.records import (
+    MODALITIES,
+    CacheReport,
+    DamagedError,
+    ImageBytes,
+    Item,
+    Modality,
+    Receipt,
+    Sample,
+    Treatment,
+    UserError,
+)
 from trm_nb.render import Renderer, RenderSettings
 from trm_nb.render.errors import RejectedError
 from trm_nb.sources.memory import as_items
@@ -67,16 +78,17 @@ def whole_shard(cache_dir: Path) -> tuple[int, ...] | None:
 class ImageCache:
     """Pictures by content key, uint8 (h, w, 3).
 
-    `cache_dir` is a Zarr group of its own (a run's is `<output_dir>/images.zarr`). With `use_denoiser`, photographs and
-    scans are denoised by what `denoise.load_denoiser(denoiser_path)` finds before they are cached; None found means
-    none. `shard_size` holds for a new cache; an existing one keeps its own. `workers` processes draw (None: one a
-    core), or those of `cluster` (see cluster.py). `array` is the Zarr array's folder and `layout` how it is cut.
+    `cache_dir` is a Zarr group of its own (a run's is `<output_dir>/images.zarr`). With `use_denoiser`, pictures of
+    those modalities (True: photographs and scans) are denoised before they are cached, by what
+    `denoise.load_denoiser(denoiser_path)` finds; none found means none. `shard_size` holds for a new cache; an existing
+    one keeps its own. `workers` processes draw (None: one a core), or those of `cluster` (see cluster.py). `array` is
+    the Zarr array's folder and `layout` how it is cut.
     """
 
     def __init__(
         self,
         cache_dir: str | Path,
-        use_denoiser: bool = False,
+        use_denoiser: bool | Sequence[Modality] = False,
         denoiser_path: str | Path | None = None,
         *,
         render: RenderSettings | None = None,
@@ -86,10 +98,13 @@ class ImageCache:
     ) -> None:
         self.path = Path(cache_dir)
         self.workers, self.cluster = workers, cluster
-        self.denoiser: Denoiser | None = load_denoiser(denoiser_path) if use_denoiser else None
+        self._denoised: tuple[Modality, ...] = ("image",) if use_denoiser is True else tuple(use_denoiser or ())
+        self.denoiser: Denoiser | None = load_denoiser(denoiser_path) if self._denoised else None
         self.renderer = Renderer(render)
         at = str(Path(denoiser_path).absolute()) if self.denoiser and denoiser_path else None  # as a worker sees it
-        self._recipe = Recipe(self.renderer.settings, at, self.denoiser.fingerprint if self.denoiser else "")
+        self._recipe = Recipe(
+            self.renderer.settings, at, self.denoiser.fingerprint if self.denoiser else "", self._denoised
+        )
         self.array = self.path / "images"
         self._receipts = self.array / "receipts"  # inside the array, where readers of the store do not look
         self.layout = self._layout_for(self.renderer.settings.image_size, shard_size)
@@ -117,7 +132,7 @@ class ImageCache:
 
     def denoises(self, modality: Modality) -> bool:
         """Whether pictures of this modality pass through the denoiser."""
-        return self.denoiser is not None and modality == "image"
+        return self.denoiser is not None and modality in self._denoised
 
     def samples(self, item: Item) -> list[Sample]:
         """Lay an item out: its samples, with their keys. Raises RejectedError when the item cannot be used."""
@@ -294,6 +309,7 @@ class ImageCache:
             shard.staged.sha256,
             shard.keys,
             shard.failed,
+            shard.treated,
             shape=(self.layout.rows, *self.layout.item),
         )
         write_receipt(self.array, receipt)
@@ -358,6 +374,10 @@ class ImageCache:
             shutil.rmtree(self.array / "c", ignore_errors=True)
             (self.array / "zarr.json").unlink(missing_ok=True)
             self._index.sync()
+
+    def treatments(self, keys: Sequence[str]) -> dict[str, Treatment]:
+        """What the denoiser made of those of the keys that passed through it, also of pictures cleared since."""
+        return self._index.treatments(keys)
 
     def was_cleared(self) -> bool:
         """Whether pictures were once deleted on purpose without keeping the index."""

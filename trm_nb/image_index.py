@@ -13,14 +13,19 @@ from pathlib import Path
 
 from trm_nb.database import Database
 from trm_nb.durable import read_receipt
-from trm_nb.records import DamagedError, Receipt, UserError
+from trm_nb.records import DamagedError, Receipt, Treatment, UserError
 
-_SCHEMA = """
+_VERSION = 2
+_SCHEMA = f"""
+PRAGMA user_version = {_VERSION};
 CREATE TABLE shards (shard INTEGER PRIMARY KEY, rows INTEGER, nbytes INTEGER, sha256 TEXT);
 CREATE TABLE slots (key TEXT PRIMARY KEY, shard INTEGER NOT NULL, slot INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX slots_by_shard ON slots (shard);
 CREATE TABLE failed (key TEXT PRIMARY KEY, shard INTEGER NOT NULL, reason TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE treated (key TEXT PRIMARY KEY, shard INTEGER NOT NULL, noise REAL NOT NULL, edit TEXT NOT NULL)
+    WITHOUT ROWID;
 """
+_TABLES = ("slots", "failed", "treated", "shards")
 
 
 class ImageIndex:
@@ -39,7 +44,11 @@ class ImageIndex:
     def _open(path: Path) -> Database:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            return Database(path, _SCHEMA, lasting=False)  # derived: the receipts are what must last
+            database = Database(path, _SCHEMA, lasting=False)  # derived: the receipts are what must last
+            if database.value("PRAGMA user_version") != _VERSION:
+                database.close()
+                raise DamagedError(f"{path}: of another version")
+            return database
         except (OSError, UserError):  # a read-only copy: a reader needs no file
             return Database(":memory:", _SCHEMA)
         except DamagedError:  # derived, so make it again
@@ -56,7 +65,7 @@ class ImageIndex:
         on_disk = {int(path.stem): path for path in self._receipts.glob("[0-9]*.json")}
         for shard in sorted(known - on_disk.keys()):
             with self._db.transaction() as db:
-                for table in ("slots", "failed", "shards"):
+                for table in _TABLES:
                     db.execute(f"DELETE FROM {table} WHERE shard = ?", (shard,))
         self.unreadable = {}
         for shard in sorted(on_disk.keys() - known):
@@ -69,7 +78,7 @@ class ImageIndex:
         """Read all receipts once more, as the index's own bytes may have been altered."""
         try:
             with self._db.transaction() as db:
-                for table in ("slots", "failed", "shards"):
+                for table in _TABLES:
                     db.execute(f"DELETE FROM {table}")
                 self.sync()
         except DamagedError:
@@ -86,6 +95,8 @@ class ImageIndex:
             db.executemany("INSERT OR REPLACE INTO slots VALUES (?, ?, ?)", slots)
             failed = [(key, number, reason) for key, reason in receipt.failed.items()]
             db.executemany("INSERT OR REPLACE INTO failed VALUES (?, ?, ?)", failed)
+            treated = [(key, number, given.noise, given.edit) for key, given in receipt.treated.items()]
+            db.executemany("INSERT OR REPLACE INTO treated VALUES (?, ?, ?, ?)", treated)
             values = (number, receipt.rows, receipt.nbytes, receipt.sha256)
             db.execute("INSERT OR REPLACE INTO shards VALUES (?, ?, ?, ?)", values)
 
@@ -105,6 +116,11 @@ class ImageIndex:
         """Why the picture of this key could not be made; None where it was made or never tried."""
         found = self._db.query("SELECT reason FROM failed WHERE key = ?", (key,))
         return found[0][0] if found else None
+
+    def treatments(self, keys: Sequence[str]) -> dict[str, Treatment]:
+        """What the denoiser made of those of the keys that passed through it."""
+        query = "SELECT treated.key, noise, edit FROM json_each(?) AS w CROSS JOIN treated ON treated.key = w.value"
+        return {key: Treatment(noise, edit) for key, noise, edit in self._db.query(query, (json.dumps(list(keys)),))}
 
     def shards(self) -> dict[int, tuple[int, str]]:
         """The indexed shards that hold pictures, in order: number -> (nbytes, sha256)."""

@@ -189,7 +189,7 @@ class Run:
 
     def samples(self) -> pa.Table:
         """The plan as a table with the columns of samples.parquet, in row order."""
-        return samples_table(self.tracker)
+        return samples_table(self.tracker, self.cache.treatments)
 
     def rejected(self) -> list[Rejected]:
         """What is quarantined, with the reasons."""
@@ -303,7 +303,14 @@ class Run:
         with self.writing("consolidating"):
             self.encode(on_progress)
             made = self.builder.consolidate(on_progress) if self.consolidator.ready() else 0
-            finish_dataset(self.path, self.config.model_dump(), self.tracker, self.consolidator, lambda: self.encoder)
+            finish_dataset(
+                self.path,
+                self.config.model_dump(),
+                self.tracker,
+                self.consolidator,
+                self.cache.treatments,
+                lambda: self.encoder,
+            )
             return made
 
     def train(self, on_progress: Progress | None = None) -> TrainReport:

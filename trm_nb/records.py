@@ -133,13 +133,25 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
+class Treatment:
+    """What a denoiser made of a picture: the standard deviation of what it took away, of 255, and the edit it chose.
+
+    The first is its estimate of the noise. The plain denoiser has one edit, "plain".
+    """
+
+    noise: float
+    edit: str
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """What one task wrote: the file's number, its rows, size and sha256, and the samples that failed in it.
 
     kind is "images" (a shard of the image cache), "batch" or "chunk". `keys` are the samples' keys in slot order
     (images only, "" for a slot that failed), `shape` is (slots, h, w, 3) of a whole shard of that cache. `failed` maps
-    a key to its reason. `made_from` hashes a batch's keys and their status and the encoder, so that a batch is never
-    taken for another's. `parts` holds the batches' receipts inside a chunk; its `sha256` is over theirs and its index.
+    a key to its reason, `treated` the key of a denoised picture to what was done. `made_from` hashes a batch's keys and
+    their status and the encoder, so that a batch is never taken for another's. `parts` holds the batches' receipts
+    inside a chunk; its `sha256` is over theirs and its index.
     """
 
     kind: Literal["images", "batch", "chunk"]
@@ -149,6 +161,7 @@ class Receipt:
     sha256: str
     keys: Sequence[str] = ()
     failed: dict[str, str] = field(default_factory=dict)
+    treated: dict[str, Treatment] = field(default_factory=dict)
     made_from: str = ""
     shape: Sequence[int] = ()
     parts: Sequence[Receipt] = ()

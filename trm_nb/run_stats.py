@@ -104,7 +104,8 @@ def _state(stats: dict[str, Any]) -> str:
     if "running" in by_status:
         silent = stats["seconds_since_heartbeat"] or 0.0
         return "stalled" if silent > STALLED_SECONDS else f"running {' + '.join(by_status['running'])}"
-    if "consolidate" in by_status.get("done", []):
+    done = by_status.get("done", [])
+    if "consolidate" in done or ("train" in done and not stats["rows_planned"]):  # a training that has no dataset
         return "done"
     return "stopped" if stats["rows_planned"] else "new"
 

@@ -1,15 +1,17 @@
-"""The plain denoiser: a small U-Net for images, blind to the noise level, meant for Noise2Noise training.
+"""The plain denoiser: a small U-Net that takes the noise out of pictures, whatever its level.
 
 It works at half resolution (pixel-unshuffle, as FFDNet does: the same quality at a quarter of the cost), predicts the
-noise and subtracts it, and takes any size whose sides are multiples of 8. Training and weights are not part of this
-module; without a checkpoint there is no denoiser (`denoise.load_denoiser`).
+noise and subtracts it, and takes any size whose sides are multiples of 8. `training/denoiser.py` trains it from pairs
+of noisy pictures; without a checkpoint there is no denoiser (`denoise.load_denoiser`).
 
-Source: Lehtinen et al., "Noise2Noise", 2018. Deviations: half resolution, three levels, residual output, SiLU.
+Source: Lehtinen et al., "Noise2Noise", 2018. Deviations: half resolution, three levels, residual blocks and strided
+convolutions (as in DRUNet), sums instead of concatenation at the skips, residual output.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,50 +20,82 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trm_nb.checkpoints import load_checkpoint, load_weights, save_checkpoint
+from trm_nb.records import Treatment, UserError
 
 KIND = "Noise2Noise denoiser"
-WIDTH = 64
+WIDTHS = (48, 96, 160)
+BLOCKS = (1, 1, 2)
 BATCH = 8
 
 
-def _pair(channels_in: int, channels_out: int) -> nn.Sequential:
-    first, second = (
-        nn.Conv2d(channels_in, channels_out, 3, padding=1),
-        nn.Conv2d(channels_out, channels_out, 3, padding=1),
-    )
-    return nn.Sequential(first, nn.SiLU(), second, nn.SiLU())
+class ResidualBlock(nn.Module):
+    """x + conv(relu(conv(x))), (b, channels, h, w) -> the same."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = x + self.second(F.relu(self.first(x)))
+        return y
+
+
+def _level(channels: int, blocks: int) -> nn.Sequential:
+    return nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
 
 
 class Noise2NoiseUNet(nn.Module):
-    """float32 (b, 3, h, w) around [0, 1], not clipped -> the same; h and w are multiples of 8."""
+    """float32 (b, 3, h, w) around [0, 1], not clipped -> the same; h and w are multiples of 8.
 
-    def __init__(self, width: int = WIDTH) -> None:
+    `widths` are the channels at a half, a quarter and an eighth of the resolution.
+    """
+
+    def __init__(self, widths: Sequence[int] = WIDTHS) -> None:
         super().__init__()
-        self.width = width
-        self.enter = _pair(12, width)
-        self.down = nn.ModuleList([_pair(width, width), _pair(width, width)])
-        self.up = nn.ModuleList([_pair(2 * width, width), _pair(2 * width, width)])
-        self.leave = nn.Conv2d(width, 12, 3, padding=1)
+        self.widths = fine, middle, coarse = tuple(widths)
+        self.enter = nn.Conv2d(12, fine, 3, padding=1)
+        self.down = nn.ModuleList([_level(fine, BLOCKS[0]), _level(middle, BLOCKS[1])])
+        self.shrink = nn.ModuleList([nn.Conv2d(fine, middle, 2, stride=2), nn.Conv2d(middle, coarse, 2, stride=2)])
+        self.bottom = _level(coarse, BLOCKS[2])
+        self.grow = nn.ModuleList(
+            [nn.ConvTranspose2d(coarse, middle, 2, stride=2), nn.ConvTranspose2d(middle, fine, 2, stride=2)]
+        )
+        self.up = nn.ModuleList([_level(middle, BLOCKS[1]), _level(fine, BLOCKS[0])])
+        self.leave = nn.Conv2d(fine, 12, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] != 3 or x.shape[2] % 8 or x.shape[3] % 8:
             raise ValueError(f"expected (b, 3, h, w) with h and w multiples of 8, got {tuple(x.shape)}")
         h = self.enter(F.pixel_unshuffle(x, 2))
         skips = []
-        for down in self.down:
+        for level, shrink in zip(self.down, self.shrink, strict=True):
+            h = level(h)
             skips.append(h)
-            h = down(F.avg_pool2d(h, 2))
-        for up in self.up:
-            h = up(torch.cat([F.interpolate(h, scale_factor=2.0, mode="nearest"), skips.pop()], dim=1))
+            h = shrink(h)
+        h = self.bottom(h)
+        for grow, level in zip(self.grow, self.up, strict=True):
+            h = level(grow(h) + skips.pop())
         return x - F.pixel_shuffle(self.leave(h), 2)
+
+
+def from_pixels(images: np.ndarray) -> Tensor:
+    """uint8 (n, h, w, 3) -> float32 (n, 3, h, w) in [0, 1], channels last in memory."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+
+
+def to_pixels(x: Tensor) -> np.ndarray:
+    """float32 (n, 3, h, w) -> uint8 (n, h, w, 3), clipped and rounded."""
+    pixels: np.ndarray = (x.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    return pixels
 
 
 class Denoiser:
     """A trained network and the fingerprint that goes into the keys of the pictures it made."""
 
     def __init__(self, network: Noise2NoiseUNet) -> None:
-        self.network = network.eval()
-        digest = hashlib.sha256(f"noise2noise {network.width}".encode())
+        self.network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        digest = hashlib.sha256(f"noise2noise {network.widths}".encode())
         for name, weight in sorted(network.state_dict().items()):
             digest.update(name.encode() + weight.numpy().tobytes())
         self.fingerprint = digest.hexdigest()[:16]
@@ -72,23 +106,32 @@ class Denoiser:
         result: Tensor = self.network(x)
         return result
 
-    def restore_images(self, images: np.ndarray) -> np.ndarray:
-        """uint8 (n, h, w, 3) -> the same, a few at a time."""
+    def restore_images(self, images: np.ndarray) -> tuple[np.ndarray, list[Treatment]]:
+        """uint8 (n, h, w, 3) -> the same, a few at a time, and what was taken away of each."""
         result = np.empty_like(images)
+        treatments = []
         for start in range(0, len(images), BATCH):
-            x = torch.from_numpy(images[start : start + BATCH]).permute(0, 3, 1, 2).float() / 255
-            y = (self.restore(x).clamp(0, 1) * 255).round().byte()
-            result[start : start + BATCH] = y.permute(0, 2, 3, 1).numpy()
-        return result
+            x = from_pixels(images[start : start + BATCH])
+            y = self.restore(x)
+            result[start : start + BATCH] = to_pixels(y)
+            treatments += [Treatment(round(255 * float(noise), 2), "plain") for noise in (x - y).std((1, 2, 3))]
+        return result, treatments
 
     def save(self, path: str | Path) -> None:
         """Write a checkpoint that `load` reads."""
-        save_checkpoint(path, KIND, {"width": self.network.width, "weights": self.network.state_dict()})
+        save_checkpoint(path, KIND, {"widths": list(self.network.widths), "weights": self.network.state_dict()})
 
     @classmethod
     def load(cls, path: str | Path) -> Denoiser:
         """Read a checkpoint; raises UserError when the file does not fit."""
         values = load_checkpoint(path, KIND)
-        network = Noise2NoiseUNet(int(values.get("width", WIDTH)))
+        widths = values.get("widths")
+        if (
+            not isinstance(widths, list)
+            or len(widths) != 3
+            or not all(type(w) is int and 0 < w <= 1024 for w in widths)
+        ):
+            raise UserError(f"{path}: expected a denoiser of three widths, got {widths!r}; it is of another version")
+        network = Noise2NoiseUNet(widths)
         load_weights(network, values.get("weights", {}), path)
         return cls(network)

@@ -121,7 +121,7 @@ class ProgressView:
 
     def _draw(self, stats: dict[str, Any]) -> Snapshot:
         title, lines, notes = _headline(stats), [], _notes(stats)
-        for name, stage in stats["stages"].items():
+        for name, stage in _shown(stats).items():
             lines.append((name, bar(stage), count(stage), said(stage) + self._left(name, stage)))
         widths = [max(len(line[column]) for line in lines) for column in range(3)]
         rows = ["  ".join(part.ljust(width) for part, width in zip(line, [*widths, 0], strict=True)) for line in lines]
@@ -159,7 +159,16 @@ def _headline(stats: dict[str, Any]) -> str:
         return f"stalled since {when}; run again, it continues"
     beat = f", last sign of life {duration(silent)} ago" if stats["state"].startswith("running") and silent else ""
     state = "at rest" if stats["state"] == "stopped" else stats["state"]  # between two stages, or stopped on purpose
+    if list(_shown(stats)) == ["train"]:
+        return f"{state}{beat}"
     return f"{state}: {stats['rows_planned']:,} samples planned{'' if stats['plan_frozen'] else ' so far'}{beat}"
+
+
+def _shown(stats: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The stages, or `train` alone where a model is trained on something else than a dataset."""
+    begun = [name for name, stage in stats["stages"].items() if stage["status"] != "waiting"]
+    alone = begun == ["train"] and not stats["rows_planned"]
+    return {"train": stats["stages"]["train"]} if alone else stats["stages"]
 
 
 def bar(stage: dict[str, Any]) -> str:
@@ -235,7 +244,7 @@ class _Widgets:
         self.box = ipywidgets.VBox([self._title, self._note])
 
     def show(self, stats: dict[str, Any], lines: list[str]) -> None:
-        for name, stage in stats["stages"].items():
+        for name, stage in _shown(stats).items():
             if name not in self._bars:
                 self._bars[name] = (self._new_bar(description=name, max=1.0), self._new_label())
             bar, label = self._bars[name]

@@ -59,7 +59,7 @@ def before_and_after(run: Run, item: Item) -> tuple[np.ndarray, np.ndarray]:
     samples = run.cache.samples(item)[:1]
     drawn, _ = run.cache.renderer.draw(samples)
     denoiser = run.cache.denoiser if run.cache.denoises(item.modality) else None
-    return drawn[0], drawn[0] if denoiser is None else denoiser.restore_images(drawn)[0]
+    return drawn[0], drawn[0] if denoiser is None else denoiser.restore_images(drawn)[0][0]
 
 
 def median(values: np.ndarray) -> float:

@@ -1,0 +1,136 @@
+"""Corruptions without bias: what a sensor, a scanner or a compression adds to a picture, drawn anew at each call.
+
+Noise2Noise learns from two corruptions of one picture, and what it learns is their mean (Lehtinen et al. 2018). So
+E[y | x] = x holds for every kind here, exactly, which is also why nothing is ever clipped. A shifted or a blurred
+picture is not such a corruption: from those a network learns to blur.
+
+Source of the JPEG-like kind: JPEG's tables (ITU-T T.81, annex K). Deviations: a coefficient is rounded up or down at
+random so that its mean is the coefficient (plain rounding is biased), the blocks begin anywhere, no chroma subsampling.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Kind: TypeAlias = Literal["gaussian", "poisson", "jpeg", "scanner", "correlated", "rows", "speckle", "impulse"]
+TRAINED: tuple[Kind, ...] = ("gaussian", "poisson", "jpeg", "scanner")
+UNSEEN: tuple[Kind, ...] = ("correlated", "rows", "speckle", "impulse")  # never in training: what adapting is judged by
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """A kind of noise and how much of it.
+
+    gaussian, correlated, rows: the standard deviation, of 255. poisson: photons where the picture is white. jpeg: the
+    quality, 1 to 100. scanner: 0 to 1. speckle: the standard deviation of its factor. impulse: the part of the pixels.
+    """
+
+    kind: Kind
+    level: float
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.level:g}"
+
+    def add(self, x: Tensor, rng: torch.Generator) -> Tensor:
+        """float32 (b, 3, h, w) in [0, 1] -> the same with noise, not clipped."""
+        return _ADD[self.kind](x, self.level, rng)
+
+
+def _normal(rng: torch.Generator, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=rng)
+
+
+def _gaussian(x: Tensor, sigma: float, rng: torch.Generator) -> Tensor:
+    return x + sigma / 255 * _normal(rng, *x.shape)
+
+
+def _poisson(x: Tensor, photons: float, rng: torch.Generator) -> Tensor:
+    return torch.poisson(x.clamp_min(0) * photons, generator=rng) / photons
+
+
+def _scanner(x: Tensor, amount: float, rng: torch.Generator) -> Tensor:
+    """Uneven light and grain as factors of mean 1; the paper's texture and the sensor added, of mean 0."""
+    b, _, h, w = x.shape
+    light = 1 + 0.03 * amount * _smooth(_normal(rng, b, 1, 3, 3), h, w)
+    grain = 1 + 0.15 * amount * _normal(rng, b, 1, h, w)
+    texture = 0.04 * amount * (_smooth(_normal(rng, b, 1, h // 2, w // 2), h, w) + _normal(rng, b, 1, h, w))
+    return x * light * grain + texture + 0.06 * amount * _normal(rng, *x.shape)
+
+
+def _correlated(x: Tensor, sigma: float, rng: torch.Generator) -> Tensor:
+    """Gaussian noise whose neighbours are alike, as after demosaicing: a 3x3 binomial filter, the same variance."""
+    taps = torch.tensor([1.0, 2.0, 1.0])
+    kernel = torch.outer(taps, taps)
+    kernel = (kernel / kernel.square().sum().sqrt()).expand(3, 1, 3, 3)
+    b, _, h, w = x.shape
+    return x + sigma / 255 * F.conv2d(_normal(rng, b, 3, h + 2, w + 2), kernel, groups=3)
+
+
+def _rows(x: Tensor, sigma: float, rng: torch.Generator) -> Tensor:
+    """A sensor's read noise: each row has an offset of its own, and each pixel half as much again."""
+    b, _, h, _ = x.shape
+    return x + sigma / 255 * (_normal(rng, b, 1, h, 1) + 0.5 * _normal(rng, *x.shape))
+
+
+def _speckle(x: Tensor, spread: float, rng: torch.Generator) -> Tensor:
+    return x * (1 + spread * _normal(rng, *x.shape))
+
+
+def _impulse(x: Tensor, part: float, rng: torch.Generator) -> Tensor:
+    """Pixels lost to black or white, with the odds that leave the mean as it was."""
+    b, c, h, w = x.shape
+    lost = torch.rand(b, 1, h, w, generator=rng) < part
+    white = (torch.rand(b, c, h, w, generator=rng) < x).float()
+    return torch.where(lost, white, x)
+
+
+def _smooth(coarse: Tensor, height: int, width: int) -> Tensor:
+    return F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=True)
+
+
+# -- JPEG ------------------------------------------------------------------------------------------------------------
+
+_LUMINANCE = """16 11 10 16 24 40 51 61 12 12 14 19 26 58 60 55 14 13 16 24 40 57 69 56 14 17 22 29 51 87 80 62
+18 22 37 56 68 109 103 77 24 35 55 64 81 104 113 92 49 64 78 87 103 121 120 101 72 92 95 98 112 100 103 99"""
+_CHROMINANCE = """17 18 24 47 99 99 99 99 18 21 26 66 99 99 99 99 24 26 56 99 99 99 99 99 47 66 99 99 99 99 99 99
+99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99"""
+
+
+def _jpeg(x: Tensor, quality: float, rng: torch.Generator) -> Tensor:
+    dct, colour, tables = _jpeg_tables()
+    scale = (50 / quality if quality < 50 else 2 - quality / 50) if quality < 100 else 0.02
+    steps = (tables * scale).clamp_min(1) / 255
+    h, w = x.shape[2:]
+    top, left = torch.randint(8, (2,), generator=rng).tolist()  # where the blocks begin
+    below, right = -(h + top) % 8, -(w + left) % 8
+    padded = F.pad(x, (left, right, top, below), mode="replicate")
+    high, wide = padded.shape[2] // 8, padded.shape[3] // 8
+    blocks = padded.reshape(-1, 3, high, 8, wide, 8)
+    coefficients = torch.einsum("kc,bcrisj,ui,vj->bkrsuv", colour, blocks, dct, dct) / steps[:, None, None]
+    floor = coefficients.floor()
+    rounded = floor + (torch.rand(coefficients.shape, generator=rng) < coefficients - floor)
+    back = torch.einsum("ck,bkrsuv,ui,vj->bcrisj", torch.linalg.inv(colour), rounded * steps[:, None, None], dct, dct)
+    return back.reshape(-1, 3, 8 * high, 8 * wide)[:, :, top : top + h, left : left + w]
+
+
+@lru_cache(maxsize=1)
+def _jpeg_tables() -> tuple[Tensor, Tensor, Tensor]:
+    """The 8-point DCT (8, 8), RGB to YCbCr (3, 3), and the steps of Y, Cb and Cr (3, 8, 8)."""
+    k = np.arange(8)
+    dct = np.cos((2 * k + 1) * k[:, None] * np.pi / 16) * np.sqrt(np.where(k == 0, 1, 2) / 8)[:, None]
+    colour = [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]]
+    tables = [np.array(table.split(), float).reshape(8, 8) for table in (_LUMINANCE, _CHROMINANCE, _CHROMINANCE)]
+    return torch.tensor(dct).float(), torch.tensor(colour), torch.tensor(np.stack(tables)).float()
+
+
+_ADD = {
+    "gaussian": _gaussian, "poisson": _poisson, "jpeg": _jpeg, "scanner": _scanner,
+    "correlated": _correlated, "rows": _rows, "speckle": _speckle, "impulse": _impulse,
+}  # fmt: skip

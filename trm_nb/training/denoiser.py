@@ -1,0 +1,195 @@
+"""Trains the denoiser from pairs of noisy pictures; no clean picture is ever a target.
+
+Noise2Noise (Lehtinen et al. 2018): two independent corruptions of a picture, one is given, the other is to be
+predicted. Every sample has its own kind and level of noise (sigma 0 to 55), and its squared error counts in proportion
+to one over its own noise, estimated from the pair, so that the faint ones are not drowned by the strong.
+
+AdamW; the rate rises at once, stays, and falls to nothing in the last quarter of `steps`. What is kept is an
+average of the weights. Batches follow from the seed and the step, and the checkpoint holds all state, so a training
+that was killed goes on as if nothing had been (same machine, same torch, same threads).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trm_nb.checkpoints import load_checkpoint, load_weights, save_checkpoint
+from trm_nb.denoise.noise import Noise
+from trm_nb.denoise.noise2noise import WIDTHS, Denoiser, Noise2NoiseUNet
+from trm_nb.durable import locked
+from trm_nb.records import UserError
+from trm_nb.training.denoiser_pictures import Pictures
+from trm_nb.training_progress import TrainingProgressTracker
+from trm_nb.trm import cpu_threads
+
+WARM_UP, DECAY, EMA, CLIP = 0.005, 0.25, 0.999, 1.0  # the first two as parts of all steps
+LOG_EVERY, CHECKPOINT_EVERY = 100, 500
+GROUPS = 4  # samples of a batch that share a kind and level of noise
+FLOOR = (4 / 255) ** 2  # a sample's noise counts as at least this, so that clean ones do not outweigh all
+KIND = "denoiser training"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a training follows from, beside its pictures. `steps` may be raised until the rate begins to fall."""
+
+    steps: int = 100_000
+    batch: int = 16
+    crop: int = 64
+    learning_rate: float = 8e-4
+    widths: tuple[int, int, int] = WIDTHS
+    seed: int = 0
+    bfloat16: bool = False  # twice as fast where the processor has it; the weights stay float32
+    torch_threads: int = 2
+    device: str = "cpu"
+
+
+@dataclass(slots=True, eq=False)
+class _State:
+    network: Noise2NoiseUNet
+    average: Noise2NoiseUNet
+    optimiser: torch.optim.AdamW
+    step: int = 0
+
+
+def train_denoiser(
+    folder: Path, pictures: Pictures, settings: Settings, on_step: Callable[[], None] | None = None
+) -> Denoiser:
+    """Train in `folder` until `settings.steps` optimiser steps are done; goes on from the checkpoint that is there.
+
+    Writes training.pt and n2n_denoiser.pt (the averaged weights so far) every 500 steps, and notes loss and PSNR in the
+    folder's tracker. Raises UserError when the checkpoint is of other settings or pictures.
+    """
+    tracker = TrainingProgressTracker(folder, create=True)
+    with locked(folder, "training a denoiser"), cpu_threads(settings.torch_threads):
+        state = _open(folder / "training.pt", settings, pictures)
+        tracker.forget_steps(after=state.step)
+        with tracker.stage("train", settings.steps):
+            losses: list[float] = []
+            while state.step < settings.steps:
+                losses.append(_step(state, pictures, settings))
+                if state.step % LOG_EVERY == 0 or state.step == settings.steps:
+                    figures = {"loss": float(np.mean(losses)), "learning_rate": rate(state.step, settings)}
+                    if state.step % CHECKPOINT_EVERY == 0 or state.step == settings.steps:
+                        figures["psnr"] = held_out_psnr(state.average, pictures, settings.device)
+                        _save(folder, state, settings, pictures)
+                    tracker.log_step(state.step, **figures)
+                    losses = []
+                tracker.beat()
+                if on_step is not None:
+                    on_step()
+    tracker.close()
+    return Denoiser(state.average.cpu())
+
+
+def rate(step: int, settings: Settings) -> float:
+    """The learning rate of a step: up, constant, and down to nothing at the end."""
+    up, down = (step + 1) / (WARM_UP * settings.steps), (settings.steps - step) / (DECAY * settings.steps)
+    return settings.learning_rate * min(1.0, up, down)
+
+
+def draw_noise(rng: np.random.Generator) -> Noise:
+    """A kind and level of noise as training meets them."""
+    kind = rng.choice(["gaussian", "faint", "poisson", "jpeg", "scanner"], p=[0.6, 0.08, 0.1, 0.07, 0.15])
+    if kind == "gaussian":
+        return Noise("gaussian", rng.uniform(0, 55))
+    if kind == "faint":
+        return Noise("gaussian", rng.uniform(0, 3))
+    if kind == "poisson":
+        return Noise("poisson", math.exp(rng.uniform(math.log(10), math.log(200))))
+    return Noise("jpeg", rng.uniform(15, 95)) if kind == "jpeg" else Noise("scanner", rng.uniform(0.1, 1.5))
+
+
+def noisy_pair(pictures: Pictures, settings: Settings, step: int) -> tuple[Tensor, Tensor]:
+    """Two corruptions of the same crops, float32 (batch, 3, crop, crop) each; they follow from seed and step."""
+    rng = np.random.default_rng([settings.seed, 0, step])
+    crops = pictures.crops(settings.batch, settings.crop, rng)
+    clean = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255
+    draws = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    pairs = []
+    for group in torch.split(clean, GROUPS):
+        noise = draw_noise(rng)
+        pairs.append((noise.add(group, draws), noise.add(group, draws)))
+    first, second = (torch.cat(side) for side in zip(*pairs, strict=True))
+    return first, second
+
+
+def _step(state: _State, pictures: Pictures, settings: Settings) -> float:
+    first, second = (side.to(settings.device) for side in noisy_pair(pictures, settings, state.step))
+    for group in state.optimiser.param_groups:
+        group["lr"] = rate(state.step, settings)
+    with torch.autocast(first.device.type, torch.bfloat16, enabled=settings.bfloat16):
+        restored = state.network(first.contiguous(memory_format=torch.channels_last))
+    error = (restored.float() - second).square().mean((1, 2, 3))
+    noise = (first - second).square().mean((1, 2, 3)) / 2
+    loss = (error / (noise + FLOOR)).mean()
+    state.optimiser.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(state.network.parameters(), CLIP)
+    state.optimiser.step()
+    state.step += 1
+    keep = min(EMA, state.step / (state.step + 10))
+    with torch.no_grad():
+        for mean, now in zip(state.average.parameters(), state.network.parameters(), strict=True):
+            mean.lerp_(now, 1 - keep)
+    return float(loss.detach())
+
+
+@torch.inference_mode()
+def held_out_psnr(
+    network: Noise2NoiseUNet, pictures: Pictures, device: str, sigma: float = 25, count: int = 32
+) -> float:
+    """Mean PSNR in dB over tiles of held-out photographs, spread evenly over them, with Gaussian noise."""
+    which = np.linspace(0, len(pictures.held_out) - 1, min(count, len(pictures.held_out))).astype(int)
+    clean = torch.from_numpy(pictures.held_out[which]).permute(0, 3, 1, 2).float() / 255
+    noisy = Noise("gaussian", sigma).add(clean, torch.Generator().manual_seed(0))
+    error = F.mse_loss(network(noisy.to(device)).cpu().clamp(0, 1), clean, reduction="none").mean((1, 2, 3))
+    return float(-10 * error.log10().mean())
+
+
+def _open(path: Path, settings: Settings, pictures: Pictures) -> _State:
+    torch.manual_seed(settings.seed)
+    network = Noise2NoiseUNet(settings.widths).to(settings.device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = copy.deepcopy(network).requires_grad_(False)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=0.0, weight_decay=1e-4, betas=(0.9, 0.99))
+    state = _State(network, average, optimiser)
+    if not path.is_file():
+        return state
+    values = load_checkpoint(path, KIND)
+    bound, step = values.get("bound"), values.get("step")
+    wanted = _bound(settings, pictures)
+    if not isinstance(bound, dict) or not isinstance(step, int):
+        raise UserError(f"{path}: expected a training's settings and step; the file is of another version")
+    for name, value in wanted.items():
+        may_change = name == "steps" and step <= (1 - DECAY) * min(bound["steps"], settings.steps)
+        if bound.get(name) != value and not may_change:
+            raise UserError(f"{path}: this training has {name}={bound.get(name)!r}, not {value!r}; use another folder")
+    load_weights(network, values.get("network"), path)
+    load_weights(average, values.get("average"), path)
+    optimiser.load_state_dict(values["optimiser"])
+    state.step = step
+    return state
+
+
+def _save(folder: Path, state: _State, settings: Settings, pictures: Pictures) -> None:
+    values: dict[str, Any] = {"network": state.network.state_dict(), "average": state.average.state_dict()}
+    values |= {"optimiser": state.optimiser.state_dict(), "step": state.step, "bound": _bound(settings, pictures)}
+    save_checkpoint(folder / "training.pt", KIND, values)
+    Denoiser(copy.deepcopy(state.average).cpu()).save(folder / "n2n_denoiser.pt")
+
+
+def _bound(settings: Settings, pictures: Pictures) -> dict[str, object]:
+    free = ("torch_threads", "device")
+    fields = {name: value for name, value in asdict(settings).items() if name not in free}
+    return {**fields, "widths": list(settings.widths), "pictures": pictures.name}
