@@ -235,7 +235,7 @@ def test_a_denoiser_file_that_does_not_fit_is_an_error_never_a_fallback(tmp_path
         load_denoiser(tmp_path / "bad.pt")
     _seeded_denoiser(tmp_path / "n2n.pt")
     adaptive_path(tmp_path / "n2n.pt").write_bytes(b"anything")
-    with pytest.raises(UserError, match=r"n2n_adaptive\.pt: self-adapting denoisers cannot be read"):
+    with pytest.raises(UserError, match=r"n2n_adaptive\.pt: expected a checkpoint of the SEAL policy"):
         load_denoiser(tmp_path / "n2n.pt")
     assert load_denoiser(tmp_path / "n2n.pt", adaptive=False) is not None
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trm_nb.denoise.noise import TRAINED, UNSEEN, Noise
+from trm_nb.denoise.noise import ADAPTED, UNSEEN, Noise
 
 KINDS = [
     Noise("gaussian", 25), Noise("gaussian", 0), Noise("poisson", 30), Noise("jpeg", 20), Noise("jpeg", 100),
-    Noise("scanner", 1), Noise("correlated", 25), Noise("rows", 20), Noise("speckle", 0.2), Noise("impulse", 0.1),
+    Noise("scanner", 1), Noise("correlated", 25), Noise("rows", 20), Noise("demosaiced", 25),
+    Noise("speckle", 0.2), Noise("impulse", 0.1),
 ]  # fmt: skip
 DRAWS = 600
 
@@ -27,7 +28,8 @@ def _draws(noise: Noise, seed: int = 0) -> torch.Tensor:
 
 
 def test_all_kinds_are_in_the_table() -> None:
-    assert {noise.kind for noise in KINDS} == {*TRAINED, *UNSEEN}
+    assert {noise.kind for noise in KINDS} == {*ADAPTED, *UNSEEN}
+    assert not set(ADAPTED) & set(UNSEEN)
 
 
 @pytest.mark.parametrize("noise", KINDS, ids=str)
@@ -51,7 +53,9 @@ def test_the_level_is_the_standard_deviation(noise: Noise) -> None:
     assert 255 * float((_draws(noise) - _picture()).std()) == pytest.approx(noise.level, rel=0.01)
 
 
-@pytest.mark.parametrize("kind", ["gaussian", "poisson", "jpeg", "scanner", "correlated", "rows", "speckle"])
+@pytest.mark.parametrize(
+    "kind", ["gaussian", "poisson", "jpeg", "scanner", "correlated", "rows", "demosaiced", "speckle"]
+)
 def test_nothing_is_clipped(kind: str) -> None:
     drawn = _draws(next(noise for noise in KINDS if noise.kind == kind and noise.level))
     assert float(drawn.max()) > 1.02

@@ -24,7 +24,7 @@ from trm_nb.render.errors import PassingReason
 from trm_nb.store import Layout, stage_shard
 
 if TYPE_CHECKING:
-    from trm_nb.denoise.noise2noise import Denoiser
+    from trm_nb.denoise import AnyDenoiser
 
 DENOISED_AT_ONCE = 32
 
@@ -55,7 +55,7 @@ class DrawnShard:
 
 
 @lru_cache(maxsize=2)
-def _tools(recipe: Recipe) -> tuple[Renderer, Denoiser | None]:
+def _tools(recipe: Recipe) -> tuple[Renderer, AnyDenoiser | None]:
     """One renderer and one denoiser a process."""
     denoiser = load_denoiser(recipe.denoiser_path) if recipe.denoiser_path else None
     if denoiser is not None and denoiser.fingerprint != recipe.denoiser:

@@ -60,7 +60,7 @@ from trm_nb.store import (
 )
 
 if TYPE_CHECKING:
-    from trm_nb.denoise.noise2noise import Denoiser
+    from trm_nb.denoise import AnyDenoiser
 
 SHARD_SIZE = 1000
 MAX_TASK_BYTES = 64 * 2**20  # of pictures that are not in files
@@ -99,7 +99,7 @@ class ImageCache:
         self.path = Path(cache_dir)
         self.workers, self.cluster = workers, cluster
         self._denoised: tuple[Modality, ...] = ("image",) if use_denoiser is True else tuple(use_denoiser or ())
-        self.denoiser: Denoiser | None = load_denoiser(denoiser_path) if self._denoised else None
+        self.denoiser: AnyDenoiser | None = load_denoiser(denoiser_path) if self._denoised else None
         self.renderer = Renderer(render)
         at = str(Path(denoiser_path).absolute()) if self.denoiser and denoiser_path else None  # as a worker sees it
         self._recipe = Recipe(

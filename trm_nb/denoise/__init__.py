@@ -1,18 +1,16 @@
-"""The one way to a denoiser: `load_denoiser`.
-
-None is shipped yet, so a pipeline that asks for one without naming a checkpoint runs without, and says so.
-"""
+"""The one way to a denoiser: `load_denoiser`: the self-adapting one, else the plain one, else none."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-from trm_nb.records import UserError
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from trm_nb.denoise.noise2noise import Denoiser
+    from trm_nb.denoise.seal import AdaptiveDenoiser
+
+    AnyDenoiser: TypeAlias = Denoiser | AdaptiveDenoiser
 
 __all__ = ["adaptive_path", "load_denoiser"]
 log = logging.getLogger(__name__)
@@ -24,24 +22,26 @@ def adaptive_path(path: str | Path) -> Path:
     return plain.with_name(f"{plain.stem}_adaptive{plain.suffix}")
 
 
-def load_denoiser(path: str | Path | None, adaptive: Literal["auto", False] = "auto") -> Denoiser | None:
+def load_denoiser(path: str | Path | None, adaptive: Literal["auto", False] = "auto") -> AnyDenoiser | None:
     """The denoiser of a checkpoint, or None where `path` is None or no file lies there (logged as a warning).
 
-    A file that is there but does not fit raises UserError. So does an adaptive companion, which this version cannot
-    read; `adaptive=False` takes the plain denoiser beside it.
+    With an adaptive companion beside it (see `adaptive_path`) it is a self-adapting one, unless `adaptive` is False.
+    Says in the log which it took. A file that is there but does not fit raises UserError.
     """
     if path is None:
         return None
     plain = Path(path)
-    companion = adaptive_path(plain)
-    if adaptive == "auto" and companion.is_file():
-        raise UserError(
-            f"{companion}: self-adapting denoisers cannot be read by this version; "
-            f"move the file away to use {plain.name}"
-        )
     if not plain.is_file():
         log.warning("no denoiser: %s does not exist, so pictures are cached as they are", plain)
         return None
     from trm_nb.denoise.noise2noise import Denoiser  # torch, only when it is needed
 
-    return Denoiser.load(plain)
+    denoiser = Denoiser.load(plain)
+    companion = adaptive_path(plain)
+    if adaptive == "auto" and companion.is_file():
+        from trm_nb.denoise.seal import AdaptiveDenoiser
+
+        log.info("denoiser: %s, adapted to each picture by %s", plain, companion.name)
+        return AdaptiveDenoiser.load(companion, denoiser)
+    log.info("denoiser: %s, not adapted to the picture (there is no %s)", plain, companion.name)
+    return denoiser

@@ -19,17 +19,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Kind: TypeAlias = Literal["gaussian", "poisson", "jpeg", "scanner", "correlated", "rows", "speckle", "impulse"]
-TRAINED: tuple[Kind, ...] = ("gaussian", "poisson", "jpeg", "scanner")
-UNSEEN: tuple[Kind, ...] = ("correlated", "rows", "speckle", "impulse")  # never in training: what adapting is judged by
+Kind: TypeAlias = Literal[
+    "gaussian", "poisson", "jpeg", "scanner", "correlated", "rows", "demosaiced", "speckle", "impulse"
+]
+TRAINED: tuple[Kind, ...] = ("gaussian", "poisson", "jpeg", "scanner")  # what the network is trained on
+ADAPTED: tuple[Kind, ...] = (*TRAINED, "correlated", "rows")  # what the policy that adapts it is trained on
+UNSEEN: tuple[Kind, ...] = ("demosaiced", "speckle", "impulse")  # what both are judged by
 
 
 @dataclass(frozen=True, slots=True)
 class Noise:
     """A kind of noise and how much of it.
 
-    gaussian, correlated, rows: the standard deviation, of 255. poisson: photons where the picture is white. jpeg: the
-    quality, 1 to 100. scanner: 0 to 1. speckle: the standard deviation of its factor. impulse: the part of the pixels.
+    gaussian, correlated, demosaiced, rows: the standard deviation, of 255. poisson: photons where the picture is white.
+    jpeg: the quality, 1 to 100. scanner: 0 to 2. speckle: the standard deviation of its factor. impulse: the part of
+    the pixels.
     """
 
     kind: Kind
@@ -71,6 +75,19 @@ def _correlated(x: Tensor, sigma: float, rng: torch.Generator) -> Tensor:
     kernel = (kernel / kernel.square().sum().sqrt()).expand(3, 1, 3, 3)
     b, _, h, w = x.shape
     return x + sigma / 255 * F.conv2d(_normal(rng, b, 3, h + 2, w + 2), kernel, groups=3)
+
+
+def _demosaiced(x: Tensor, sigma: float, rng: torch.Generator) -> Tensor:
+    """A colour camera's: each pixel measured one colour, in 2x2 cells of RG and GB; the others are interpolated."""
+    b, _, h, w = x.shape
+    measured = torch.zeros(3, h + 4, w + 4)
+    measured[0, ::2, ::2] = measured[1, ::2, 1::2] = measured[1, 1::2, ::2] = measured[2, 1::2, 1::2] = 1
+    taps = torch.tensor([1.0, 2.0, 1.0])
+    kernel = torch.outer(taps, taps).expand(3, 1, 3, 3)
+    seen = measured * _normal(rng, b, 1, h + 4, w + 4)
+    interpolated = F.conv2d(seen, kernel, groups=3) / F.conv2d(measured[None], kernel, groups=3)
+    spread = torch.where(measured[:, 1:-1, 1:-1] > 0, seen[:, :, 1:-1, 1:-1], interpolated)
+    return x + sigma / 255 * spread[:, :, 1 : 1 + h, 1 : 1 + w]
 
 
 def _rows(x: Tensor, sigma: float, rng: torch.Generator) -> Tensor:
@@ -132,5 +149,5 @@ def _jpeg_tables() -> tuple[Tensor, Tensor, Tensor]:
 
 _ADD = {
     "gaussian": _gaussian, "poisson": _poisson, "jpeg": _jpeg, "scanner": _scanner,
-    "correlated": _correlated, "rows": _rows, "speckle": _speckle, "impulse": _impulse,
+    "correlated": _correlated, "rows": _rows, "demosaiced": _demosaiced, "speckle": _speckle, "impulse": _impulse,
 }  # fmt: skip

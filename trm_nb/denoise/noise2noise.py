@@ -79,14 +79,16 @@ class Noise2NoiseUNet(nn.Module):
         return x - F.pixel_shuffle(self.leave(h), 2)
 
 
-def from_pixels(images: np.ndarray) -> Tensor:
-    """uint8 (n, h, w, 3) -> float32 (n, 3, h, w) in [0, 1], channels last in memory."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+def from_pixels(images: np.ndarray, multiple: int = 8) -> Tensor:
+    """uint8 (n, h, w, 3) -> float32 (n, 3, h', w') in [0, 1]; the edges are repeated up to the next multiple."""
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    return F.pad(x, (0, -x.shape[3] % multiple, 0, -x.shape[2] % multiple), mode="replicate")
 
 
-def to_pixels(x: Tensor) -> np.ndarray:
-    """float32 (n, 3, h, w) -> uint8 (n, h, w, 3), clipped and rounded."""
-    pixels: np.ndarray = (x.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+def to_pixels(x: Tensor, shape: Sequence[int]) -> np.ndarray:
+    """float32 (n, 3, h', w') -> uint8 (n, h, w, 3), clipped and rounded; `shape` ends in (h, w, 3)."""
+    h, w, _ = shape[-3:]
+    pixels: np.ndarray = (x[:, :, :h, :w].clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
     return pixels
 
 
@@ -113,7 +115,7 @@ class Denoiser:
         for start in range(0, len(images), BATCH):
             x = from_pixels(images[start : start + BATCH])
             y = self.restore(x)
-            result[start : start + BATCH] = to_pixels(y)
+            result[start : start + BATCH] = to_pixels(y, images.shape)
             treatments += [Treatment(round(255 * float(noise), 2), "plain") for noise in (x - y).std((1, 2, 3))]
         return result, treatments
 

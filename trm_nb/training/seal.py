@@ -1,0 +1,142 @@
+"""Trains the policy that chooses how the denoiser is used on a picture; no clean picture is looked at.
+
+A context is a noisy picture. Every edit of it is rewarded on a second, independently noisy version that no edit has
+used: E|f(y1) - y2|^2 = E|f(y1) - x|^2 + Var(y2), so this ranks edits as the true error would. The policy then learns by
+ReST-EM: sample a few edits a context, keep the best where it helped, imitate what was kept, again.
+
+Source: Zweiger et al., "Self-Adapting Language Models", 2025 (ReST-EM, section 3). Deviations: the edits are few, so
+each is tried once a context and the samples look their reward up; a kept edit counts by how much it helped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trm_nb.denoise.noise import Noise
+from trm_nb.denoise.noise2noise import Denoiser
+from trm_nb.denoise.seal import EDITS, NOOP, Edit, Policy, apply, context
+from trm_nb.training.denoiser_pictures import Pictures
+
+SIDE = 128
+ROUNDS, SAMPLES, EPOCHS = 8, 4, 150
+LEARNING_RATE, WEIGHT_DECAY = 3e-3, 1e-3
+MOST = 2.0  # a kept edit counts at most so much: the logarithm of the error's ratio
+EXPLORE = 0.1  # of the samples, drawn without asking the policy
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tried:
+    """Contexts float32 (n, 14), and the estimated squared error of each edit on each, float32 (n, edits)."""
+
+    contexts: Tensor
+    errors: Tensor
+
+    def __len__(self) -> int:
+        return len(self.contexts)
+
+
+def draw_noise(rng: np.random.Generator) -> Noise:
+    """A kind and level of noise as the policy's training meets them: those of the network's, louder ones, and more."""
+    kind = str(rng.choice(["none", "gaussian", "loud", "poisson", "jpeg", "scanner", "correlated", "rows"]))
+    if kind == "none":
+        return Noise("gaussian", 0)
+    if kind in ("gaussian", "loud"):
+        return Noise("gaussian", rng.uniform(2, 50) if kind == "gaussian" else rng.uniform(50, 110))
+    if kind == "poisson":
+        return Noise("poisson", math.exp(rng.uniform(math.log(4), math.log(200))))
+    if kind == "jpeg":
+        return Noise("jpeg", rng.uniform(10, 95))
+    if kind == "scanner":
+        return Noise("scanner", rng.uniform(0.1, 2))
+    return Noise("correlated", rng.uniform(3, 60)) if kind == "correlated" else Noise("rows", rng.uniform(3, 40))
+
+
+def try_edits(
+    denoiser: Denoiser,
+    pictures: Pictures,
+    count: int,
+    seed: int,
+    edits: Sequence[Edit] = EDITS,
+    on_step: Callable[[], None] | None = None,
+) -> Tried:
+    """Try each edit on `count` noisy crops of 128x128 pixels; they follow from the seed."""
+    contexts, errors = [], []
+    for number in range(count):
+        rng = np.random.default_rng([seed, 1, number])
+        crop = pictures.crops(1, SIDE, rng)
+        x = torch.from_numpy(crop).permute(0, 3, 1, 2).float() / 255
+        noise, draws = draw_noise(rng), torch.Generator().manual_seed(int(rng.integers(2**62)))
+        first, second = noise.add(x, draws), noise.add(x, draws)
+        left_alone = float((first - second).square().mean()) / 2  # its own error, and what no edit can predict
+        contexts.append(context(first, denoiser))
+        found = [float((apply(edit, denoiser, first) - second).square().mean()) - left_alone for edit in edits]
+        errors.append(torch.tensor(found))
+        if on_step is not None:
+            on_step()
+    floor = (0.5 / 255) ** 2  # less than half a level cannot be told apart in uint8
+    return Tried(torch.stack(contexts), torch.stack(errors).clamp_min(floor))
+
+
+def train_policy(tried: Tried, seed: int, edits: Sequence[Edit] = EDITS) -> tuple[Policy, list[dict[str, float]]]:
+    """A policy by ReST-EM, and a line of figures a round (see `judged`); it follows from the seed."""
+    draws = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        policy = Policy(len(edits))
+    policy.mean.copy_(tried.contexts.mean(0))
+    policy.scale.copy_(tried.contexts.std(0) + 1e-3)
+    logs = tried.errors.log()
+    rewards = []
+    for number in range(ROUNDS):
+        sampled = _sample(policy, tried.contexts, len(edits), draws)
+        best = logs.gather(1, sampled).min(1)
+        kept, usual = sampled.gather(1, best.indices[:, None])[:, 0], logs.gather(1, sampled).mean(1)
+        gain = (usual - best.values).clamp(0, MOST)
+        _imitate(policy, tried.contexts, kept, gain)
+        rewards.append(
+            {"round": float(number), "kept": float((gain > 0).float().mean()), **judged(policy, tried, edits)}
+        )
+    return policy.eval(), rewards
+
+
+def _sample(policy: Policy, contexts: Tensor, edits: int, draws: torch.Generator) -> Tensor:
+    """(n, SAMPLES) edits a context: the policy's, some of them any."""
+    with torch.no_grad():
+        odds = (1 - EXPLORE) * policy(contexts).softmax(1) + EXPLORE / edits
+    return torch.multinomial(odds, SAMPLES, replacement=True, generator=draws)
+
+
+def _imitate(policy: Policy, contexts: Tensor, kept: Tensor, weight: Tensor) -> None:
+    optimiser = torch.optim.AdamW(policy.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    for _ in range(EPOCHS):
+        loss = (weight * F.cross_entropy(policy(contexts), kept, reduction="none")).mean()
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+
+
+@torch.no_grad()
+def judged(policy: Policy, tried: Tried, edits: Sequence[Edit] = EDITS) -> dict[str, float]:
+    """Gains of the policy's choices in dB, and of the clean contexts how many it leaves alone (nan without any)."""
+    chosen = policy(tried.contexts).argmax(1)
+    decibels = -10 * tried.errors.log10()
+    policys = decibels.gather(1, chosen[:, None]).mean()
+    noop = list(edits).index(NOOP)
+    clean = tried.errors[:, noop] <= tried.errors.min()
+    return {
+        "over noop": float(policys - decibels[:, noop].mean()),
+        "over the best fixed edit": float(policys - decibels.mean(0).max()),
+        "clean left alone": float((chosen[clean] == noop).float().mean()),
+    }
+
+
+def best_fixed(tried: Tried, edits: Sequence[Edit] = EDITS) -> Edit:
+    """The one edit that is best for all contexts together, in mean dB."""
+    return edits[int(tried.errors.log().mean(0).argmin())]
