@@ -14,6 +14,7 @@ from trm_nb.notebook.sampling import (
     ink,
     lengths_of,
     median,
+    most_denoised,
     most_repeated,
     neighbour_captions,
     neighbours,
@@ -115,3 +116,10 @@ def test_ink_and_median() -> None:
     pictures[1, :2, :, 0] = 0
     assert ink(pictures).tolist() == [0, 0.5]
     assert median(np.zeros(0)) == 0
+
+
+def test_most_denoised_has_each_picture_once_and_none_that_was_left_alone() -> None:
+    table = samples(key=["a", "b", "a", "c", "d"], noise=[3.0, None, 3.0, 9.0, 0.0])
+    assert most_denoised(table, 9) == [3, 0, 4]
+    assert most_denoised(table, 1) == [3]
+    assert most_denoised(samples(key=["a"], noise=[None]), 2) == []

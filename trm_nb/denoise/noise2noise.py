@@ -95,6 +95,8 @@ def to_pixels(x: Tensor, shape: Sequence[int]) -> np.ndarray:
 class Denoiser:
     """A trained network and the fingerprint that goes into the keys of the pictures it made."""
 
+    adapts = False
+
     def __init__(self, network: Noise2NoiseUNet) -> None:
         self.network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         digest = hashlib.sha256(f"noise2noise {network.widths}".encode())

@@ -161,6 +161,8 @@ class Policy(nn.Module):
 class AdaptiveDenoiser:
     """A denoiser with a policy. Its fingerprint covers the base weights, the edits and the policy."""
 
+    adapts = True
+
     def __init__(self, base: Denoiser, policy: Policy, edits: Sequence[Edit] = EDITS) -> None:
         self.base, self.policy, self.edits = base, policy.eval(), tuple(edits)
         digest = hashlib.sha256(f"seal {base.fingerprint} {[asdict(edit) for edit in edits]}".encode())

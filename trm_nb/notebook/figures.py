@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from trm_nb.notebook.prose import percent, plain
 from trm_nb.notebook.sampling import principal_plane
@@ -149,6 +150,7 @@ def histogram(values: np.ndarray, xlabel: str, ylabel: str = "samples") -> Figur
         axes.axvline(float(np.median(finite)), color=COLOURS[1], lw=1.5, label=f"median {np.median(finite):.3g}")
         axes.legend(frameon=False, fontsize=8)
     axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     _clean(axes)
     return figure
 

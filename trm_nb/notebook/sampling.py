@@ -54,9 +54,28 @@ def first_item(run: Run) -> tuple[Item, list[Sample]]:
     raise UserError(f"no item in {', '.join(run.config.source_paths)} can be used; the quarantine says why")
 
 
-def before_and_after(run: Run, item: Item) -> tuple[np.ndarray, np.ndarray]:
-    """An item's first picture as it is drawn and as the cache makes it, uint8 (h, w, 3) both."""
-    samples = run.cache.samples(item)[:1]
+def items_named(run: Run, names: set[str]) -> dict[str, Item]:
+    """The items with these ids; reads the sources until it has them."""
+    found: dict[str, Item] = {}
+    for item in run.items() if names else ():
+        if item.item_id in names:
+            found[item.item_id] = item
+        if len(found) == len(names):
+            break
+    return found
+
+
+def most_denoised(samples: pa.Table, count: int) -> list[int]:
+    """The rows of which the denoiser took most away, first those with most; each picture once."""
+    noise = np.array([-1.0 if value is None else value for value in samples["noise"].to_pylist()])
+    _, first = np.unique(np.asarray(samples["key"].to_pylist()), return_index=True)
+    order = first[np.lexsort((first, -noise[first]))]
+    return [int(row) for row in order[:count] if noise[row] >= 0]
+
+
+def before_and_after(run: Run, item: Item, page: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """One of an item's pictures as it is drawn and as the cache makes it, uint8 (h, w, 3) both."""
+    samples = run.cache.samples(item)[page : page + 1]
     drawn, _ = run.cache.renderer.draw(samples)
     denoiser = run.cache.denoiser if run.cache.denoises(item.modality) else None
     return drawn[0], drawn[0] if denoiser is None else denoiser.restore_images(drawn)[0][0]
