@@ -10,17 +10,19 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from trm_nb.denoise.noise import Noise
-from trm_nb.denoise.noise2noise import Denoiser
 from trm_nb.notebook.ocr import character_errors, read_page
 from trm_nb.records import UserError
 from trm_nb.render.text import TextRenderer
+
+if TYPE_CHECKING:
+    from trm_nb.denoise import AnyDenoiser
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "motorcycle_left", "rocket")
 SIDE = 224
@@ -52,13 +54,13 @@ def photographs() -> dict[str, np.ndarray]:
     return found
 
 
-def arms(denoiser: Denoiser) -> dict[str, Restore]:
+def arms(denoiser: AnyDenoiser) -> dict[str, Restore]:
     """Name -> what restores a picture; the first leaves it as it is."""
     _needed("skimage"), _needed("bm3d")
     return {"noisy": lambda x, sigma: x, "median": _median, "NLM": _nlm, "BM3D": _bm3d, "ours": ours(denoiser)}
 
 
-def ours(denoiser: Denoiser) -> Restore:
+def ours(denoiser: AnyDenoiser) -> Restore:
     """The denoiser as an arm: it is not told the noise's level."""
     return lambda x, sigma: denoiser.restore(_tensor(x))[0].permute(1, 2, 0).numpy()
 

@@ -27,7 +27,7 @@ LONG_SIDES, MIN_SHRINK = (1000, 680, 460), 1.5
 MIN_TEXTURE = 3.0  # mean absolute difference of neighbouring pixels, of 255, both directions added
 HOLD_OUT = 20
 PAGES, GRIDS = 480, 120
-PHOTOGRAPHS, PAGES_TOO = 0.75, 0.2  # parts of a batch; the rest is grids
+PARTS = (0.75, 0.2, 0.05)  # of a batch that are photographs, pages and grids
 INKS = (("#000000", "#ffffff"), ("#402010", "#f6f0dc"), ("#1a2a6c", "#ffffff"), ("#e6e6e6", "#202428"))
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 log = logging.getLogger(__name__)
@@ -47,12 +47,17 @@ class Pictures:
     grids: np.ndarray
     name: str
 
-    def crops(self, count: int, size: int, rng: np.random.Generator) -> np.ndarray:
-        """uint8 (count, size, size, 3): crops at random places, photographs also turned and mirrored."""
+    def crops(
+        self, count: int, size: int, rng: np.random.Generator, parts: tuple[float, float, float] = PARTS
+    ) -> np.ndarray:
+        """uint8 (count, size, size, 3): crops at random places, photographs also turned and mirrored.
+
+        `parts` are the odds of photographs, pages and grids.
+        """
         out = np.empty((count, size, size, 3), np.uint8)
-        for i, kind in enumerate(rng.random(count)):
-            photograph = kind < PHOTOGRAPHS
-            source = self.tiles if photograph else self.pages if kind < PHOTOGRAPHS + PAGES_TOO else self.grids
+        for i, kind in enumerate(np.searchsorted(np.cumsum(parts), rng.random(count), side="right")):
+            photograph = kind == 0
+            source = (self.tiles, self.pages, self.grids)[min(kind, 2)]
             which = rng.choice(len(source), p=self.odds) if photograph else rng.integers(len(source))
             y, x = rng.integers(source.shape[1] - size + 1, size=2)
             crop = source[which, y : y + size, x : x + size]

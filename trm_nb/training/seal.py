@@ -10,9 +10,11 @@ each is tried once a context and the samples look their reward up; a kept edit c
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,9 +24,11 @@ from torch import Tensor
 from trm_nb.denoise.noise import Noise
 from trm_nb.denoise.noise2noise import Denoiser
 from trm_nb.denoise.seal import EDITS, NOOP, Edit, Policy, apply, context
+from trm_nb.durable import write_file
 from trm_nb.training.denoiser_pictures import Pictures
 
 SIDE = 128
+PARTS = (0.5, 0.3, 0.2)  # of the contexts that are photographs, pages and grids
 ROUNDS, SAMPLES, EPOCHS = 8, 4, 150
 LEARNING_RATE, WEIGHT_DECAY = 3e-3, 1e-3
 MOST = 2.0  # a kept edit counts at most so much: the logarithm of the error's ratio
@@ -44,7 +48,7 @@ class Tried:
 
 def draw_noise(rng: np.random.Generator) -> Noise:
     """A kind and level of noise as the policy's training meets them: those of the network's, louder ones, and more."""
-    kind = str(rng.choice(["none", "gaussian", "loud", "poisson", "jpeg", "scanner", "correlated", "rows"]))
+    kind = str(rng.choice(["none", "none", "gaussian", "loud", "poisson", "jpeg", "scanner", "correlated", "rows"]))
     if kind == "none":
         return Noise("gaussian", 0)
     if kind in ("gaussian", "loud"):
@@ -70,7 +74,7 @@ def try_edits(
     contexts, errors = [], []
     for number in range(count):
         rng = np.random.default_rng([seed, 1, number])
-        crop = pictures.crops(1, SIDE, rng)
+        crop = pictures.crops(1, SIDE, rng, PARTS)
         x = torch.from_numpy(crop).permute(0, 3, 1, 2).float() / 255
         noise, draws = draw_noise(rng), torch.Generator().manual_seed(int(rng.integers(2**62)))
         first, second = noise.add(x, draws), noise.add(x, draws)
@@ -82,6 +86,25 @@ def try_edits(
             on_step()
     floor = (0.5 / 255) ** 2  # less than half a level cannot be told apart in uint8
     return Tried(torch.stack(contexts), torch.stack(errors).clamp_min(floor))
+
+
+def kept_lesson(
+    folder: Path,
+    denoiser: Denoiser,
+    pictures: Pictures,
+    count: int,
+    seed: int,
+    on_step: Callable[[], None] | None = None,
+) -> Tried:
+    """`try_edits`, kept in a file of the folder, as it takes a second a context."""
+    path = folder / f"lesson-{denoiser.fingerprint}-{pictures.name}-{count}-{seed}.npz"
+    if not path.is_file():
+        tried = try_edits(denoiser, pictures, count, seed, on_step=on_step)
+        buffer = io.BytesIO()
+        np.savez(buffer, contexts=tried.contexts.numpy(), errors=tried.errors.numpy())
+        write_file(path, buffer.getvalue())
+    with np.load(path, allow_pickle=False) as held:
+        return Tried(torch.from_numpy(held["contexts"]), torch.from_numpy(held["errors"]))
 
 
 def train_policy(tried: Tried, seed: int, edits: Sequence[Edit] = EDITS) -> tuple[Policy, list[dict[str, float]]]:

@@ -1,0 +1,47 @@
+"""The notebooks that train models, executed small: photographs that are clouds, few steps, nothing learnt."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from PIL import Image
+
+from trm_nb.denoise import load_denoiser
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.slow
+
+
+def _execute(name: str, executed: Path, **parameters: object) -> nbformat.NotebookNode:
+    given = [part for key, value in parameters.items() for part in ("-p", key, str(value))]
+    source = ROOT / "notebooks" / "models" / f"{name}.ipynb"
+    command = [sys.executable, "-m", "papermill", "--cwd", str(ROOT), "--no-progress-bar", str(source), str(executed)]
+    subprocess.run([*command, *given], check=True, capture_output=True, timeout=900)
+    return nbformat.read(executed, as_version=4)
+
+
+def test_a_denoiser_is_trained_then_one_that_adapts(tmp_path: Path) -> None:
+    for seed in range(3):
+        coarse = np.random.default_rng(seed).integers(0, 256, (60, 90, 3), np.uint8)
+        (tmp_path / "photographs").mkdir(exist_ok=True)
+        Image.fromarray(coarse).resize((900, 600), Image.Resampling.BICUBIC).save(tmp_path / f"photographs/{seed}.png")
+    both = {"photographs": tmp_path / "photographs", "work": tmp_path / "work", "torch_threads": 1}
+    trained = _execute("train_denoiser", tmp_path / "1.ipynb", **both, steps=40, others=False)
+    plain = load_denoiser(tmp_path / "work" / "run" / "n2n_denoiser.pt")
+    assert plain is not None and not plain.adapts
+    told = json.loads((tmp_path / "work" / "figures.json").read_text(encoding="utf-8"))
+    assert told["fingerprint"] == plain.fingerprint and len(told["rows"]) == 10
+    _execute("train_seal", tmp_path / "2.ipynb", **both, contexts=6, policies=2, crops=2)
+    adaptive = load_denoiser(tmp_path / "work" / "run" / "n2n_denoiser.pt")
+    assert adaptive is not None and adaptive.adapts
+    told = json.loads((tmp_path / "work" / "seal" / "figures.json").read_text(encoding="utf-8"))
+    assert told["fingerprint"] == adaptive.fingerprint
+    assert {arm["name"].split(" (")[0] for arm in told["arms"]["all together"]} >= {"none", "SEAL", "oracle"}
+    pictures = [out for cell in trained.cells for out in cell.get("outputs", []) if "image/png" in out.get("data", {})]
+    assert len(pictures) >= 4

@@ -1,0 +1,160 @@
+"""What adapting is worth: a policy's choices beside no denoiser, the plain one, fixed edits, chance and an oracle.
+
+On pictures and kinds of noise that neither the network nor the policy was trained on. The true picture is used here, to
+measure, and nowhere else. A unit is one picture with one noise; intervals are from a paired bootstrap over pictures,
+each with all its noises and all policies, because those are not independent.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trm_nb.denoise.noise import Noise
+from trm_nb.denoise.noise2noise import Denoiser
+from trm_nb.denoise.seal import EDITS, NOOP, PLAIN, Edit, Policy, apply, context
+from trm_nb.notebook.denoiser_table import noisy
+from trm_nb.training.seal import Tried
+
+RESAMPLES = 10_000
+UNSEEN_NOISES = (
+    Noise("demosaiced", 20), Noise("demosaiced", 40), Noise("speckle", 0.15), Noise("speckle", 0.3),
+    Noise("impulse", 0.03), Noise("impulse", 0.1), Noise("correlated", 75),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """Of each unit: PSNR in dB of every edit (units, edits), context (units, 14), picture and noise by number and name.
+
+    `seconds` (edits,) is the mean time of an edit, `looking` that of a context, both for one unit.
+    """
+
+    psnr: np.ndarray
+    contexts: Tensor
+    picture: np.ndarray
+    noise: list[str]
+    seconds: np.ndarray
+    looking: float
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """Mean PSNR in dB, seconds a unit, and the gain over the best fixed edit with its interval (95 %)."""
+
+    name: str
+    psnr: float
+    seconds: float
+    gain: float
+    low: float
+    high: float
+
+
+def measure(
+    denoiser: Denoiser,
+    pictures: Mapping[str, np.ndarray],
+    noises: Sequence[Noise] = UNSEEN_NOISES,
+    edits: Sequence[Edit] = EDITS,
+    on_step: Callable[[], None] | None = None,
+) -> Measured:
+    """Every edit on every picture, float32 (h, w, 3) in [0, 1], sides multiples of 16, with every noise."""
+    psnr, contexts, picture, names, seconds, looking = [], [], [], [], [], []
+    for number, clean in enumerate(pictures.values()):
+        for noise in noises:
+            x = torch.from_numpy(noisy(clean, noise, number)).permute(2, 0, 1)[None].contiguous()
+            start = time.perf_counter()
+            contexts.append(context(x, denoiser))
+            looking.append(time.perf_counter() - start)
+            took, found = [], []
+            for edit in edits:
+                start = time.perf_counter()
+                restored = apply(edit, denoiser, x)[0].permute(1, 2, 0).numpy()
+                took.append(time.perf_counter() - start)
+                found.append(-10 * np.log10(max(float(np.square(restored.clip(0, 1) - clean).mean()), 1e-7)))
+            psnr.append(found)
+            seconds.append(took)
+            picture.append(number)
+            names.append(str(noise))
+            if on_step is not None:
+                on_step()
+    return Measured(
+        np.array(psnr), torch.stack(contexts), np.array(picture), names, np.mean(seconds, 0), float(np.mean(looking))
+    )
+
+
+def chosen_by(policy: Policy, measured: Measured) -> np.ndarray:
+    """The number of the edit that a policy chooses for each unit."""
+    with torch.no_grad():
+        chosen: np.ndarray = policy(measured.contexts).argmax(1).numpy()
+    return chosen
+
+
+def table(
+    measured: Measured, policies: Sequence[Policy], lessons: Sequence[Tried], edits: Sequence[Edit] = EDITS
+) -> list[Arm]:
+    """The arms. Each policy has the lesson that it learnt from; the best fixed edit is the best of that lesson.
+
+    A second one is the best of those that take no longer than the policies do, choosing included.
+    """
+    units, rows = len(measured.psnr), np.arange(len(measured.psnr))
+    choices = [chosen_by(policy, measured) for policy in policies]
+    cost = measured.looking + np.mean([measured.seconds[chosen].mean() for chosen in choices])
+    scores = [tried.errors.log().mean(0).numpy() for tried in lessons]
+    cheap = np.where(measured.seconds <= cost, 0.0, np.inf)
+    fixed = [int(score.argmin()) for score in scores]
+    equal = [int((score + cheap).argmin()) for score in scores]
+
+    def constant(numbers: Sequence[int]) -> tuple[np.ndarray, float]:
+        return np.mean([measured.psnr[:, n] for n in numbers], 0), float(np.mean(measured.seconds[list(numbers)]))
+
+    best, best_seconds = constant(fixed)
+    seal = np.mean([measured.psnr[rows, chosen] for chosen in choices], 0)
+    arms = {
+        "none": constant([list(edits).index(NOOP)]),
+        "Noise2Noise": constant([list(edits).index(PLAIN)]),
+        "an edit by chance": (measured.psnr.mean(1), float(measured.seconds.mean())),
+        f"best fixed edit ({_names(fixed, edits)})": (best, best_seconds),
+        f"best fixed, equal time ({_names(equal, edits)})": constant(equal),
+        "SEAL": (seal, float(cost)),
+        "oracle": (measured.psnr.max(1), float(measured.seconds.sum())),
+    }
+    found = []
+    for name, (psnr, seconds) in arms.items():
+        low, high = bootstrap(psnr - best, measured.picture)
+        found.append(Arm(name, float(psnr.mean()), seconds, float((psnr - best).mean()), low, high))
+    assert all(len(psnr) == units for psnr, _ in arms.values())
+    return found
+
+
+def _names(numbers: Sequence[int], edits: Sequence[Edit]) -> str:
+    return " or ".join(dict.fromkeys(edits[n].name for n in numbers))
+
+
+def bootstrap(differences: np.ndarray, groups: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """The interval (95 %) of a mean of paired differences (n,), resampling whole groups (n,)."""
+    sums = np.bincount(groups, differences)
+    counts = np.bincount(groups)
+    drawn = np.random.default_rng(seed).integers(len(sums), size=(RESAMPLES, len(sums)))
+    means = sums[drawn].sum(1) / counts[drawn].sum(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def joined(parts: Sequence[Measured]) -> Measured:
+    """Several measurements as one; their pictures are different ones."""
+    sizes = [int(part.picture.max()) + 1 for part in parts]
+    first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    weights = [len(part.psnr) for part in parts]
+    return Measured(
+        np.concatenate([part.psnr for part in parts]),
+        torch.cat([part.contexts for part in parts]),
+        np.concatenate([part.picture + start for part, start in zip(parts, first, strict=True)]),
+        [name for part in parts for name in part.noise],
+        np.average([part.seconds for part in parts], axis=0, weights=weights),
+        float(np.average([part.looking for part in parts], weights=weights)),
+    )
