@@ -52,6 +52,7 @@ study: .venv/.installed  ## hours: train the denoiser and compare it with others
 	$(BIN)/python tools/collect_photographs.py outputs/packages outputs/photographs
 	mkdir -p outputs/denoiser
 	$(BIN)/papermill --cwd . notebooks/models/train_denoiser.ipynb outputs/denoiser/train_denoiser.ipynb
+	$(BIN)/papermill --cwd . notebooks/models/train_seal.ipynb outputs/denoiser/train_seal.ipynb
 
 soak: .venv/.installed  ## hours: fault campaigns; copy the figures into LOG.md
 	$(BIN)/python -m pytest -m soak -s
