@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 FILES = ("samples.parquet", "quarantine.jsonl", "README.md", "dataset_info.json")
 COLUMNS = ("sample_id", "item_id", "modality", "source", "page", "pages", "label", "split", "key", "status")
-ROWS_AT_ONCE = 10_000
+ROWS_AT_ONCE = 4_000  # some 3 KB each while they are written
 LIBRARIES = ("torch", "numpy", "pillow", "zarr")
 _SCHEMA = pa.schema(
     [(name, pa.int32() if name in ("page", "pages") else pa.string()) for name in COLUMNS]
