@@ -37,8 +37,9 @@ test: .venv/.installed  ## the quick tests
 slow: .venv/.installed  ## the tests that take minutes; some need Debian's chromium
 	$(BIN)/python -m pytest -m slow
 
-bench: .venv/.installed  ## how fast is text drawn, beside Pillow and a plain copy; copy the figures into LOG.md
+bench: .venv/.installed  ## how fast is text drawn and noise taken away, beside others; copy the figures into LOG.md
 	$(BIN)/python tests/bench/render_text.py
+	$(BIN)/python tests/bench/denoise.py
 
 peers: .venv/.peers  ## how fast and small is our storage, beside others; they are installed into an environment of their own
 	.venv/peers/bin/python tests/bench/storage.py

@@ -1,0 +1,121 @@
+"""How many pictures a second does the cache stage denoise, beside the same network run plainly?
+
+    python tests/bench/denoise.py [CHECKPOINT]
+
+96 noisy photographs of 224x224 pixels in PNG files go through an ImageCache with two workers: drawn alone, denoised by
+the checkpoint's plain network and, where it has a companion, adapted to each picture. Beside it the same network, as
+PyTorch runs it with nothing done about it, and as ours, on one thread. Without a checkpoint, weights are untrained.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from trm_nb.denoise import adaptive_path
+from trm_nb.denoise.noise import Noise
+from trm_nb.denoise.noise2noise import BATCH, Denoiser, Noise2NoiseUNet, from_pixels
+from trm_nb.durable import sha256_of
+from trm_nb.image_cache import ImageCache
+from trm_nb.notebook.denoiser_table import noisy, photographs
+from trm_nb.records import ImageFile, Item
+from trm_nb.trm import cpu_threads
+
+TURNS, PICTURES, WORKERS = 5, 96, 2
+NOISES = (
+    Noise("gaussian", 15),
+    Noise("gaussian", 50),
+    Noise("poisson", 30),
+    Noise("correlated", 25),
+    Noise("jpeg", 30),
+)
+
+
+def make_pictures(folder: Path) -> list[Item]:
+    """Noisy crops of scikit-image's photographs, as PNG files."""
+    crops = [photo[y : y + 224, x : x + 224] for photo in photographs().values() for y in (0, 72) for x in (0, 60, 200)]
+    items = []
+    for number in range(PICTURES):
+        clean = crops[number % len(crops)]
+        pixels = 255 * noisy(clean, NOISES[number % len(NOISES)], number).clip(0, 1)
+        path = folder / f"{number}.png"
+        Image.fromarray(pixels.round().astype(np.uint8)).save(path)
+        items.append(Item(path.name, "image", ImageFile(path, sha256_of(path))))
+    return items
+
+
+def stage(items: list[Item], checkpoint: Path | None, folder: Path) -> Callable[[], None]:
+    """Drawing all of them into a new cache."""
+
+    def fill() -> None:
+        with tempfile.TemporaryDirectory(dir=folder) as here:
+            cache = ImageCache(here, checkpoint is not None, checkpoint, shard_size=12, workers=WORKERS)
+            report = cache.populate(items)
+            assert report.misses == PICTURES
+            cache.close()
+
+    return fill
+
+
+def alone(denoiser: Denoiser, images: np.ndarray, eager: bool) -> Callable[[], None]:
+    """The network on one thread: as it comes from its constructor, or as it is used."""
+    network = Noise2NoiseUNet(denoiser.network.widths).eval()
+    network.load_state_dict(denoiser.network.state_dict())
+    network.to(memory_format=torch.contiguous_format)
+
+    def batches() -> Iterator[np.ndarray]:
+        for start in range(0, len(images), BATCH):
+            yield images[start : start + BATCH]
+
+    def run() -> None:
+        with cpu_threads(1), torch.no_grad():
+            for batch in batches():
+                if eager:
+                    network(from_pixels(batch).contiguous())
+                else:
+                    denoiser.restore(from_pixels(batch))
+
+    return run
+
+
+def main() -> None:
+    """Print the table."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        checkpoint = Path(sys.argv[1]) if sys.argv[1:] else folder / "untrained.pt"
+        if not checkpoint.is_file():
+            Denoiser(Noise2NoiseUNet()).save(checkpoint)
+        plain = folder / "plain.pt"
+        plain.write_bytes(checkpoint.read_bytes())
+        items = make_pictures(folder)
+        images = np.stack([np.asarray(Image.open(item.payload.path)) for item in items])  # type: ignore[union-attr]
+        denoiser = Denoiser.load(plain)
+        ways = {
+            "cache stage, not denoised": stage(items, None, folder),
+            "cache stage, denoised": stage(items, plain, folder),
+            "the network alone, eager, one thread": alone(denoiser, images, eager=True),
+            "the network alone, ours, one thread": alone(denoiser, images, eager=False),
+        }
+        if adaptive_path(checkpoint).is_file():
+            ways["cache stage, adapted"] = stage(items, checkpoint, folder)
+        taken: dict[str, list[float]] = {way: [] for way in ways}
+        for turn in range(TURNS + 1):
+            for way, work in ways.items():
+                start = time.perf_counter()
+                work()
+                taken[way] += [time.perf_counter() - start] * (turn > 0)
+        print("\n| | pictures/s |\n|---|---|")
+        for way, spent in taken.items():
+            print(f"| {way} | {PICTURES / statistics.median(spent):.1f} |")
+
+
+if __name__ == "__main__":
+    main()
