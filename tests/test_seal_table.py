@@ -16,11 +16,12 @@ from trm_nb.training.seal import Tried
 def test_measuring_tries_each_edit_on_each_picture_with_each_noise() -> None:
     torch.manual_seed(0)
     denoiser = Denoiser(Noise2NoiseUNet((8, 8, 8)))
-    pictures = {"gray": np.full((32, 48, 3), 0.5, np.float32), "ramp": np.zeros((32, 32, 3), np.float32)}
+    gray, black = np.full((32, 48, 3), 0.5, np.float32), np.zeros((32, 32, 3), np.float32)
+    pictures = [("gray", gray), ("black", black), ("gray", gray[:, 16:])]
     noises = [Noise("gaussian", 25), Noise("impulse", 0.05)]
     found = measure(denoiser, pictures, noises)
-    assert found.psnr.shape == (4, len(EDITS)) and found.contexts.shape == (4, len(FEATURES))
-    assert found.picture.tolist() == [0, 0, 1, 1] and found.noise == 2 * [str(noise) for noise in noises]
+    assert found.psnr.shape == (6, len(EDITS)) and found.contexts.shape == (6, len(FEATURES))
+    assert found.picture.tolist() == [0, 0, 1, 1, 0, 0]
     assert found.psnr[0, 0] == pytest.approx(20.17, abs=0.3)
     again = measure(denoiser, pictures, noises)
     assert np.array_equal(found.psnr, again.psnr) and torch.equal(found.contexts, again.contexts)
@@ -45,9 +46,7 @@ def _case() -> tuple[Measured, Policy, Tried]:
             weight.zero_()
         policy.layers[0].weight[0, 0] = 1
         policy.layers[2].weight[0, 0], policy.layers[2].weight[5, 0] = -1, 1
-    measured = Measured(
-        psnr, contexts, np.repeat(np.arange(8), 8), ["x"] * 64, np.arange(len(EDITS)) / 100, looking=0.005
-    )
+    measured = Measured(psnr, contexts, np.repeat(np.arange(8), 8), np.arange(len(EDITS)) / 100, looking=0.005)
     return measured, policy, Tried(contexts, torch.from_numpy(10 ** (-psnr / 10)).float())
 
 
@@ -68,7 +67,9 @@ def test_an_interval_is_wider_where_pictures_differ_than_where_units_do() -> Non
     rng = np.random.default_rng(1)
     groups = np.repeat(np.arange(10), 20)
     by_unit, by_picture = rng.normal(1, 1, 200), 1 + np.repeat(rng.normal(0, 1, 10), 20)
-    narrow, wide = bootstrap(by_unit, groups), bootstrap(by_picture, groups)
+    narrow, wide = bootstrap(by_unit[None], groups), bootstrap(by_picture[None], groups)
     assert narrow[0] < 1 < narrow[1] and narrow[1] - narrow[0] < 0.4
     assert wide[1] - wide[0] > 2 * (narrow[1] - narrow[0])
-    assert bootstrap(np.zeros(20), np.arange(20)) == (0, 0)
+    assert bootstrap(np.zeros((3, 20)), np.arange(20)) == (0, 0)
+    apart = bootstrap(by_unit + np.array([[-1.0], [0.0], [1.0]]), groups)  # policies that differ
+    assert apart[1] - apart[0] > 2 * (narrow[1] - narrow[0])

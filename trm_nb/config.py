@@ -18,7 +18,7 @@ from typing import Any, Literal, Self, TypeAlias
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from trm_nb.records import Modality, UserError
+from trm_nb.records import MODALITIES, Modality, UserError
 
 Stage: TypeAlias = Literal["plan", "denoise", "encode", "consolidate", "train", "free"]
 _COLOUR = r"^#[0-9a-fA-F]{6}$"
@@ -116,6 +116,16 @@ class MultimodalDatasetConfig(BaseModel):
     @classmethod
     def _paths_are_strings(cls, value: Any) -> Any:
         return str(value) if isinstance(value, Path) else value
+
+    @field_validator("use_denoiser", mode="before")
+    @classmethod
+    def _one_form_of_what_is_denoised(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            if not set(value) <= set(MODALITIES):
+                raise ValueError(f"expected true, false or some of {', '.join(MODALITIES)}, got {value!r}")
+            ordered = [name for name in MODALITIES if name in value]
+            return True if ordered == ["image"] else ordered or False
+        return value
 
     @field_validator("font_size")
     @classmethod

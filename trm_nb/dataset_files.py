@@ -1,7 +1,8 @@
 """What a finished dataset holds beside its arrays, for people and programs without this package.
 
 samples.parquet (one row a sample, in capsule row order), labels in capsules.zarr, quarantine.jsonl, dataset_info.json
-and the dataset card README.md. All follow from the tracker and the arrays, so they can be written again at any time.
+and the dataset card README.md. All follow from the tracker, the arrays and the image cache's receipts, so they can be
+written again at any time; what the denoiser did is forgotten with a cache that was cleared whole.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from trm_nb.store import read_capsules, write_labels
 from trm_nb.training_progress import PlannedRow, TrainingProgressTracker
 
 if TYPE_CHECKING:
+    from trm_nb.image_cache import ImageCache
     from trm_nb.vision_encoder import TRMVisionEncoder
 
 FILES = ("samples.parquet", "quarantine.jsonl", "README.md", "dataset_info.json")
@@ -80,7 +82,7 @@ def finish_dataset(
     settings: dict[str, Any],
     tracker: TrainingProgressTracker,
     consolidator: Consolidator,
-    treatments: Treatments,
+    cache: ImageCache,
     encoder: Callable[[], TRMVisionEncoder],
 ) -> None:
     """Write all of them, unless they are there, whole and of exactly these chunks; then batches.zarr goes.
@@ -92,7 +94,7 @@ def finish_dataset(
     consolidator.restore_metadata()
     if tracker.get("dataset_made_of") != made_of or damaged_files(output_dir, tracker):
         fault_point("dataset-files")
-        classes = _write_tables(output_dir, tracker, treatments)
+        classes = _write_tables(output_dir, tracker, cache.treatments)
         made = encoder()
         weights = {"preset": made.preset, "fingerprint": made.fingerprint, "trained": made.trained}
         shards = [
@@ -100,7 +102,8 @@ def finish_dataset(
              "sha256": sha256_of(consolidator.chunk.file(consolidator.array, c.number))}
             for c in chunks
         ]  # fmt: skip
-        info = _info(output_dir, settings, tracker, shards, weights, classes)
+        denoiser = cache.denoiser.fingerprint if cache.denoiser else None
+        info = _info(output_dir, settings, tracker, shards, weights, denoiser, classes)
         write_file(output_dir / "README.md", _card(info).encode())
         write_file(output_dir / "dataset_info.json", (json.dumps(info, indent=2, ensure_ascii=False) + "\n").encode())
         paths = [output_dir / name for name in FILES] + sorted((output_dir / "capsules.zarr").rglob("zarr.json"))
@@ -145,6 +148,7 @@ def _info(
     tracker: TrainingProgressTracker,
     shards: list[dict[str, Any]],
     encoder: dict[str, Any],
+    denoiser: str | None,
     classes: list[str],
 ) -> dict[str, Any]:
     stats = tracker.get_stats()
@@ -162,6 +166,7 @@ def _info(
         },
         "classes": classes,
         "encoder": encoder,
+        "denoiser": denoiser,
         "config": settings,
         "shards": shards,
         "versions": {
@@ -176,6 +181,7 @@ def _card(info: dict[str, Any]) -> str:
     splits = ", ".join(f"{count} {name}" for name, count in counts["splits"].items())
     unusable = f"{counts['quarantined_items']} items and {counts['quarantined_samples']} samples"
     trained = "trained" if info["encoder"]["trained"] else "UNTRAINED (weights drawn from the seed)"
+    denoised = f"by the denoiser {info['denoiser']}" if info["denoiser"] else "by nothing, they are as drawn"
     return f"""---
 pretty_name: {json.dumps(info["name"])}
 tags: [capsules, tiny-recursive-model]
@@ -187,6 +193,8 @@ tags: [capsules, tiny-recursive-model]
 could not be used; quarantine.jsonl says why. {counts["left_out"]} files or items were left out by the config.
 
 The encoder ({info["encoder"]["preset"]}, weights {info["encoder"]["fingerprint"]}) is {trained}.
+
+Pictures were denoised {denoised}; samples.parquet says which, and how much was taken away.
 
 | file | what |
 |---|---|

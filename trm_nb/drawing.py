@@ -26,7 +26,7 @@ from trm_nb.store import Layout, stage_shard
 if TYPE_CHECKING:
     from trm_nb.denoise import AnyDenoiser
 
-DENOISED_AT_ONCE = 32
+DENOISED_PIXELS = 8 * 224 * 224  # at once, before the next sign of life
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +58,10 @@ class DrawnShard:
 def _tools(recipe: Recipe) -> tuple[Renderer, AnyDenoiser | None]:
     """One renderer and one denoiser a process."""
     denoiser = load_denoiser(recipe.denoiser_path) if recipe.denoiser_path else None
-    if denoiser is not None and denoiser.fingerprint != recipe.denoiser:
+    found = denoiser.fingerprint if denoiser else ""
+    if found != recipe.denoiser:  # else pictures would be kept under keys that say something else
         raise UserError(
-            f"{recipe.denoiser_path}: this worker's denoiser is {denoiser.fingerprint}, expected {recipe.denoiser}; "
+            f"{recipe.denoiser_path}: this worker's denoiser is {found or 'missing'}, expected {recipe.denoiser}; "
             "it was replaced meanwhile, or is another file here: run again"
         )
     return Renderer(recipe.render), denoiser
@@ -74,10 +75,14 @@ def draw_shard(samples: Task[Sample], recipe: Recipe, layout: Layout, folder: st
         working_on(None)
     treated: dict[str, Treatment] = {}
     if denoiser is not None:
+        from trm_nb.trm import cpu_threads
+
         noisy = [i for i, sample in enumerate(samples) if sample.modality in recipe.denoised and i not in reasons]
-        for first in range(0, len(noisy), DENOISED_AT_ONCE):
-            block = noisy[first : first + DENOISED_AT_ONCE]
-            images[block], treatments = denoiser.restore_images(images[block])
+        at_once = max(1, DENOISED_PIXELS // (images.shape[1] * images.shape[2]))
+        for first in range(0, len(noisy), at_once):
+            block = noisy[first : first + at_once]
+            with cpu_threads(1):  # the workers fill the cores; and more threads can change last bits
+                images[block], treatments = denoiser.restore_images(images[block])
             treated |= {samples[i].key: treatment for i, treatment in zip(block, treatments, strict=True)}
             working_on(None)  # a sign of life
     staged = stage_shard(Path(folder), images, layout)

@@ -99,6 +99,8 @@ class ImageCache:
         self.path = Path(cache_dir)
         self.workers, self.cluster = workers, cluster
         self._denoised: tuple[Modality, ...] = ("image",) if use_denoiser is True else tuple(use_denoiser or ())
+        if not set(self._denoised) <= set(MODALITIES):
+            raise UserError(f"use_denoiser: expected True, False or some of {MODALITIES}, got {use_denoiser!r}")
         self.denoiser: AnyDenoiser | None = load_denoiser(denoiser_path) if self._denoised else None
         self.renderer = Renderer(render)
         at = str(Path(denoiser_path).absolute()) if self.denoiser and denoiser_path else None  # as a worker sees it
@@ -376,7 +378,8 @@ class ImageCache:
             self._index.sync()
 
     def treatments(self, keys: Sequence[str]) -> dict[str, Treatment]:
-        """What the denoiser made of those of the keys that passed through it, also of pictures cleared since."""
+        """What the denoiser made of those of the keys that passed through it, also of pictures cleared since
+        with `keep_index`."""
         return self._index.treatments(keys)
 
     def was_cleared(self) -> bool:

@@ -44,16 +44,17 @@ class ImageIndex:
     def _open(path: Path) -> Database:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            database = Database(path, _SCHEMA, lasting=False)  # derived: the receipts are what must last
-            if database.value("PRAGMA user_version") != _VERSION:
+            try:
+                database = Database(path, _SCHEMA, lasting=False)  # derived: the receipts are what must last
+                if database.value("PRAGMA user_version") == _VERSION:
+                    return database
                 database.close()
-                raise DamagedError(f"{path}: of another version")
-            return database
+            except DamagedError:
+                pass  # derived, so made again, as is one of another version
+            path.unlink(missing_ok=True)
+            return Database(path, _SCHEMA, lasting=False)
         except (OSError, UserError):  # a read-only copy: a reader needs no file
             return Database(":memory:", _SCHEMA)
-        except DamagedError:  # derived, so make it again
-            path.unlink()
-            return Database(path, _SCHEMA, lasting=False)
 
     def close(self) -> None:
         """Close the index's file."""

@@ -255,7 +255,7 @@ class Run:
 
     def _ask_the_cluster(self, address: str) -> None:
         """See that it answers, and that its workers see the run's folder and the sources."""
-        given = [Path(name) for name in self.config.source_paths]
+        given = [Path(name) for name in (*self.config.source_paths, self.config.denoiser_path) if name]
         connect(address).refuse_blind_workers([self.path.absolute(), *(path for path in given if path.exists())])
 
     def render(self, on_progress: Progress | None = None) -> int:
@@ -308,7 +308,7 @@ class Run:
                 self.config.model_dump(),
                 self.tracker,
                 self.consolidator,
-                self.cache.treatments,
+                self.cache,
                 lambda: self.encoder,
             )
             return made

@@ -359,9 +359,13 @@ def read_capsules(output_dir: str | Path, rows: Sequence[int] | np.ndarray) -> n
     if wanted.size and wanted.min() < 0:
         raise IndexError(f"row {wanted.min()} is negative")
     result = np.empty((len(wanted), CAPSULES, FEATURES), np.float16)
-    for number in np.unique(wanted // batch.rows):
-        here = wanted // batch.rows == number
-        result[here] = _read_batch_rows(root, batch, chunk, int(number), wanted[here])
+    numbers = wanted // batch.rows
+    for number in np.unique(numbers):
+        here = np.flatnonzero(numbers == number)
+        found = _read_batch_rows(root, batch, chunk, int(number), wanted[here])
+        if len(here) == len(wanted):
+            return found
+        result[here] = found
     return result
 
 

@@ -131,9 +131,7 @@ class StreamingEncoderBuilder:
             planner = Planner(self.tracker, self.cache.samples, seed=self.seed, max_errors=self.max_errors)
             report = self.stream(planner.from_items(as_items(samples)), start_threshold, on_progress)
             settings = {**self._settings(), "seed": self.seed, "image_size": self.cache.image_size}
-            finish_dataset(
-                self.path, settings, self.tracker, self.consolidator, self.cache.treatments, lambda: self.encoder
-            )
+            finish_dataset(self.path, settings, self.tracker, self.consolidator, self.cache, lambda: self.encoder)
         return report
 
     def _use(self, renderer: Renderer) -> None:

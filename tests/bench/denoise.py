@@ -91,7 +91,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         checkpoint = Path(sys.argv[1]) if sys.argv[1:] else folder / "untrained.pt"
-        if not checkpoint.is_file():
+        if not sys.argv[1:]:
             Denoiser(Noise2NoiseUNet()).save(checkpoint)
         plain = folder / "plain.pt"
         plain.write_bytes(checkpoint.read_bytes())

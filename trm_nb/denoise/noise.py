@@ -31,9 +31,9 @@ UNSEEN: tuple[Kind, ...] = ("demosaiced", "speckle", "impulse")  # what both are
 class Noise:
     """A kind of noise and how much of it.
 
-    gaussian, correlated, demosaiced, rows: the standard deviation, of 255. poisson: photons where the picture is white.
-    jpeg: the quality, 1 to 100. scanner: 0 to 2. speckle: the standard deviation of its factor. impulse: the part of
-    the pixels.
+    gaussian, correlated: the standard deviation, of 255. demosaiced, rows: that of a measured pixel, of a whole row.
+    poisson: photons where the picture is white. jpeg: the quality, 1 to 100. scanner: 0 to 2. speckle: the standard
+    deviation of its factor. impulse: the part of the pixels.
     """
 
     kind: Kind
@@ -45,6 +45,11 @@ class Noise:
     def add(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """float32 (b, 3, h, w) in [0, 1] -> the same with noise, not clipped."""
         return _ADD[self.kind](x, self.level, rng)
+
+
+def as_file(x: Tensor) -> Tensor:
+    """Clipped to [0, 1] and rounded to 256 levels, as a file holds it. What a network is given may be; a target not."""
+    return (255 * x.clamp(0, 1)).round() / 255
 
 
 def _normal(rng: torch.Generator, *shape: int) -> Tensor:
@@ -101,7 +106,7 @@ def _speckle(x: Tensor, spread: float, rng: torch.Generator) -> Tensor:
 
 
 def _impulse(x: Tensor, part: float, rng: torch.Generator) -> Tensor:
-    """Pixels lost to black or white, with the odds that leave the mean as it was."""
+    """Pixels lost, each colour of them to nothing or to all, with the odds that leave the mean as it was."""
     b, c, h, w = x.shape
     lost = torch.rand(b, 1, h, w, generator=rng) < part
     white = (torch.rand(b, c, h, w, generator=rng) < x).float()

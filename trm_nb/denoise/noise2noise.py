@@ -114,10 +114,11 @@ class Denoiser:
         """uint8 (n, h, w, 3) -> the same, a few at a time, and what was taken away of each."""
         result = np.empty_like(images)
         treatments = []
-        for start in range(0, len(images), BATCH):
-            x = from_pixels(images[start : start + BATCH])
+        batch = max(1, BATCH * 224 * 224 // (images.shape[1] * images.shape[2]))
+        for start in range(0, len(images), batch):
+            x = from_pixels(images[start : start + batch])
             y = self.restore(x)
-            result[start : start + BATCH] = to_pixels(y, images.shape)
+            result[start : start + batch] = to_pixels(y, images.shape)
             treatments += [Treatment(round(255 * float(noise), 2), "plain") for noise in (x - y).std((1, 2, 3))]
         return result, treatments
 

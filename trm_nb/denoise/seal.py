@@ -165,7 +165,7 @@ class AdaptiveDenoiser:
 
     def __init__(self, base: Denoiser, policy: Policy, edits: Sequence[Edit] = EDITS) -> None:
         self.base, self.policy, self.edits = base, policy.eval(), tuple(edits)
-        digest = hashlib.sha256(f"seal {base.fingerprint} {[asdict(edit) for edit in edits]}".encode())
+        digest = hashlib.sha256(f"seal {base.fingerprint} {LEARNING_RATE} {[asdict(edit) for edit in edits]}".encode())
         for name, weight in sorted(policy.state_dict().items()):
             digest.update(name.encode() + weight.numpy().tobytes())
         self.fingerprint = digest.hexdigest()[:16]
@@ -176,8 +176,10 @@ class AdaptiveDenoiser:
         return self.edits[int(self.policy(context(x, self.base)[None]).argmax())]
 
     def restore(self, x: Tensor) -> Tensor:
-        """float32 (b, 3, h, w) around [0, 1], not clipped, sides multiples of 16 -> the same; one after the other."""
-        return torch.cat([apply(self.choose(one), self.base, one) for one in torch.split(x, 1)])
+        """float32 (b, 3, h, w) around [0, 1], not clipped -> the same, one after the other."""
+        h, w = x.shape[2:]
+        whole = F.pad(x, (0, -w % 16, 0, -h % 16), mode="replicate")
+        return torch.cat([apply(self.choose(one), self.base, one) for one in torch.split(whole, 1)])[:, :, :h, :w]
 
     def restore_images(self, images: np.ndarray) -> tuple[np.ndarray, list[Treatment]]:
         """uint8 (n, h, w, 3) -> the same, and for each the edit that was chosen and what it took away."""

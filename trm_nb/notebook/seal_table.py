@@ -1,21 +1,22 @@
 """What adapting is worth: a policy's choices beside no denoiser, the plain one, fixed edits, chance and an oracle.
 
-On pictures and kinds of noise that neither the network nor the policy was trained on. The true picture is used here, to
-measure, and nowhere else. A unit is one picture with one noise; intervals are from a paired bootstrap over pictures,
-each with all its noises and all policies, because those are not independent.
+On pictures, and on kinds or levels of noise, that neither the network nor the policy was trained on. The true picture
+is used here, to measure, and nowhere else. A unit is one picture with one noise, clipped and rounded as files are;
+intervals are from a paired bootstrap over names of pictures (pieces of one photograph share its name), each with all
+its noises, and over policies.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from trm_nb.denoise.noise import Noise
+from trm_nb.denoise.noise import Noise, as_file
 from trm_nb.denoise.noise2noise import Denoiser
 from trm_nb.denoise.seal import EDITS, NOOP, PLAIN, Edit, Policy, apply, context
 from trm_nb.notebook.denoiser_table import noisy
@@ -30,7 +31,7 @@ UNSEEN_NOISES = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measured:
-    """Of each unit: PSNR in dB of every edit (units, edits), context (units, 14), picture and noise by number and name.
+    """Of each unit: PSNR in dB of every edit (units, edits), context (units, 14), its picture's name as a number.
 
     `seconds` (edits,) is the mean time of an edit, `looking` that of a context, both for one unit.
     """
@@ -38,7 +39,6 @@ class Measured:
     psnr: np.ndarray
     contexts: Tensor
     picture: np.ndarray
-    noise: list[str]
     seconds: np.ndarray
     looking: float
 
@@ -57,16 +57,17 @@ class Arm:
 
 def measure(
     denoiser: Denoiser,
-    pictures: Mapping[str, np.ndarray],
+    pictures: Sequence[tuple[str, np.ndarray]],
     noises: Sequence[Noise] = UNSEEN_NOISES,
     edits: Sequence[Edit] = EDITS,
     on_step: Callable[[], None] | None = None,
 ) -> Measured:
-    """Every edit on every picture, float32 (h, w, 3) in [0, 1], sides multiples of 16, with every noise."""
-    psnr, contexts, picture, names, seconds, looking = [], [], [], [], [], []
-    for number, clean in enumerate(pictures.values()):
+    """Every edit on every named picture, float32 (h, w, 3) in [0, 1], sides multiples of 16, with every noise."""
+    psnr, contexts, picture, seconds, looking = [], [], [], [], []
+    names = list(dict.fromkeys(name for name, _ in pictures))
+    for number, (name, clean) in enumerate(pictures):
         for noise in noises:
-            x = torch.from_numpy(noisy(clean, noise, number)).permute(2, 0, 1)[None].contiguous()
+            x = as_file(torch.from_numpy(noisy(clean, noise, number)).permute(2, 0, 1)[None].contiguous())
             start = time.perf_counter()
             contexts.append(context(x, denoiser))
             looking.append(time.perf_counter() - start)
@@ -78,12 +79,11 @@ def measure(
                 found.append(-10 * np.log10(max(float(np.square(restored.clip(0, 1) - clean).mean()), 1e-7)))
             psnr.append(found)
             seconds.append(took)
-            picture.append(number)
-            names.append(str(noise))
+            picture.append(names.index(name))
             if on_step is not None:
                 on_step()
     return Measured(
-        np.array(psnr), torch.stack(contexts), np.array(picture), names, np.mean(seconds, 0), float(np.mean(looking))
+        np.array(psnr), torch.stack(contexts), np.array(picture), np.mean(seconds, 0), float(np.mean(looking))
     )
 
 
@@ -101,7 +101,7 @@ def table(
 
     A second one is the best of those that take no longer than the policies do, choosing included.
     """
-    units, rows = len(measured.psnr), np.arange(len(measured.psnr))
+    rows = np.arange(len(measured.psnr))
     choices = [chosen_by(policy, measured) for policy in policies]
     cost = measured.looking + np.mean([measured.seconds[chosen].mean() for chosen in choices])
     scores = [tried.errors.log().mean(0).numpy() for tried in lessons]
@@ -110,24 +110,23 @@ def table(
     equal = [int((score + cheap).argmin()) for score in scores]
 
     def constant(numbers: Sequence[int]) -> tuple[np.ndarray, float]:
-        return np.mean([measured.psnr[:, n] for n in numbers], 0), float(np.mean(measured.seconds[list(numbers)]))
+        return measured.psnr[:, list(numbers)].T, float(np.mean(measured.seconds[list(numbers)]))
 
     best, best_seconds = constant(fixed)
-    seal = np.mean([measured.psnr[rows, chosen] for chosen in choices], 0)
+    seal = np.stack([measured.psnr[rows, chosen] for chosen in choices])
     arms = {
         "none": constant([list(edits).index(NOOP)]),
         "Noise2Noise": constant([list(edits).index(PLAIN)]),
-        "an edit by chance": (measured.psnr.mean(1), float(measured.seconds.mean())),
+        "an edit by chance": (measured.psnr.mean(1)[None], float(measured.seconds.mean())),
         f"best fixed edit ({_names(fixed, edits)})": (best, best_seconds),
         f"best fixed, equal time ({_names(equal, edits)})": constant(equal),
         "SEAL": (seal, float(cost)),
-        "oracle": (measured.psnr.max(1), float(measured.seconds.sum())),
+        "oracle": (measured.psnr.max(1)[None], float(measured.seconds.sum())),
     }
     found = []
     for name, (psnr, seconds) in arms.items():
         low, high = bootstrap(psnr - best, measured.picture)
         found.append(Arm(name, float(psnr.mean()), seconds, float((psnr - best).mean()), low, high))
-    assert all(len(psnr) == units for psnr, _ in arms.values())
     return found
 
 
@@ -136,11 +135,12 @@ def _names(numbers: Sequence[int], edits: Sequence[Edit]) -> str:
 
 
 def bootstrap(differences: np.ndarray, groups: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """The interval (95 %) of a mean of paired differences (n,), resampling whole groups (n,)."""
-    sums = np.bincount(groups, differences)
+    """The interval (95 %) of a mean of paired differences (policies, n), resampling policies and whole groups (n,)."""
+    sums = np.stack([np.bincount(groups, row) for row in differences])  # (policies, groups)
     counts = np.bincount(groups)
-    drawn = np.random.default_rng(seed).integers(len(sums), size=(RESAMPLES, len(sums)))
-    means = sums[drawn].sum(1) / counts[drawn].sum(1)
+    rng = np.random.default_rng(seed)
+    policies, chosen = (rng.multinomial(size, np.full(size, 1 / size), RESAMPLES) for size in sums.shape)
+    means = ((policies @ sums) * chosen).sum(1) / (len(sums) * (chosen @ counts))
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
 
@@ -154,7 +154,6 @@ def joined(parts: Sequence[Measured]) -> Measured:
         np.concatenate([part.psnr for part in parts]),
         torch.cat([part.contexts for part in parts]),
         np.concatenate([part.picture + start for part, start in zip(parts, first, strict=True)]),
-        [name for part in parts for name in part.noise],
         np.average([part.seconds for part in parts], axis=0, weights=weights),
         float(np.average([part.looking for part in parts], weights=weights)),
     )

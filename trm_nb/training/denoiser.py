@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trm_nb.checkpoints import load_checkpoint, load_weights, save_checkpoint
-from trm_nb.denoise.noise import Noise
+from trm_nb.denoise.noise import Noise, as_file
 from trm_nb.denoise.noise2noise import WIDTHS, Denoiser, Noise2NoiseUNet
 from trm_nb.durable import locked
 from trm_nb.records import UserError
@@ -36,6 +36,7 @@ WARM_UP, DECAY, EMA, CLIP = 0.005, 0.25, 0.999, 1.0  # the first two as parts of
 LOG_EVERY, CHECKPOINT_EVERY = 100, 500
 GROUPS = 4  # samples of a batch that share a kind and level of noise
 FLOOR = (4 / 255) ** 2  # a sample's noise counts as at least this, so that clean ones do not outweigh all
+AS_FILE = 0.5  # of the groups: the given one is clipped and rounded, as files are; a target never is
 KIND = "denoiser training"
 
 
@@ -78,12 +79,16 @@ def train_denoiser(
             losses: list[float] = []
             while state.step < settings.steps:
                 losses.append(_step(state, pictures, settings))
+                if not math.isfinite(losses[-1]):
+                    raise UserError(f"{folder}: the loss is no number at step {state.step}; lower learning_rate")
                 if state.step % LOG_EVERY == 0 or state.step == settings.steps:
                     figures = {"loss": float(np.mean(losses)), "learning_rate": rate(state.step, settings)}
-                    if state.step % CHECKPOINT_EVERY == 0 or state.step == settings.steps:
+                    due = state.step % CHECKPOINT_EVERY == 0 or state.step == settings.steps
+                    if due:
                         figures["psnr"] = held_out_psnr(state.average, pictures, settings.device)
-                        _save(folder, state, settings, pictures)
                     tracker.log_step(state.step, **figures)
+                    if due:
+                        _save(folder, state, settings, pictures)
                     losses = []
                 tracker.beat()
                 if on_step is not None:
@@ -119,7 +124,8 @@ def noisy_pair(pictures: Pictures, settings: Settings, step: int) -> tuple[Tenso
     pairs = []
     for group in torch.split(clean, GROUPS):
         noise = draw_noise(rng)
-        pairs.append((noise.add(group, draws), noise.add(group, draws)))
+        given, target = noise.add(group, draws), noise.add(group, draws)
+        pairs.append((as_file(given) if rng.random() < AS_FILE else given, target))
     first, second = (torch.cat(side) for side in zip(*pairs, strict=True))
     return first, second
 

@@ -70,7 +70,8 @@ def load_pictures(photographs: Path, work: Path, seed: int = 0) -> Pictures:
 
     Raises UserError when there are no photographs.
     """
-    files = sorted(path for path in photographs.iterdir() if path.suffix.lower() in SUFFIXES)
+    there = photographs.iterdir() if photographs.is_dir() else ()
+    files = sorted(path for path in there if path.suffix.lower() in SUFFIXES)
     if not files:
         raise UserError(f"{photographs}: expected photographs ({', '.join(SUFFIXES)}), found none; check the path")
     listing = "".join(f"{path.relative_to(photographs)} {path.stat().st_size}\n" for path in files)

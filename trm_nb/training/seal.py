@@ -1,7 +1,8 @@
 """Trains the policy that chooses how the denoiser is used on a picture; no clean picture is looked at.
 
-A context is a noisy picture. Every edit of it is rewarded on a second, independently noisy version that no edit has
-used: E|f(y1) - y2|^2 = E|f(y1) - x|^2 + Var(y2), so this ranks edits as the true error would. The policy then learns by
+A context is a noisy picture. Every edit of it is rewarded on other, independently noisy versions that no edit has used:
+E|f(y1) - y2|^2 = E|f(y1) - x|^2 + Var(y2), so this ranks edits as the true error would. (Two contexts in nine have no
+noise, so there the other version is the picture itself.) The policy then learns by
 ReST-EM: sample a few edits a context, keep the best where it helped, imitate what was kept, again.
 
 Source: Zweiger et al., "Self-Adapting Language Models", 2025 (ReST-EM, section 3). Deviations: the edits are few, so
@@ -10,6 +11,7 @@ each is tried once a context and the samples look their reward up; a kept edit c
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 from collections.abc import Callable, Sequence
@@ -21,15 +23,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trm_nb.denoise.noise import Noise
+from trm_nb.denoise.noise import Noise, as_file
 from trm_nb.denoise.noise2noise import Denoiser
 from trm_nb.denoise.seal import EDITS, NOOP, Edit, Policy, apply, context
+from trm_nb.denoise.seal import LEARNING_RATE as ADAPTING
 from trm_nb.durable import write_file
+from trm_nb.training.denoiser import AS_FILE
 from trm_nb.training.denoiser_pictures import Pictures
 
 SIDE = 128
 PARTS = (0.5, 0.3, 0.2)  # of the contexts that are photographs, pages and grids
 ROUNDS, SAMPLES, EPOCHS = 8, 4, 150
+OTHERS = 8  # versions of a picture that an edit is rewarded on
 LEARNING_RATE, WEIGHT_DECAY = 3e-3, 1e-3
 MOST = 2.0  # a kept edit counts at most so much: the logarithm of the error's ratio
 EXPLORE = 0.1  # of the samples, drawn without asking the policy
@@ -77,11 +82,13 @@ def try_edits(
         crop = pictures.crops(1, SIDE, rng, PARTS)
         x = torch.from_numpy(crop).permute(0, 3, 1, 2).float() / 255
         noise, draws = draw_noise(rng), torch.Generator().manual_seed(int(rng.integers(2**62)))
-        first, second = noise.add(x, draws), noise.add(x, draws)
-        left_alone = float((first - second).square().mean()) / 2  # its own error, and what no edit can predict
-        contexts.append(context(first, denoiser))
-        found = [float((apply(edit, denoiser, first) - second).square().mean()) - left_alone for edit in edits]
-        errors.append(torch.tensor(found))
+        given = noise.add(x, draws)
+        given = as_file(given) if rng.random() < AS_FILE else given
+        others = noise.add(x.expand(OTHERS, -1, -1, -1), draws)
+        mean, unpredictable = others.mean(0), float(others.var(0).mean()) / OTHERS
+        contexts.append(context(given, denoiser))
+        errors.append(torch.tensor([float((apply(e, denoiser, given) - mean).square().mean()) for e in edits]))
+        errors[-1] -= unpredictable
         if on_step is not None:
             on_step()
     floor = (0.5 / 255) ** 2  # less than half a level cannot be told apart in uint8
@@ -97,7 +104,8 @@ def kept_lesson(
     on_step: Callable[[], None] | None = None,
 ) -> Tried:
     """`try_edits`, kept in a file of the folder, as it takes a second a context."""
-    path = folder / f"lesson-{denoiser.fingerprint}-{pictures.name}-{count}-{seed}.npz"
+    made_by = hashlib.sha256(f"{EDITS} {ADAPTING} {SIDE} {PARTS} {OTHERS} {AS_FILE}".encode()).hexdigest()[:8]
+    path = folder / f"lesson-{denoiser.fingerprint}-{pictures.name}-{made_by}-{count}-{seed}.npz"
     if not path.is_file():
         tried = try_edits(denoiser, pictures, count, seed, on_step=on_step)
         buffer = io.BytesIO()
