@@ -209,8 +209,12 @@ def _notes(stats: dict[str, Any]) -> list[str]:
 
 
 def _html(title: str, lines: list[tuple[str, str, str, str]], notes: list[str]) -> str:
-    cell = '<td style="text-align:left;padding:0 0.8em 0 0;white-space:pre">'
-    body = "".join(f"<tr>{''.join(f'{cell}{escape(part)}</td>' for part in line)}</tr>" for line in lines)
+    cells = 3 * ['<td style="text-align:left;padding:0 0.8em 0 0;white-space:pre">']
+    cells += ['<td style="text-align:left;white-space:pre-wrap">']  # what a stage said may be long
+    body = "".join(
+        f"<tr>{''.join(f'{cell}{escape(part)}</td>' for cell, part in zip(cells, line, strict=True))}</tr>"
+        for line in lines
+    )
     said = "".join(f'<div class="trm-note">{escape(note)}</div>' for note in notes)
     table = f'<table class="trm-bars" style="font-family:monospace">{body}</table>'
     return f'<div class="trm-progress"><strong>{escape(title)}</strong>{table}{said}</div>'
