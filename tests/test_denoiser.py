@@ -110,9 +110,7 @@ def test_stopped_and_gone_on_it_ends_with_the_same_weights(
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"crop": 64}, {"learning_rate": 1e-4}, {"steps": 30}], ids=str)
-def test_a_training_of_other_settings_is_refused(
-    change: dict[str, float], pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_training_of_other_settings_is_refused(change: dict[str, float], pictures: Pictures, tmp_path: Path) -> None:
     settings = replace(TINY, steps=20)
     train_denoiser(tmp_path, pictures, settings)
     with pytest.raises(UserError, match=next(iter(change))):

@@ -29,7 +29,7 @@ PACKAGES = {  # -> which of its pictures are photographs
     "lomiri-wallpapers-16.04": LOMIRI,
     "lomiri-wallpapers-20.04": LOMIRI,
     "mate-backgrounds": "mate/nature",
-    "plasma-workspace-wallpapers": f"/({PLASMA.replace(' ', '|')})(_1am)?/",
+    "plasma-workspace-wallpapers": f"/({PLASMA.replace(' ', '|')})/",
 }
 GCOMPRIS = ("details", "erase", "explore_farm_animals", "explore_monuments", "explore_world_animals")
 

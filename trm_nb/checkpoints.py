@@ -6,6 +6,7 @@ an error in one sentence, never a silent fallback to something else.
 
 from __future__ import annotations
 
+import hashlib
 import io
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,15 @@ def load_checkpoint(path: str | Path, kind: str) -> dict[str, Any]:
     if got != kind:
         raise UserError(f"{path}: expected a checkpoint of the {kind}, got one of {got!r}; check the path")
     return dict(values)
+
+
+def fingerprint_of(settings: str, module: nn.Module) -> str:
+    """16 hex digits over settings and the bytes of a module's weights as they are now."""
+    digest = hashlib.sha256(settings.encode())
+    for name, weight in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
+        digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def load_weights(module: nn.Module, weights: object, path: str | Path) -> None:

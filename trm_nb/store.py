@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -253,12 +253,18 @@ def read_rows(array: Path, layout: Layout, number: int, rows: Sequence[int] | np
 
 def read_places(array: Path, layout: Layout, places: np.ndarray) -> np.ndarray:
     """Rows by place, int (n, 2) of file number and row inside it: (n, *item). Raises as `read_rows` does."""
-    result = np.empty((len(places), *layout.item), layout.dtype)
-    for number in np.unique(places[:, 0]):
-        here = np.flatnonzero(places[:, 0] == number)
-        if len(here) == len(places):
-            return read_rows(array, layout, int(number), places[:, 1])
-        result[here] = read_rows(array, layout, int(number), places[here, 1])
+    return _by_file(places[:, 0], layout, lambda number, here: read_rows(array, layout, number, places[here, 1]))
+
+
+def _by_file(numbers: np.ndarray, layout: Layout, read: Callable[[int, np.ndarray], np.ndarray]) -> np.ndarray:
+    """Rows in order, the i-th out of file numbers[i]; `read(number, here)` gives those at `here`, which are of one."""
+    result = np.empty((len(numbers), *layout.item), layout.dtype)
+    for number in np.unique(numbers).tolist():
+        here = np.flatnonzero(numbers == number)
+        found = read(number, here)
+        if len(here) == len(numbers):  # no second copy
+            return found
+        result[here] = found
     return result
 
 
@@ -358,15 +364,7 @@ def read_capsules(output_dir: str | Path, rows: Sequence[int] | np.ndarray) -> n
     wanted = np.asarray(rows, np.int64)
     if wanted.size and wanted.min() < 0:
         raise IndexError(f"row {wanted.min()} is negative")
-    result = np.empty((len(wanted), CAPSULES, FEATURES), np.float16)
-    numbers = wanted // batch.rows
-    for number in np.unique(numbers):
-        here = np.flatnonzero(numbers == number)
-        found = _read_batch_rows(root, batch, chunk, int(number), wanted[here])
-        if len(here) == len(wanted):
-            return found
-        result[here] = found
-    return result
+    return _by_file(wanted // batch.rows, batch, lambda n, here: _read_batch_rows(root, batch, chunk, n, wanted[here]))
 
 
 def _read_batch_rows(root: Path, batch: Layout, chunk: Layout, number: int, rows: np.ndarray) -> np.ndarray:

@@ -17,7 +17,6 @@ Axes: b batch, h w pixels, c channels, p patches, k capsules (12), d features (5
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass
@@ -28,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trm_nb.checkpoints import load_checkpoint, load_weights, save_checkpoint
+from trm_nb.checkpoints import fingerprint_of, load_checkpoint, load_weights, save_checkpoint
 from trm_nb.records import CAPSULES, FEATURES, UserError
 from trm_nb.trm import Linear, RecursiveNet, recurse, rms_norm, rotary_angles, truncated_normal
 
@@ -127,11 +126,7 @@ class TRMVisionEncoder(nn.Module):
     @property
     def fingerprint(self) -> str:
         """16 hex digits over the architecture and the bytes of the weights as they are now."""
-        digest = hashlib.sha256(json.dumps(self._architecture(), sort_keys=True).encode())
-        for name, weight in sorted(self.state_dict().items()):
-            digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
-            digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return fingerprint_of(json.dumps(self._architecture(), sort_keys=True), self)
 
     def forward(self, images: Tensor) -> Tensor:
         tokens, side = self._tokens(images)

@@ -10,7 +10,6 @@ convolutions (as in DRUNet), sums instead of concatenation at the skips, residua
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trm_nb.checkpoints import load_checkpoint, load_weights, save_checkpoint
+from trm_nb.checkpoints import fingerprint_of, load_checkpoint, load_weights, save_checkpoint
 from trm_nb.records import Treatment, UserError
 
 KIND = "Noise2Noise denoiser"
@@ -81,7 +80,11 @@ class Noise2NoiseUNet(nn.Module):
 
 def from_pixels(images: np.ndarray, multiple: int = 8) -> Tensor:
     """uint8 (n, h, w, 3) -> float32 (n, 3, h', w') in [0, 1]; the edges are repeated up to the next multiple."""
-    x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    return padded(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255, multiple)
+
+
+def padded(x: Tensor, multiple: int) -> Tensor:
+    """(n, 3, h, w) -> (n, 3, h', w'): the edges repeated up to the next multiple."""
     return F.pad(x, (0, -x.shape[3] % multiple, 0, -x.shape[2] % multiple), mode="replicate")
 
 
@@ -99,10 +102,7 @@ class Denoiser:
 
     def __init__(self, network: Noise2NoiseUNet) -> None:
         self.network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        digest = hashlib.sha256(f"noise2noise {network.widths}".encode())
-        for name, weight in sorted(network.state_dict().items()):
-            digest.update(name.encode() + weight.numpy().tobytes())
-        self.fingerprint = digest.hexdigest()[:16]
+        self.fingerprint = fingerprint_of(f"noise2noise {network.widths}", network)
 
     @torch.inference_mode()
     def restore(self, x: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ real noises", 2020.
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -26,8 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trm_nb.checkpoints import load_checkpoint, load_weights, save_checkpoint
-from trm_nb.denoise.noise2noise import Denoiser, from_pixels, to_pixels
+from trm_nb.checkpoints import fingerprint_of, load_checkpoint, load_weights, save_checkpoint
+from trm_nb.denoise.noise2noise import Denoiser, from_pixels, padded, to_pixels
 from trm_nb.records import Treatment, UserError
 
 KIND = "SEAL policy"
@@ -165,10 +164,8 @@ class AdaptiveDenoiser:
 
     def __init__(self, base: Denoiser, policy: Policy, edits: Sequence[Edit] = EDITS) -> None:
         self.base, self.policy, self.edits = base, policy.eval(), tuple(edits)
-        digest = hashlib.sha256(f"seal {base.fingerprint} {LEARNING_RATE} {[asdict(edit) for edit in edits]}".encode())
-        for name, weight in sorted(policy.state_dict().items()):
-            digest.update(name.encode() + weight.numpy().tobytes())
-        self.fingerprint = digest.hexdigest()[:16]
+        settings = f"seal {base.fingerprint} {LEARNING_RATE} {[asdict(edit) for edit in edits]}"
+        self.fingerprint = fingerprint_of(settings, policy)
 
     @torch.inference_mode()
     def choose(self, x: Tensor) -> Edit:
@@ -178,8 +175,8 @@ class AdaptiveDenoiser:
     def restore(self, x: Tensor) -> Tensor:
         """float32 (b, 3, h, w) around [0, 1], not clipped -> the same, one after the other."""
         h, w = x.shape[2:]
-        whole = F.pad(x, (0, -w % 16, 0, -h % 16), mode="replicate")
-        return torch.cat([apply(self.choose(one), self.base, one) for one in torch.split(whole, 1)])[:, :, :h, :w]
+        pictures = torch.split(padded(x, 16), 1)
+        return torch.cat([apply(self.choose(one), self.base, one) for one in pictures])[:, :, :h, :w]
 
     def restore_images(self, images: np.ndarray) -> tuple[np.ndarray, list[Treatment]]:
         """uint8 (n, h, w, 3) -> the same, and for each the edit that was chosen and what it took away."""

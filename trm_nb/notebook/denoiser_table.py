@@ -62,7 +62,7 @@ def arms(denoiser: AnyDenoiser) -> dict[str, Restore]:
 
 def ours(denoiser: AnyDenoiser) -> Restore:
     """The denoiser as an arm: it is not told the noise's level."""
-    return lambda x, sigma: denoiser.restore(_tensor(x))[0].permute(1, 2, 0).numpy()
+    return lambda x, sigma: denoiser.restore(as_tensor(x))[0].permute(1, 2, 0).numpy()
 
 
 def compare(pictures: Mapping[str, np.ndarray], noises: Iterable[Noise], arms: Mapping[str, Restore]) -> list[Row]:
@@ -136,11 +136,12 @@ def _bm3d(x: np.ndarray, sigma: float) -> np.ndarray:
 
 def noisy(picture: np.ndarray, noise: Noise, seed: int) -> np.ndarray:
     """float32 (h, w, 3) in [0, 1] -> the same with noise, not clipped; it follows from the seed."""
-    drawn = noise.add(_tensor(picture), torch.Generator().manual_seed(seed))
+    drawn = noise.add(as_tensor(picture), torch.Generator().manual_seed(seed))
     return np.ascontiguousarray(drawn[0].permute(1, 2, 0).numpy())
 
 
-def _tensor(picture: np.ndarray) -> Tensor:
+def as_tensor(picture: np.ndarray) -> Tensor:
+    """float32 (h, w, 3) -> (1, 3, h, w)."""
     return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None]
 
 

@@ -19,10 +19,12 @@ from torch import Tensor
 from trm_nb.denoise.noise import Noise, as_file
 from trm_nb.denoise.noise2noise import Denoiser
 from trm_nb.denoise.seal import EDITS, NOOP, PLAIN, Edit, Policy, apply, context
-from trm_nb.notebook.denoiser_table import noisy
-from trm_nb.training.seal import Tried
+from trm_nb.notebook.denoiser_table import as_tensor, noisy
+from trm_nb.notebook.denoiser_table import psnr as psnr_of
+from trm_nb.training.seal import Tried, best_fixed
 
 RESAMPLES = 10_000
+MOST_PSNR = 70.0  # nobody sees more, and a picture left as it was has infinitely much
 UNSEEN_NOISES = (
     Noise("demosaiced", 20), Noise("demosaiced", 40), Noise("speckle", 0.15), Noise("speckle", 0.3),
     Noise("impulse", 0.03), Noise("impulse", 0.1), Noise("correlated", 75),
@@ -67,7 +69,7 @@ def measure(
     names = list(dict.fromkeys(name for name, _ in pictures))
     for number, (name, clean) in enumerate(pictures):
         for noise in noises:
-            x = as_file(torch.from_numpy(noisy(clean, noise, number)).permute(2, 0, 1)[None].contiguous())
+            x = as_file(as_tensor(noisy(clean, noise, number)))
             start = time.perf_counter()
             contexts.append(context(x, denoiser))
             looking.append(time.perf_counter() - start)
@@ -76,7 +78,7 @@ def measure(
                 start = time.perf_counter()
                 restored = apply(edit, denoiser, x)[0].permute(1, 2, 0).numpy()
                 took.append(time.perf_counter() - start)
-                found.append(-10 * np.log10(max(float(np.square(restored.clip(0, 1) - clean).mean()), 1e-7)))
+                found.append(min(psnr_of(restored.clip(0, 1), clean), MOST_PSNR))
             psnr.append(found)
             seconds.append(took)
             picture.append(names.index(name))
@@ -104,22 +106,22 @@ def table(
     rows = np.arange(len(measured.psnr))
     choices = [chosen_by(policy, measured) for policy in policies]
     cost = measured.looking + np.mean([measured.seconds[chosen].mean() for chosen in choices])
-    scores = [tried.errors.log().mean(0).numpy() for tried in lessons]
-    cheap = np.where(measured.seconds <= cost, 0.0, np.inf)
-    fixed = [int(score.argmin()) for score in scores]
-    equal = [int((score + cheap).argmin()) for score in scores]
+    cheap = [edit for edit, seconds in zip(edits, measured.seconds, strict=True) if seconds <= cost]
+    fixed = [best_fixed(tried, edits) for tried in lessons]
+    equal = [best_fixed(tried, edits, cheap) for tried in lessons]
 
-    def constant(numbers: Sequence[int]) -> tuple[np.ndarray, float]:
-        return measured.psnr[:, list(numbers)].T, float(np.mean(measured.seconds[list(numbers)]))
+    def constant(chosen: Sequence[Edit]) -> tuple[np.ndarray, float]:
+        numbers = [list(edits).index(edit) for edit in chosen]
+        return measured.psnr[:, numbers].T, float(np.mean(measured.seconds[numbers]))
 
     best, best_seconds = constant(fixed)
     seal = np.stack([measured.psnr[rows, chosen] for chosen in choices])
     arms = {
-        "none": constant([list(edits).index(NOOP)]),
-        "Noise2Noise": constant([list(edits).index(PLAIN)]),
+        "none": constant([NOOP]),
+        "Noise2Noise": constant([PLAIN]),
         "an edit by chance": (measured.psnr.mean(1)[None], float(measured.seconds.mean())),
-        f"best fixed edit ({_names(fixed, edits)})": (best, best_seconds),
-        f"best fixed, equal time ({_names(equal, edits)})": constant(equal),
+        f"best fixed edit ({_names(fixed)})": (best, best_seconds),
+        f"best fixed, equal time ({_names(equal)})": constant(equal),
         "SEAL": (seal, float(cost)),
         "oracle": (measured.psnr.max(1)[None], float(measured.seconds.sum())),
     }
@@ -130,8 +132,8 @@ def table(
     return found
 
 
-def _names(numbers: Sequence[int], edits: Sequence[Edit]) -> str:
-    return " or ".join(dict.fromkeys(edits[n].name for n in numbers))
+def _names(edits: Sequence[Edit]) -> str:
+    return " or ".join(dict.fromkeys(edit.name for edit in edits))
 
 
 def bootstrap(differences: np.ndarray, groups: np.ndarray, seed: int = 0) -> tuple[float, float]:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from trm_nb.checkpoints import load_checkpoint, load_weights, save_checkpoint
 from trm_nb.denoise.noise import Noise, as_file
-from trm_nb.denoise.noise2noise import WIDTHS, Denoiser, Noise2NoiseUNet
+from trm_nb.denoise.noise2noise import WIDTHS, Denoiser, Noise2NoiseUNet, from_pixels
 from trm_nb.durable import locked
 from trm_nb.records import UserError
 from trm_nb.training.denoiser_pictures import Pictures
@@ -119,7 +119,7 @@ def noisy_pair(pictures: Pictures, settings: Settings, step: int) -> tuple[Tenso
     """Two corruptions of the same crops, float32 (batch, 3, crop, crop) each; they follow from seed and step."""
     rng = np.random.default_rng([settings.seed, 0, step])
     crops = pictures.crops(settings.batch, settings.crop, rng)
-    clean = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255
+    clean = from_pixels(crops)
     draws = torch.Generator().manual_seed(int(rng.integers(2**62)))
     pairs = []
     for group in torch.split(clean, GROUPS):
@@ -157,7 +157,7 @@ def held_out_psnr(
 ) -> float:
     """Mean PSNR in dB over tiles of held-out photographs, spread evenly over them, with Gaussian noise."""
     which = np.linspace(0, len(pictures.held_out) - 1, min(count, len(pictures.held_out))).astype(int)
-    clean = torch.from_numpy(pictures.held_out[which]).permute(0, 3, 1, 2).float() / 255
+    clean = from_pixels(pictures.held_out[which])
     noisy = Noise("gaussian", sigma).add(clean, torch.Generator().manual_seed(0))
     error = F.mse_loss(network(noisy.to(device)).cpu().clamp(0, 1), clean, reduction="none").mean((1, 2, 3))
     return float(-10 * error.log10().mean())

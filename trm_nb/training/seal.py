@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trm_nb.denoise.noise import Noise, as_file
-from trm_nb.denoise.noise2noise import Denoiser
+from trm_nb.denoise.noise2noise import Denoiser, from_pixels
 from trm_nb.denoise.seal import EDITS, NOOP, Edit, Policy, apply, context
 from trm_nb.denoise.seal import LEARNING_RATE as ADAPTING
 from trm_nb.durable import write_file
@@ -46,9 +46,6 @@ class Tried:
 
     contexts: Tensor
     errors: Tensor
-
-    def __len__(self) -> int:
-        return len(self.contexts)
 
 
 def draw_noise(rng: np.random.Generator) -> Noise:
@@ -79,8 +76,7 @@ def try_edits(
     contexts, errors = [], []
     for number in range(count):
         rng = np.random.default_rng([seed, 1, number])
-        crop = pictures.crops(1, SIDE, rng, PARTS)
-        x = torch.from_numpy(crop).permute(0, 3, 1, 2).float() / 255
+        x = from_pixels(pictures.crops(1, SIDE, rng, PARTS))
         noise, draws = draw_noise(rng), torch.Generator().manual_seed(int(rng.integers(2**62)))
         given = noise.add(x, draws)
         given = as_file(given) if rng.random() < AS_FILE else given
@@ -168,6 +164,7 @@ def judged(policy: Policy, tried: Tried, edits: Sequence[Edit] = EDITS) -> dict[
     }
 
 
-def best_fixed(tried: Tried, edits: Sequence[Edit] = EDITS) -> Edit:
-    """The one edit that is best for all contexts together, in mean dB."""
-    return edits[int(tried.errors.log().mean(0).argmin())]
+def best_fixed(tried: Tried, edits: Sequence[Edit] = EDITS, among: Sequence[Edit] | None = None) -> Edit:
+    """The one edit, of all or `among` some, that is best for all contexts together, in mean dB."""
+    errors = dict(zip(edits, tried.errors.log().mean(0).tolist(), strict=True))
+    return min(edits if among is None else among, key=lambda edit: errors[edit])
