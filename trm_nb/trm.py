@@ -48,9 +48,13 @@ def truncated_normal(*shape: int, std: float, generator: torch.Generator) -> Ten
     return wide.float()
 
 
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def rms_norm(x: Tensor) -> Tensor:
-    """Divide by the root mean square of the last axis, in float32, eps 1e-5, no weights."""
-    wide = x.float()
+    """Divide by the root mean square of the last axis, in float32 at least, eps 1e-5, no weights."""
+    wide = _wide(x)
     return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + 1e-5)).to(x.dtype)
 
 
@@ -70,9 +74,9 @@ def rotary_angles(positions: Tensor, head_dim: int, theta: float = 1e4) -> Tenso
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
     """Turn feature i and feature i + head_dim/2 of x (..., p, head_dim) by angles (p, head_dim / 2)."""
-    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    cos, sin = angles.cos(), angles.sin()
+    first, second = _wide(x).chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
 
 
 class Linear(nn.Module):
@@ -86,7 +90,7 @@ class Linear(nn.Module):
         self.weight = nn.Parameter(truncated_normal(fan_out, fan_in, std=fan_in**-0.5, generator=generator))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight)
+        return F.linear(x, self.weight.to(x.dtype))
 
 
 class SwiGLU(nn.Module):
