@@ -1,11 +1,13 @@
 """Trains the denoiser from pairs of noisy pictures; no clean picture is ever a target.
 
 Noise2Noise (Lehtinen et al. 2018): two independent corruptions of a picture, one is given, the other is to be
-predicted. Every sample has its own kind and level of noise (sigma 0 to 55), and its squared error counts in proportion
-to one over its own noise, estimated from the pair, so that the faint ones are not drowned by the strong.
+predicted. Every sample has its own kind and level of noise (sigma 0 to 55). Its squared error is divided by its own
+noise, estimated from the pair, so that the faint ones are not drowned by the strong; and, in the second part of the
+training, when the network makes pictures, by the texture of what it made of it, so that the smooth ones are not drowned
+by the busy: PSNR, a logarithm, counts them all alike. What it made never saw the target, so the minimum stays put.
 
-AdamW; the rate rises at once, stays, and falls to nothing in the last quarter of `steps`. What is kept is an
-average of the weights. Batches follow from the seed and the step, and the checkpoint holds all state, so a training
+AdamW; the rate rises at once, stays, and falls to nothing in the second part, the last three fifths of `steps`. What is
+kept is an average of the weights. Batches follow from the seed and the step, and the checkpoint holds all state, so a training
 that was killed goes on as if nothing had been (same machine, same torch, same threads).
 """
 
@@ -32,10 +34,11 @@ from trm_nb.training.denoiser_pictures import Pictures
 from trm_nb.training_progress import TrainingProgressTracker
 from trm_nb.trm import cpu_threads
 
-WARM_UP, DECAY, EMA, CLIP = 0.005, 0.25, 0.999, 1.0  # the first two as parts of all steps
+WARM_UP, DECAY, EMA, CLIP = 0.005, 0.6, 0.999, 1.0  # the first two as parts of all steps
 LOG_EVERY, CHECKPOINT_EVERY = 100, 500
 GROUPS = 4  # samples of a batch that share a kind and level of noise
 FLOOR = (4 / 255) ** 2  # a sample's noise counts as at least this, so that clean ones do not outweigh all
+SMOOTH, TYPICAL = 1.5, 12.0  # textures (see `texture_of`) below which samples count alike, and that counts as 1
 AS_FILE = 0.5  # of the groups: the given one is clipped and rounded, as files are; a target never is
 KIND = "denoiser training"
 
@@ -130,6 +133,18 @@ def noisy_pair(pictures: Pictures, settings: Settings, step: int) -> tuple[Tenso
     return first, second
 
 
+def texture_of(x: Tensor) -> Tensor:
+    """Mean absolute difference of neighbouring pixels, of 255, both directions added: (b, 3, h, w) -> (b,)."""
+    return 255 * (x.diff(dim=2).abs().mean((1, 2, 3)) + x.diff(dim=3).abs().mean((1, 2, 3)))
+
+
+def _weights(restored: Tensor, step: int, settings: Settings) -> Tensor:
+    """How much each sample counts: (b, 3, h, w) -> (b,)."""
+    if step < (1 - DECAY) * settings.steps:
+        return torch.ones(len(restored), device=restored.device)
+    return TYPICAL / (SMOOTH + texture_of(restored.float()))
+
+
 def _step(state: _State, pictures: Pictures, settings: Settings) -> float:
     first, second = (side.to(settings.device) for side in noisy_pair(pictures, settings, state.step))
     for group in state.optimiser.param_groups:
@@ -138,7 +153,7 @@ def _step(state: _State, pictures: Pictures, settings: Settings) -> float:
         restored = state.network(first.contiguous(memory_format=torch.channels_last))
     error = (restored.float() - second).square().mean((1, 2, 3))
     noise = (first - second).square().mean((1, 2, 3)) / 2
-    loss = (error / (noise + FLOOR)).mean()
+    loss = (_weights(restored.detach(), state.step, settings) * error / (noise + FLOOR)).mean()
     state.optimiser.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(state.network.parameters(), CLIP)

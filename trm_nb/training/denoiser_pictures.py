@@ -27,6 +27,7 @@ LONG_SIDES, MIN_SHRINK = (1000, 680, 460), 1.5
 MIN_TEXTURE = 3.0  # mean absolute difference of neighbouring pixels, of 255, both directions added
 HOLD_OUT = 20
 PAGES, GRIDS = 480, 120
+SOFT = 0.3  # of the photographs' crops are enlarged, up to twice: most are sharper than what a camera makes
 PARTS = (0.75, 0.2, 0.05)  # of a batch that are photographs, pages and grids
 INKS = (("#000000", "#ffffff"), ("#402010", "#f6f0dc"), ("#1a2a6c", "#ffffff"), ("#e6e6e6", "#202428"))
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -50,7 +51,7 @@ class Pictures:
     def crops(
         self, count: int, size: int, rng: np.random.Generator, parts: tuple[float, float, float] = PARTS
     ) -> np.ndarray:
-        """uint8 (count, size, size, 3): crops at random places, photographs also turned and mirrored.
+        """uint8 (count, size, size, 3): crops at random places, photographs also turned, mirrored and enlarged.
 
         `parts` are the odds of photographs, pages and grids.
         """
@@ -59,8 +60,11 @@ class Pictures:
             photograph = kind == 0
             source = (self.tiles, self.pages, self.grids)[min(kind, 2)]
             which = rng.choice(len(source), p=self.odds) if photograph else rng.integers(len(source))
-            y, x = rng.integers(source.shape[1] - size + 1, size=2)
-            crop = source[which, y : y + size, x : x + size]
+            side = int(rng.integers(size // 2, size + 1)) if photograph and rng.random() < SOFT else size
+            y, x = rng.integers(source.shape[1] - side + 1, size=2)
+            crop = source[which, y : y + side, x : x + side]
+            if side < size:
+                crop = np.asarray(Image.fromarray(crop).resize((size, size), Image.Resampling.BICUBIC))
             out[i] = np.rot90(crop[:, :: rng.choice((1, -1))], int(rng.integers(4))) if photograph else crop
         return out
 
