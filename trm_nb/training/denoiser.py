@@ -7,8 +7,8 @@ training, when the network makes pictures, by the texture of what it made of it,
 by the busy: PSNR, a logarithm, counts them all alike. What it made never saw the target, so the minimum stays put.
 
 AdamW; the rate rises at once, stays, and falls to nothing in the second part, the last three fifths of `steps`. What is
-kept is an average of the weights. Batches follow from the seed and the step, and the checkpoint holds all state, so a training
-that was killed goes on as if nothing had been (same machine, same torch, same threads).
+kept is an average of the weights. Batches follow from the seed and the step, and the checkpoint holds all state, so a
+training that was killed goes on as if nothing had been (same machine, same torch, same threads).
 """
 
 from __future__ import annotations

@@ -1,0 +1,85 @@
+"""Sources that are made instead of read: `sudoku:SIDE:COUNT`, `maze:SIDE:COUNT`, and whole runs of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trm_nb import CapsuleDataset, build
+from trm_nb.config import MultimodalDatasetConfig, load_params
+from trm_nb.records import Item, Puzzle, UserError
+from trm_nb.render.puzzle import PuzzleRenderer
+from trm_nb.sources import Skipped, scan
+
+
+def config(*sources: str, **fields: object) -> MultimodalDatasetConfig:
+    return MultimodalDatasetConfig.parse({"source_paths": list(sources), "output_dir": "out", **fields}, "test")
+
+
+def items(*sources: str, **fields: object) -> list[Item]:
+    return [e for reading in scan(config(*sources, **fields)) for e in reading.entries if isinstance(e, Item)]
+
+
+def test_puzzles_are_items_with_answers_and_pictures_that_read_back() -> None:
+    found = items("sudoku:4:5", "maze:7:3")
+    assert [item.item_id for item in found] == [
+        *(f"sudoku-4x4/{n:07d}" for n in range(5)), *(f"maze-7x7/{n:07d}" for n in range(3)),
+    ]  # fmt: skip
+    assert {item.label for item in found[:5]} <= {"easy", "medium", "hard"} and found[5].label is None
+    for item in found:
+        assert isinstance(item.payload, Puzzle) and item.payload.solution is not None
+        picture = PuzzleRenderer().render(item.payload)
+        assert np.array_equal(PuzzleRenderer().decode(picture), item.payload.puzzle)
+
+
+def test_they_follow_from_the_seed_and_a_larger_count_only_adds() -> None:
+    def drawn(source: str, **fields: object) -> list[bytes]:
+        return [item.payload.puzzle.tobytes() for item in items(source, **fields)]  # type: ignore[union-attr]
+
+    assert drawn("sudoku:6:4") == drawn("sudoku:6:6")[:4] != drawn("sudoku:6:4", seed=1)
+    assert len(items("sudoku:6:6", limit=2)) == 2
+
+
+def test_grids_that_are_left_out_are_not_made() -> None:
+    (reading,) = scan(config("sudoku:9:1000000", include_grids=False))
+    (entry,) = reading.entries
+    assert isinstance(entry, Skipped)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("sudoku:5:10", "expected a side of 4, 6 or 9, got 5"),
+        ("maze:31:10", "expected a side of 5 to 30, got 31"),
+        ("sudoku:4", "expected sudoku:SIDE:COUNT, for example"),
+        ("sudoku:4:ten", "expected sudoku:SIDE:COUNT, for example"),
+        ("maze:7:0", "expected a count of 1 to 10,000,000, got 0"),
+    ],
+)
+def test_users_mistakes(source: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        items(source)
+
+
+def test_a_params_file_names_them_as_they_are(tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text("source_paths: ['sudoku:4:20']\noutput_dir: out\n", encoding="utf-8")
+    assert load_params(file).source_paths == ["sudoku:4:20"]
+
+
+def test_a_run_of_them_builds_continues_and_keeps_solutions_apart(tmp_path: Path) -> None:
+    settings = config("sudoku:4:60", "maze:5:10", encoder="tiny", workers=0, batch_size=40, image_size=112)
+    settings = settings.with_changes(output_dir=str(tmp_path / "run"))
+    build(settings)
+    build(settings)  # nothing to do, and nothing has changed
+    dataset = CapsuleDataset(tmp_path / "run")
+    assert len(dataset) == 70 and set(dataset.splits) == {"train", "test"}
+    solution_of = {item.item_id: item.payload.solution for item in items("sudoku:4:60", "maze:5:10")}  # type: ignore[union-attr]
+    boards: dict[str, set[bytes]] = {"train": set(), "test": set()}
+    for name, split in zip(dataset.sample_ids, dataset.splits, strict=True):
+        solution = solution_of[name]
+        assert solution is not None
+        boards[split].add(solution.tobytes())
+    assert not boards["train"] & boards["test"]
