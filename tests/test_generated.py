@@ -9,9 +9,11 @@ import pytest
 
 from trm_nb import CapsuleDataset, build
 from trm_nb.config import MultimodalDatasetConfig, load_params
+from trm_nb.plan import split_of
 from trm_nb.records import Item, Puzzle, UserError
 from trm_nb.render.puzzle import PuzzleRenderer
 from trm_nb.sources import Skipped, scan
+from trm_nb.sources.sudoku import relabelled
 
 
 def config(*sources: str, **fields: object) -> MultimodalDatasetConfig:
@@ -78,8 +80,21 @@ def test_a_run_of_them_builds_continues_and_keeps_solutions_apart(tmp_path: Path
     assert len(dataset) == 70 and set(dataset.splits) == {"train", "test"}
     solution_of = {item.item_id: item.payload.solution for item in items("sudoku:4:60", "maze:5:10")}  # type: ignore[union-attr]
     boards: dict[str, set[bytes]] = {"train": set(), "test": set()}
-    for name, split in zip(dataset.sample_ids, dataset.splits, strict=True):
-        solution = solution_of[name]
-        assert solution is not None
-        boards[split].add(solution.tobytes())
+    for i, (name, split) in enumerate(zip(dataset.sample_ids, dataset.splits, strict=True)):
+        (target,) = dataset[i]["target"]
+        assert np.array_equal(target.numpy(), solution_of[name])
+        boards[split].add(target.numpy().tobytes())
     assert not boards["train"] & boards["test"]
+
+
+@pytest.mark.parametrize(("split_sudokus", "apart"), [("solution", False), ("relabelled", True)])
+def test_the_strict_split_keeps_solutions_apart_whatever_their_digits_are_called(
+    split_sudokus: str, apart: bool
+) -> None:
+    found = items("sudoku:4:400")
+    sides: dict[str, set[bytes]] = {"train": set(), "test": set()}
+    for item in found:
+        assert isinstance(item.payload, Puzzle) and item.payload.solution is not None
+        split = split_of(item, 0, 0.3, names_count=split_sudokus == "solution")
+        sides[split].add(relabelled(item.payload.solution).tobytes())
+    assert all(sides.values()) and bool(sides["train"] & sides["test"]) is not apart

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
@@ -29,7 +30,8 @@ class CapsuleDataset(Dataset[dict[str, Any]]):
     """The samples of a run that were encoded, in row order; `split` "train" or "test" takes that part alone.
 
     `ds[i]` is {"capsules": float32 tensor (12, 512), "label": int (an index into `classes`, -1 for none), "row": int
-    (the capsule row in the run), "sample_id": str}. `rows`, `labels`: int64 (n,); `modalities`, `splits`,
+    (the capsule row in the run), "sample_id": str} and, where there is an answer to a puzzle or a task, "target": a
+    tuple of its grids, int64 tensors (rows, columns). `rows`, `labels`: int64 (n,); `modalities`, `splits`,
     `sample_ids`: tuples of str. `classes` are the label names of the whole run, sorted, so that all splits number them
     alike. `info` is dataset_info.json.
     Raises UserError when the run has no finished dataset or no such split, IndexError past the ends, and DamagedError
@@ -50,6 +52,7 @@ class CapsuleDataset(Dataset[dict[str, Any]]):
             if status == "ok" and split in (None, of)
         ]
         self.rows = np.asarray(kept, np.int64)
+        self._targets = table["target"]
         self.labels = np.asarray([number[table["label"][row]] for row in kept], np.int64)
         self.modalities, self.splits, self.sample_ids = (
             tuple(table[name][row] for row in kept) for name in ("modality", "split", "sample_id")
@@ -64,16 +67,17 @@ class CapsuleDataset(Dataset[dict[str, Any]]):
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Several at once, which reads each file of capsules once; torch's DataLoader calls this."""
         places = [self._place(index) for index in indices]
-        capsules = self.capsules(places)
-        return [
-            {
-                "capsules": of,
-                "label": int(self.labels[place]),
-                "row": int(self.rows[place]),
-                "sample_id": self.sample_ids[place],
-            }
-            for place, of in zip(places, capsules, strict=True)
-        ]
+        return [self._sample(place, of) for place, of in zip(places, self.capsules(places), strict=True)]
+
+    def _sample(self, place: int, capsules: Tensor) -> dict[str, Any]:
+        label, row = int(self.labels[place]), int(self.rows[place])
+        sample = {"capsules": capsules, "label": label, "row": row, "sample_id": self.sample_ids[place]}
+        target = self.target(place)
+        return {**sample, "target": target} if target else sample
+
+    def target(self, index: int) -> tuple[Tensor, ...]:
+        """The answer grids of a sample: int64 (rows, columns) each, none where there is none."""
+        return tuple(torch.tensor(grid) for grid in self._targets[int(self.rows[index])].as_py() or ())
 
     def capsules(self, indices: Sequence[int] | np.ndarray) -> Tensor:
         """The capsules of several samples: float32 (n, 12, 512)."""
@@ -92,14 +96,16 @@ class CapsuleDataset(Dataset[dict[str, Any]]):
         return place % len(self)
 
 
-def _samples(output_dir: Path) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+def _samples(output_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The columns of samples.parquet that are needed, and dataset_info.json; raises UserError where there is none."""
     table, described = output_dir / "samples.parquet", output_dir / "dataset_info.json"
     again = "`trm-nb build PARAMS.yaml` or the notebooks up to 04_consolidate make it, and continue where they stopped"
     if not table.is_file() or not described.is_file():
         state = "is not finished" if (output_dir / "progress.sqlite").is_file() else "holds no run"
         raise UserError(f"{output_dir}: expected a dataset, but this folder {state}; {again}")
-    columns = pq.read_table(table, columns=["sample_id", "modality", "label", "split", "status"])
+    wanted = ["sample_id", "modality", "label", "split", "status"]
+    targets = ["target"] if "target" in pq.read_schema(table).names else []  # an older dataset has none
+    columns = pq.read_table(table, columns=wanted + targets)
     facts = json.loads(described.read_text(encoding="utf-8"))
     rows = facts["counts"]["rows"]
     if columns.num_rows != rows:
@@ -107,4 +113,5 @@ def _samples(output_dir: Path) -> tuple[dict[str, list[Any]], dict[str, Any]]:
             f"{output_dir}: samples.parquet has {columns.num_rows} rows and dataset_info.json counts {rows}, "
             f"so the dataset is being written or was changed by hand; {again}"
         )
-    return {name: columns[name].to_pylist() for name in columns.column_names}, facts
+    answers = columns["target"].combine_chunks() if targets else pa.nulls(rows)
+    return {**{name: columns[name].to_pylist() for name in wanted}, "target": answers}, facts

@@ -56,6 +56,11 @@ class MultimodalDatasetConfig(BaseModel):
     )
     seed: int = _field("plan", 0, "splits, untrained weights and training order follow from it", ge=0, lt=2**32)
     test_fraction: float = _field("plan", 0.2, "part of the items held out, chosen by content", ge=0, lt=1)
+    split_sudokus: Literal["solution", "relabelled"] = _field(
+        "plan",
+        "solution",
+        "what never stands on both sides: equal solutions, or also those that differ in digits' names",
+    )
     image_size: int = _field(
         "plan", 224, "side of a picture in pixels, a multiple of 28", ge=28, le=1792, multiple_of=28
     )

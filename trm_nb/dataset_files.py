@@ -36,7 +36,7 @@ ROWS_AT_ONCE = 4_000  # some 3 KB each while they are written
 LIBRARIES = ("torch", "numpy", "pillow", "zarr")
 _SCHEMA = pa.schema(
     [(name, pa.int32() if name in ("page", "pages") else pa.string()) for name in COLUMNS]
-    + [("noise", pa.float32()), ("edit", pa.string())]
+    + [("noise", pa.float32()), ("edit", pa.string()), ("target", pa.list_(pa.list_(pa.list_(pa.int8()))))]
 )
 Treatments: TypeAlias = Callable[[Sequence[str]], Mapping[str, Treatment]]
 
@@ -57,6 +57,7 @@ def _record_batches(tracker: TrainingProgressTracker, treatments: Treatments) ->
         columns = {name: [getattr(row, name) for row in rows] for name in COLUMNS}
         for name in ("noise", "edit"):
             columns[name] = [getattr(treated.get(row.key), name, None) for row in rows]
+        columns["target"] = [row.target and json.loads(row.target) for row in rows]
         arrays = [pa.array(columns[field.name], field.type) for field in _SCHEMA]
         yield pa.RecordBatch.from_arrays(arrays, schema=_SCHEMA)
 
@@ -200,7 +201,7 @@ Pictures were denoised {denoised}; samples.parquet says which, and how much was 
 |---|---|
 | capsules.zarr/capsules | float16 (N, 12, 512), Zarr v3; the row of a quarantined sample is NaN |
 | capsules.zarr/labels | int32 (N), an index into `classes` of dataset_info.json, -1 for none |
-| samples.parquet | one row a sample, in the same order |
+| samples.parquet | one row a sample, in the same order; `target` holds the answer grids of puzzles and tasks |
 | images.zarr | the pictures, uint8 (rows, h, w, 3); images/receipts/ names the key in each slot |
 | quarantine.jsonl | path and reason of what could not be used |
 | dataset_info.json | config, counts, versions, sha256 of each shard, content digest |

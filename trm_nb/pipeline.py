@@ -331,6 +331,7 @@ class Run:
             self.cache.samples,
             seed=c.seed,
             test_fraction=c.test_fraction,
+            split_sudokus=c.split_sudokus,
             max_errors=c.max_errors,
             on_first_rows=lambda: self.tracker.bind("plan", self._plan_settings()),
         )

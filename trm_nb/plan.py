@@ -10,16 +10,19 @@ every row must come out as it was recorded, or the run refuses and says what was
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.durable import fault_point, sha256_of
-from trm_nb.records import GridTask, ImageBytes, ImageFile, Item, Puzzle, Rejected, Sample, UserError
+from trm_nb.records import GridTask, ImageBytes, ImageFile, Item, Puzzle, Rejected, Sample, UserError, answers
 from trm_nb.render.errors import RejectedError
 from trm_nb.sources import Reading, list_files, scan
 from trm_nb.sources.files import Skipped, SourceFile
+from trm_nb.sources.sudoku import relabelled
 from trm_nb.training_progress import PlannedFile, PlannedRow, TrainingProgressTracker
 
 BLOCK = 1000  # rows recorded in one transaction
@@ -46,17 +49,22 @@ class _Laid:
 
     samples: list[Sample]
     split: str
+    target: str | None
 
 
-def split_of(item: Item, seed: int, test_fraction: float) -> str:
-    """ "train" or "test", from the item's content: copies of one document never straddle the two."""
+def split_of(item: Item, seed: int, test_fraction: float, names_count: bool = True) -> str:
+    """ "train" or "test", from the item's content: copies of one document never straddle the two.
+
+    Puzzles go by their solution; unless `names_count`, Sudokus whose solutions differ only in the names of digits are
+    on one side too.
+    """
     digest = hashlib.blake2b(seed.to_bytes(8, "little"), digest_size=8)
-    for part in _content(item):
+    for part in _content(item, names_count):
         digest.update(len(part).to_bytes(8, "little") + part)
     return "test" if int.from_bytes(digest.digest(), "big") < test_fraction * 2**64 else "train"
 
 
-def _content(item: Item) -> Iterator[bytes]:
+def _content(item: Item, names_count: bool) -> Iterator[bytes]:
     payload = item.payload
     if isinstance(payload, str):
         yield payload.encode("utf-8", "surrogatepass")
@@ -67,8 +75,9 @@ def _content(item: Item) -> Iterator[bytes]:
     else:
         if isinstance(payload, GridTask):
             grids = [g for pair in payload.train for g in pair] + [*payload.test_inputs]
-        elif isinstance(payload, Puzzle):  # by its solution: puzzles of one solution stay together
-            grids = [payload.puzzle if payload.solution is None else payload.solution]
+        elif isinstance(payload, Puzzle):
+            board = payload.puzzle if payload.solution is None else payload.solution
+            grids = [board if names_count or payload.kind != "sudoku" else relabelled(board)]
         else:
             grids = [payload]
         for grid in grids:
@@ -89,11 +98,13 @@ class Planner:
         *,
         seed: int = 0,
         test_fraction: float = 0.2,
+        split_sudokus: Literal["solution", "relabelled"] = "solution",
         max_errors: int | float | None = None,
         on_first_rows: Callable[[], None] = lambda: None,
     ) -> None:
         self.tracker, self.lay_out, self.on_first_rows = tracker, lay_out, on_first_rows
         self.seed, self.test_fraction, self.max_errors = seed, test_fraction, max_errors
+        self._names_count = split_sudokus == "solution"
         self._next_row = 0
         self._recorded = tracker.rows_planned()
         self._frozen = bool(tracker.get("plan_frozen", False))
@@ -149,7 +160,7 @@ class Planner:
             block.rejected.append(laid)
             return
         for sample in laid.samples:
-            block.rows.append(_row(self._next_row, sample, laid.split))
+            block.rows.append(_row(self._next_row, sample, laid))
             self._next_row += 1
         block.samples += laid.samples
         if isinstance(entry, Item) and isinstance(entry.payload, ImageBytes):
@@ -157,7 +168,8 @@ class Planner:
 
     def _lay(self, item: Item) -> _Laid | Rejected:
         try:
-            return _Laid(self.lay_out(item), split_of(item, self.seed, self.test_fraction))
+            split = split_of(item, self.seed, self.test_fraction, self._names_count)
+            return _Laid(self.lay_out(item), split, _target(item))
         except RejectedError as error:
             return Rejected(item.item_id, str(error))
 
@@ -249,11 +261,16 @@ def _changed(was: PlannedRow, now: PlannedRow) -> str:
     return "of other content" if was.sample_id == now.sample_id else now.sample_id
 
 
-def _row(row: int, sample: Sample, split: str) -> PlannedRow:
+def _row(row: int, sample: Sample, laid: _Laid) -> PlannedRow:
     return PlannedRow(
         row, sample.sample_id, sample.item_id, sample.modality, sample.source, sample.page, sample.pages,
-        sample.label, split, sample.key,
+        sample.label, laid.split, sample.key, target=laid.target,
     )  # fmt: skip
+
+
+def _target(item: Item) -> str | None:
+    grids = [grid.tolist() for grid in answers(item.payload)]
+    return json.dumps(grids, separators=(",", ":")) if grids else None
 
 
 def _as_reading(item: Item) -> Reading:

@@ -80,6 +80,15 @@ class ImageBytes:
     tile: int = 0
 
 
+def answers(payload: object) -> tuple[np.ndarray, ...]:
+    """The grids that are asked for in a puzzle or a task, int (rows, columns) each; none where nothing is, or known."""
+    if isinstance(payload, GridTask):
+        return payload.test_outputs
+    if isinstance(payload, Puzzle) and payload.solution is not None:
+        return (payload.solution,)
+    return ()
+
+
 Payload: TypeAlias = "str | np.ndarray | GridTask | Puzzle | ImageFile | ImageBytes"
 
 

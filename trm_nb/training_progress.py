@@ -37,7 +37,8 @@ CREATE TABLE files (name TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha25
     items INTEGER, left_out INTEGER);
 CREATE TABLE rows (row INTEGER PRIMARY KEY, sample_id TEXT NOT NULL, item_id TEXT NOT NULL, modality TEXT NOT NULL,
     source TEXT NOT NULL, page INTEGER NOT NULL, pages INTEGER NOT NULL, label TEXT, split TEXT NOT NULL,
-    key TEXT NOT NULL, status TEXT NOT NULL DEFAULT 'planned' CHECK (status IN ('planned', 'ok', 'quarantined')));
+    key TEXT NOT NULL, status TEXT NOT NULL DEFAULT 'planned' CHECK (status IN ('planned', 'ok', 'quarantined')),
+    target TEXT);
 CREATE INDEX rows_by_key ON rows (key);
 CREATE INDEX rows_waiting ON rows (row) WHERE status = 'planned';
 CREATE TABLE quarantine (path TEXT NOT NULL, reason TEXT NOT NULL, sample INTEGER NOT NULL,
@@ -54,7 +55,10 @@ CREATE TABLE steps (global_step INTEGER PRIMARY KEY, figures TEXT NOT NULL);
 
 @dataclass(frozen=True, slots=True)
 class PlannedRow:
-    """One row of samples.parquet as the plan fixed it; `status` is planned, ok or quarantined."""
+    """One row of samples.parquet as the plan fixed it; `status` is planned, ok or quarantined.
+
+    `target` is the answer to a puzzle or a task, grids in JSON; None where there is none.
+    """
 
     row: int
     sample_id: str
@@ -67,6 +71,7 @@ class PlannedRow:
     split: str
     key: str
     status: str = "planned"
+    target: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +118,10 @@ class TrainingProgressTracker:
             self._db = Database(self.path, _SCHEMA)
         except DamagedError as error:
             raise DamagedError(f"{error}; {_REBUILD}") from None
-        if create and not self.bound():
-            self._restore_bound()
+        if create:
+            self._add_what_older_versions_lack()
+            if not self.bound():
+                self._restore_bound()
 
     def _put_aside_if_damaged(self) -> None:
         if not self.path.is_file():
@@ -129,6 +136,11 @@ class TrainingProgressTracker:
             aside = self.path.with_suffix(f".damaged-{int(time.time())}")
             log.warning("%s; it is put aside as %s and made again from the receipts", trouble, aside.name)
             self.path.rename(aside)
+
+    def _add_what_older_versions_lack(self) -> None:
+        if not self.value("SELECT count(*) FROM pragma_table_info('rows') WHERE name = 'target'"):
+            with self.transaction() as db:
+                db.execute("ALTER TABLE rows ADD COLUMN target TEXT")
 
     def trouble(self) -> str | None:
         """One sentence when the database itself is damaged; reads all of it."""
@@ -203,24 +215,13 @@ class TrainingProgressTracker:
         """Record the next rows of the plan with the files they come from, in one transaction."""
         with self.transaction() as db:
             db.executemany(
-                "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
-                    (
-                        r.row,
-                        r.sample_id,
-                        r.item_id,
-                        r.modality,
-                        r.source,
-                        r.page,
-                        r.pages,
-                        r.label,
-                        r.split,
-                        r.key,
-                        r.status,
-                    )
+                    (r.row, r.sample_id, r.item_id, r.modality, r.source, r.page, r.pages, r.label, r.split, r.key,
+                     r.status, r.target)
                     for r in rows
                 ],
-            )
+            )  # fmt: skip
             db.executemany(
                 "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [(f.name, f.size, f.mtime_ns, f.sha256, f.first_row, f.rows, f.items, f.left_out) for f in files],
