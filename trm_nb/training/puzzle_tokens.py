@@ -1,0 +1,84 @@
+"""Puzzles as tokens, the official input: what a TinyRecursiveModel is compared with when it reads capsules instead.
+
+A cell is a token and the answer's cell its label. Sudokus are augmented anew in every epoch, as in the published
+training; mazes are turned and mirrored. Held-out puzzles are asked as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trm_nb.records import Puzzle, UserError
+from trm_nb.sources.sudoku import augmented
+from trm_nb.tiny_recursive_model import TRMConfig
+from trm_nb.training.reasoning import ROW
+
+
+class PuzzleTokens:
+    """Puzzles of one kind and size with their solutions, in two parts. An `Examples` of training/reasoning.py.
+
+    Raises UserError for a part that is empty, for puzzles of several kinds or sizes, and for ones without a solution.
+    """
+
+    def __init__(self, train: Sequence[Puzzle], test: Sequence[Puzzle], **model: int | bool | float | str) -> None:
+        for part, name in ((train, "training"), (test, "held-out")):
+            if not part:
+                raise UserError(f"no {name} puzzles; give some")
+        first = train[0]
+        for puzzle in (*train, *test):
+            if (puzzle.kind, puzzle.puzzle.shape) != (first.kind, first.puzzle.shape) or puzzle.solution is None:
+                raise UserError("expected puzzles of one kind and size, each with its solution")
+        self.kind, self.shape = first.kind, first.puzzle.shape
+        self.train, self.test = (_boards(part) for part in (train, test))
+        highest = self.shape[0] if self.kind == "sudoku" else 4
+        self.model = TRMConfig(vocab_size=highest + 1, seq_len=first.puzzle.size, **model)  # type: ignore[arg-type]
+        self.per_epoch = len(train)
+        self.name = hashlib.sha256(b"".join(part.tobytes() for part in (self.train, self.test))).hexdigest()[:16]
+
+    def train_batch(self, step: int, size: int, seed: int) -> dict[str, Tensor]:
+        """Augmented puzzles: inputs and labels int64 (size, cells). Each once in an epoch."""
+        rng = np.random.default_rng([seed, 1, step])
+        rows = _shuffled(step * size, size, len(self.train), seed)
+        pairs = [self._augmented(puzzle, solution, rng) for puzzle, solution in self.train[rows]]
+        return _batch(np.array(pairs), rows)
+
+    def test_batches(self, size: int) -> Iterator[dict[str, Tensor]]:
+        """The held-out puzzles in their order."""
+        for first in range(0, len(self.test), size):
+            rows = np.arange(first, min(first + size, len(self.test)))
+            yield _batch(self.test[rows], rows)
+
+    def _augmented(
+        self, puzzle: np.ndarray, solution: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if self.kind == "sudoku":
+            return augmented(puzzle, solution, rng)
+        turns, mirror = int(rng.integers(4)), rng.choice((1, -1))
+        turned = [np.rot90(board, turns)[:, ::mirror] for board in (puzzle, solution)]
+        return turned[0], turned[1]
+
+
+def _boards(puzzles: Sequence[Puzzle]) -> np.ndarray:
+    """int8 (n, 2, rows, columns): puzzles and solutions."""
+    return np.array([(puzzle.puzzle, puzzle.solution) for puzzle in puzzles], np.int8)
+
+
+def _batch(pairs: np.ndarray, rows: np.ndarray) -> dict[str, Tensor]:
+    inputs, labels = torch.from_numpy(pairs.astype(np.int64)).flatten(2).unbind(1)
+    return {"inputs": inputs, "labels": labels, ROW: torch.from_numpy(rows)}
+
+
+def _shuffled(first: int, count: int, n: int, seed: int) -> np.ndarray:
+    """Places first .. first + count - 1 of an endless sequence in which each epoch is an order of n rows of its own."""
+    places = np.arange(first, first + count)
+    rows = np.empty(count, np.int64)
+    for epoch in np.unique(places // n):
+        inside = places // n == epoch
+        order = np.random.default_rng([seed, 0, int(epoch)]).permutation(n)
+        rows[inside] = order[places[inside] % n]
+    return rows

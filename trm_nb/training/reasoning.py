@@ -1,0 +1,276 @@
+"""Trains a TinyRecursiveModel: deep supervision, one optimiser step for each outer step, rows replaced as they halt.
+
+As in the official training: a new batch is drawn at every step and only rows that have halted take from it; AdamATan2
+with linear warm-up and then a constant rate, SignSGD for puzzle embeddings; what is measured is the average of the
+weights, sixteen steps deep. Deviation: gradients are clipped at norm 1 (which atan2 hardly notices, as it does not see
+their scale).
+
+Everything a step does follows from the seed and its number, and the checkpoint holds model, average, optimisers and
+carry, so a training that was killed ends with the weights of one that was not, bit for bit on a CPU (same machine, same
+torch, same threads). A loss that is no number stops it: the checkpoint before stays, the batch's rows are named.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trm_nb.checkpoints import load_checkpoint, load_weights, save_checkpoint
+from trm_nb.durable import fault_point, locked, write_file
+from trm_nb.records import UserError
+from trm_nb.tiny_recursive_model import Carry, TinyRecursiveModel, TRMConfig
+from trm_nb.training.act_loss import IGNORED, act_loss
+from trm_nb.training.label_figures import wilson
+from trm_nb.training.optimisers import AdamATan2, SignSGD
+from trm_nb.training_progress import TrainingProgressTracker
+from trm_nb.trm import cpu_threads
+
+CLIP = 1.0
+KIND = "reasoning TRM"
+ROW = "row"  # the batch's entry that says which examples it holds
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to train. `steps` may be raised from call to call; threads, device and intervals change no result on a CPU.
+
+    The defaults are the published ones but for batch, warm_up and the intervals, which suit small models on a CPU.
+    """
+
+    steps: int
+    batch: int = 64
+    learning_rate: float = 1e-3
+    embedding_rate: float = 1e-2
+    weight_decay: float = 0.1
+    warm_up: int = 100
+    average: float = 0.999
+    seed: int = 0
+    torch_threads: int = 2
+    device: str = "cpu"
+    log_every: int = 50
+    checkpoint_every: int = 500
+
+
+class Examples(Protocol):
+    """What is learnt from. A batch is as TinyRecursiveModel takes it, with `labels` (b, s) and ROW int64 (b,)."""
+
+    model: TRMConfig
+    name: str  # a hash of the data and of how batches are made of it
+    per_epoch: int  # examples
+
+    def train_batch(self, step: int, size: int, seed: int) -> dict[str, Tensor]:
+        """The batch of a step; it follows from the arguments alone."""
+        ...
+
+    def test_batches(self, size: int) -> Iterator[dict[str, Tensor]]:
+        """The held-out examples, each once, in order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """What the averaged weights say about the held-out examples after each recursion step.
+
+    exact, cells: bool and float (t, n): whether every cell is right, and the part that is. predictions, labels: int16
+    (n, s), those of the last step; a label that is not asked for is IGNORED. rows: int64 (n,).
+    """
+
+    exact: np.ndarray
+    cells: np.ndarray
+    predictions: np.ndarray
+    labels: np.ndarray
+    rows: np.ndarray
+
+    @property
+    def accuracy(self) -> float:
+        """The part of the examples that is exactly right after the last step."""
+        return float(self.exact[-1].mean())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of `accuracy` (Wilson), as if examples were independent."""
+        return wilson(int(self.exact[-1].sum()), self.exact.shape[1])
+
+
+@dataclass(slots=True, eq=False)
+class _State:
+    model: TinyRecursiveModel
+    average: TinyRecursiveModel
+    optimisers: list[torch.optim.Optimizer]
+    step: int = 0
+    carry: Carry | None = None
+
+
+def train(
+    folder: Path, examples: Examples, settings: Settings, on_step: Callable[[], None] | None = None
+) -> TinyRecursiveModel:
+    """Train in `folder` until `settings.steps` steps are done; goes on from the checkpoint there. Returns the average.
+
+    Writes trm.pt and metrics.jsonl, and notes loss, accuracies and chunk_progress (the part of the epoch) in the
+    folder's tracker. Raises UserError when the checkpoint is of other examples, settings or another model, naming the
+    difference, and when the loss is no number.
+    """
+    tracker = TrainingProgressTracker(folder, create=True)
+    with locked(folder, "training"), cpu_threads(settings.torch_threads):
+        state = _open(folder / "trm.pt", examples, settings)
+        tracker.forget_steps(after=state.step)
+        with tracker.stage("train", settings.steps):
+            sums: list[dict[str, float]] = []
+            while state.step < settings.steps:
+                sums.append(_step(state, examples, settings, folder))
+                if state.step % settings.log_every == 0 or state.step == settings.steps:
+                    epoch = state.step * settings.batch / examples.per_epoch
+                    tracker.log_step(state.step, **_figures(sums, settings), chunk_progress=epoch % 1, epoch=epoch)
+                    sums = []
+                if state.step % settings.checkpoint_every == 0 or state.step == settings.steps:
+                    _save(folder, state, examples, settings, tracker)
+                    fault_point("train-checkpoint")
+                fault_point("train-step")
+                tracker.beat()
+                if on_step is not None:
+                    on_step()
+    tracker.close()
+    return state.average
+
+
+@torch.inference_mode()
+def evaluate(model: TinyRecursiveModel, examples: Examples, settings: Settings, steps: int = 0) -> Answers:
+    """Ask for all held-out examples, `steps` outer steps deep (0: as many as in training; more is allowed)."""
+    deep = replace(model.config, halt_max_steps=steps or model.config.halt_max_steps)
+    asked = copy.copy(model.eval())
+    asked.config = deep
+    exact, cells, predictions, labels, rows = [], [], [], [], []
+    with cpu_threads(settings.torch_threads):
+        for on_cpu in examples.test_batches(settings.batch):
+            batch = _to(on_cpu, settings.device)
+            carry = asked.initial_carry(batch)
+            known = batch["labels"] != IGNORED
+            right = []
+            for _ in range(deep.halt_max_steps):
+                carry, outputs = asked(carry, batch)
+                said = outputs["logits"].argmax(-1)
+                right.append((known & (said == batch["labels"])).sum(-1))
+            share = torch.stack(right) / known.sum(-1).clamp_min(1)
+            exact.append((torch.stack(right) == known.sum(-1)).cpu().numpy())
+            cells.append(share.cpu().numpy())
+            predictions.append(said.to(torch.int16).cpu().numpy())
+            labels.append(batch["labels"].to(torch.int16).cpu().numpy())
+            rows.append(batch[ROW].cpu().numpy())
+    return Answers(
+        np.concatenate(exact, 1), np.concatenate(cells, 1), np.concatenate(predictions), np.concatenate(labels),
+        np.concatenate(rows),
+    )  # fmt: skip
+
+
+def _step(state: _State, examples: Examples, settings: Settings, folder: Path) -> dict[str, float]:
+    """One outer step and one step of the optimisers; returns the sums of `act_loss` and the rows it saw."""
+    batch = _to(examples.train_batch(state.step, settings.batch, settings.seed), settings.device)
+    draws = torch.Generator(settings.device).manual_seed(_mixed(settings.seed, state.step))
+    carry = state.carry if state.carry is not None else state.model.initial_carry(batch)
+    state.model.train()
+    state.carry, outputs = state.model(carry, batch, draws)
+    loss, metrics = act_loss(state.carry, outputs)
+    figures = {"loss": float(loss.detach()), **{name: float(value) for name, value in metrics.items()}}
+    if not math.isfinite(figures["loss"]):
+        rows = state.carry.current_data[ROW].tolist()
+        raise UserError(
+            f"{folder}: the loss is no number at step {state.step + 1}, on the rows {rows}; the checkpoint of the last "
+            "good step is kept: lower learning_rate, or look at these rows"
+        )
+    for optimiser in state.optimisers:
+        optimiser.zero_grad()
+    (loss / settings.batch).backward()  # type: ignore[no-untyped-call]
+    dense = [p for p in state.model.parameters() if p.grad is not None and not p.grad.is_sparse]
+    nn.utils.clip_grad_norm_(dense, CLIP)
+    state.step += 1
+    rates = (settings.learning_rate, settings.embedding_rate)
+    for optimiser, rate in zip(state.optimisers, rates, strict=False):
+        optimiser.param_groups[0]["lr"] = rate * min(1.0, state.step / max(1, settings.warm_up))
+        optimiser.step()
+    keep = min(settings.average, state.step / (state.step + 9))  # the untrained weights are soon forgotten
+    with torch.no_grad():
+        for mean, now in zip(state.average.parameters(), state.model.parameters(), strict=True):
+            mean.lerp_(now, 1 - keep)
+    return figures
+
+
+def _figures(sums: list[dict[str, float]], settings: Settings) -> dict[str, float]:
+    """Means over the last steps: losses of a row, the others of a row that halted (NaN-free: 0 where none did)."""
+    total = {name: sum(one[name] for one in sums) for name in sums[0]}
+    rows, done = len(sums) * settings.batch, max(1.0, total["count"])
+    means = {name: total[name] / rows for name in ("loss", "lm_loss", "q_halt_loss")}
+    return means | {name: total[name] / done for name in ("accuracy", "exact_accuracy", "q_halt_accuracy", "steps")}
+
+
+def _open(path: Path, examples: Examples, settings: Settings) -> _State:
+    model = TinyRecursiveModel(examples.model, torch.Generator().manual_seed(settings.seed)).to(settings.device)
+    average = copy.deepcopy(model).requires_grad_(False)
+    embedding = {id(p) for name, p in model.named_parameters() if name.startswith("puzzle_emb")}
+    dense = [p for p in model.parameters() if id(p) not in embedding]
+    optimisers: list[torch.optim.Optimizer] = [AdamATan2(dense, weight_decay=settings.weight_decay)]
+    if embedding:
+        optimisers.append(SignSGD(model.puzzle_emb.parameters(), weight_decay=settings.weight_decay))
+    state = _State(model, average, optimisers)
+    if not path.is_file():
+        return state
+    values = load_checkpoint(path, KIND)
+    _refuse_another(path, values.get("bound"), _bound(examples, settings))
+    load_weights(model, values.get("model"), path)
+    load_weights(average, values.get("average"), path)
+    for optimiser, saved in zip(optimisers, values["optimisers"], strict=True):
+        optimiser.load_state_dict(saved)
+    state.step = values["step"]
+    carry, data = values["carry"], _to(values["data"], settings.device)
+    state.carry = Carry(**_to(carry, settings.device), current_data=data) if carry else None
+    return state
+
+
+def _refuse_another(path: Path, got: object, wanted: Mapping[str, object]) -> None:
+    bound = got if isinstance(got, dict) else {}
+    different = [
+        f"{name}={bound.get(name)!r}, not {value!r}" for name, value in wanted.items() if bound.get(name) != value
+    ]
+    if different:
+        raise UserError(f"{path}: this training has {'; '.join(different)}; use another folder, or remove the file")
+
+
+def _bound(examples: Examples, settings: Settings) -> dict[str, object]:
+    free = ("steps", "torch_threads", "device", "log_every", "checkpoint_every")
+    own = {name: value for name, value in asdict(settings).items() if name not in free}
+    return {"examples": examples.name, **asdict(examples.model), **own}
+
+
+def _save(
+    folder: Path, state: _State, examples: Examples, settings: Settings, tracker: TrainingProgressTracker
+) -> None:
+    carry = state.carry
+    values: dict[str, Any] = {
+        "bound": _bound(examples, settings),
+        "model": state.model.state_dict(),
+        "average": state.average.state_dict(),
+        "optimisers": [optimiser.state_dict() for optimiser in state.optimisers],
+        "step": state.step,
+        "carry": carry and {f.name: getattr(carry, f.name) for f in fields(carry) if f.name != "current_data"},
+        "data": carry.current_data if carry else {},
+    }
+    save_checkpoint(folder / "trm.pt", KIND, values)
+    lines = "".join(json.dumps(step) + "\n" for step in tracker.training_curve())
+    write_file(folder / "metrics.jsonl", lines.encode())
+
+
+def _to(values: Mapping[str, Tensor], device: str) -> dict[str, Tensor]:
+    return {name: value.to(device, non_blocking=True) for name, value in values.items()}
+
+
+def _mixed(seed: int, step: int) -> int:
+    """One seed from two numbers."""
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
