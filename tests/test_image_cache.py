@@ -13,7 +13,7 @@ import torch
 from conftest import PHOTO
 from PIL import Image
 
-from trm_nb.denoise import adaptive_path, load_denoiser
+from trm_nb.denoise import SHIPPED, adaptive_path, load_denoiser
 from trm_nb.denoise.noise2noise import Denoiser, Noise2NoiseUNet
 from trm_nb.image_cache import ImageCache
 from trm_nb.records import DamagedError, Item, Puzzle, Sample, UserError
@@ -220,13 +220,23 @@ def test_with_a_denoiser_photographs_pass_through_it_and_text_does_not(tmp_path:
     assert not np.array_equal(expected, plain.get_many(before.keys[:1]))
 
 
-@pytest.mark.parametrize("case", ["no path", "no file"])
-def test_no_denoiser_means_none_and_says_so(tmp_path: Path, case: str, caplog: pytest.LogCaptureFixture) -> None:
-    path = None if case == "no path" else tmp_path / "absent.pt"
-    cache = ImageCache(tmp_path / "cache", use_denoiser=True, denoiser_path=path)
+def test_no_denoiser_means_none_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cache = ImageCache(tmp_path / "cache", use_denoiser=True, denoiser_path=tmp_path / "absent.pt")
     assert cache.denoiser is None
     assert cache.keys_for(GRID) == ImageCache(tmp_path / "plain").keys_for(GRID)
-    assert ("absent.pt does not exist" in caplog.text) == (case == "no file")
+    assert "absent.pt does not exist" in caplog.text
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_without_a_path_it_is_the_denoiser_that_comes_with_the_package(tmp_path: Path, workers: int) -> None:
+    shipped = load_denoiser(SHIPPED)
+    assert shipped is not None
+    plain, denoising = ImageCache(tmp_path / "a"), ImageCache(tmp_path / "b", use_denoiser=True, workers=workers)
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8))
+    before, after = plain.populate([picture]).keys, denoising.populate([picture]).keys
+    expected, treatments = shipped.restore_images(plain.get_many(before))
+    assert np.array_equal(denoising.get_many(after), expected)
+    assert denoising.treatments(after) == {after[0]: treatments[0]}
 
 
 def test_a_denoiser_file_that_does_not_fit_is_an_error_never_a_fallback(tmp_path: Path) -> None:

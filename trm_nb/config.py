@@ -82,7 +82,9 @@ class MultimodalDatasetConfig(BaseModel):
     use_denoiser: bool | list[Modality] = _field(
         "denoise", False, "denoise before caching: True for photographs and scans, or a list of text, image and grid"
     )
-    denoiser_path: str | None = _field("denoise", None, "the denoiser's checkpoint; None: none is installed")
+    denoiser_path: str | None = _field(
+        "denoise", None, "the denoiser's checkpoint; None: the one that comes with the package"
+    )
 
     encoder: Literal["base", "tiny"] = _field("encode", "base", "encoder preset")
     encoder_path: str | None = _field("encode", None, "encoder checkpoint; None: untrained weights from the seed")

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trm_nb.denoise import load_denoiser
+from trm_nb.denoise import SHIPPED, load_denoiser
 from trm_nb.durable import Staged
 from trm_nb.pool import Task, in_worker, working_on
 from trm_nb.records import Modality, Sample, Treatment, UserError
@@ -31,7 +31,10 @@ DENOISED_PIXELS = 8 * 224 * 224  # at once, before the next sign of life
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """All that turns a sample into pixels; a worker builds its renderer and denoiser from it, once."""
+    """All that turns a sample into pixels; a worker builds its renderer and denoiser from it, once.
+
+    `denoiser_path` None is the shipped one, wherever the package lies on the worker's machine.
+    """
 
     render: RenderSettings
     denoiser_path: str | None
@@ -57,12 +60,12 @@ class DrawnShard:
 @lru_cache(maxsize=2)
 def _tools(recipe: Recipe) -> tuple[Renderer, AnyDenoiser | None]:
     """One renderer and one denoiser a process."""
-    denoiser = load_denoiser(recipe.denoiser_path) if recipe.denoiser_path else None
+    denoiser = load_denoiser(recipe.denoiser_path or SHIPPED) if recipe.denoiser else None
     found = denoiser.fingerprint if denoiser else ""
     if found != recipe.denoiser:  # else pictures would be kept under keys that say something else
         raise UserError(
-            f"{recipe.denoiser_path}: this worker's denoiser is {found or 'missing'}, expected {recipe.denoiser}; "
-            "it was replaced meanwhile, or is another file here: run again"
+            f"{recipe.denoiser_path or SHIPPED}: this worker's denoiser is {found or 'missing'}, expected "
+            f"{recipe.denoiser}; it was replaced meanwhile, or is another file here: run again"
         )
     return Renderer(recipe.render), denoiser
 

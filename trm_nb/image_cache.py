@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trm_nb.denoise import load_denoiser
+from trm_nb.denoise import SHIPPED, load_denoiser
 from trm_nb.drawing import DrawnShard, Recipe, draw_shard, marker
 from trm_nb.durable import (
     commit,
@@ -80,7 +80,8 @@ class ImageCache:
 
     `cache_dir` is a Zarr group of its own (a run's is `<output_dir>/images.zarr`). With `use_denoiser`, pictures of
     those modalities (True: photographs and scans) are denoised before they are cached, by what
-    `denoise.load_denoiser(denoiser_path)` finds; none found means none. `shard_size` holds for a new cache; an existing
+    `denoise.load_denoiser` finds at `denoiser_path` (None: the denoiser that comes with the package); nothing there
+    means none, and a warning. `shard_size` holds for a new cache; an existing
     one keeps its own. `workers` processes draw (None: one a core), or those of `cluster` (see cluster.py). `array` is
     the Zarr array's folder and `layout` how it is cut.
     """
@@ -101,9 +102,9 @@ class ImageCache:
         self._denoised: tuple[Modality, ...] = ("image",) if use_denoiser is True else tuple(use_denoiser or ())
         if not set(self._denoised) <= set(MODALITIES):
             raise UserError(f"use_denoiser: expected True, False or some of {MODALITIES}, got {use_denoiser!r}")
-        self.denoiser: AnyDenoiser | None = load_denoiser(denoiser_path) if self._denoised else None
+        self.denoiser: AnyDenoiser | None = load_denoiser(denoiser_path or SHIPPED) if self._denoised else None
         self.renderer = Renderer(render)
-        at = str(Path(denoiser_path).absolute()) if self.denoiser and denoiser_path else None  # as a worker sees it
+        at = str(Path(denoiser_path).absolute()) if denoiser_path else None  # as a worker sees it
         self._recipe = Recipe(
             self.renderer.settings, at, self.denoiser.fingerprint if self.denoiser else "", self._denoised
         )

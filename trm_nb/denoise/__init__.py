@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     AnyDenoiser: TypeAlias = Denoiser | AdaptiveDenoiser
 
-__all__ = ["adaptive_path", "load_denoiser"]
+__all__ = ["SHIPPED", "adaptive_path", "load_denoiser"]
+SHIPPED = Path(__file__).parents[1] / "assets" / "checkpoints" / "n2n_denoiser.pt"  # a card lies beside it
 log = logging.getLogger(__name__)
 
 

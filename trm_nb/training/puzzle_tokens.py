@@ -15,7 +15,7 @@ from torch import Tensor
 
 from trm_nb.records import Puzzle, UserError
 from trm_nb.sources.sudoku import augmented
-from trm_nb.tiny_recursive_model import TRMConfig
+from trm_nb.tiny_recursive_model import TinyRecursiveModel, TRMConfig
 from trm_nb.training.reasoning import ROW
 
 
@@ -40,10 +40,13 @@ class PuzzleTokens:
         self.per_epoch = len(train)
         self.name = hashlib.sha256(b"".join(part.tobytes() for part in (self.train, self.test))).hexdigest()[:16]
 
+    def prepare(self, model: TinyRecursiveModel) -> None:
+        """Nothing: tokens need no scale."""
+
     def train_batch(self, step: int, size: int, seed: int) -> dict[str, Tensor]:
         """Augmented puzzles: inputs and labels int64 (size, cells). Each once in an epoch."""
         rng = np.random.default_rng([seed, 1, step])
-        rows = _shuffled(step * size, size, len(self.train), seed)
+        rows = shuffled(step * size, size, len(self.train), seed)
         pairs = [self._augmented(puzzle, solution, rng) for puzzle, solution in self.train[rows]]
         return _batch(np.array(pairs), rows)
 
@@ -73,7 +76,7 @@ def _batch(pairs: np.ndarray, rows: np.ndarray) -> dict[str, Tensor]:
     return {"inputs": inputs, "labels": labels, ROW: torch.from_numpy(rows)}
 
 
-def _shuffled(first: int, count: int, n: int, seed: int) -> np.ndarray:
+def shuffled(first: int, count: int, n: int, seed: int) -> np.ndarray:
     """Places first .. first + count - 1 of an endless sequence in which each epoch is an order of n rows of its own."""
     places = np.arange(first, first + count)
     rows = np.empty(count, np.int64)

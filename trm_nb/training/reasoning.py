@@ -67,6 +67,10 @@ class Examples(Protocol):
     name: str  # a hash of the data and of how batches are made of it
     per_epoch: int  # examples
 
+    def prepare(self, model: TinyRecursiveModel) -> None:
+        """Set what a model should know before its first step, as the scale of its input."""
+        ...
+
     def train_batch(self, step: int, size: int, seed: int) -> dict[str, Tensor]:
         """The batch of a step; it follows from the arguments alone."""
         ...
@@ -213,6 +217,8 @@ def _figures(sums: list[dict[str, float]], settings: Settings) -> dict[str, floa
 
 def _open(path: Path, examples: Examples, settings: Settings) -> _State:
     model = TinyRecursiveModel(examples.model, torch.Generator().manual_seed(settings.seed)).to(settings.device)
+    if not path.is_file():
+        examples.prepare(model)
     average = copy.deepcopy(model).requires_grad_(False)
     embedding = {id(p) for name, p in model.named_parameters() if name.startswith("puzzle_emb")}
     dense = [p for p in model.parameters() if id(p) not in embedding]

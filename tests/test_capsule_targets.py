@@ -1,0 +1,66 @@
+"""Answers of a run beside its capsules: what is asked where, what is held out, and a training on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from runs import make_run
+
+from trm_nb import CapsuleDataset, build
+from trm_nb.config import MultimodalDatasetConfig
+from trm_nb.records import UserError
+from trm_nb.training.capsule_targets import CapsuleTargets, _canvases
+from trm_nb.training.reasoning import ROW, Settings, evaluate, train
+
+SMALL = {"hidden_size": 32, "num_heads": 2, "H_cycles": 1, "L_cycles": 2, "mlp_t": True, "halt_max_steps": 3}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty Sudokus, encoded by the small untrained encoder."""
+    folder = tmp_path_factory.mktemp("sudoku") / "run"
+    fields = {"encoder": "tiny", "workers": 0, "batch_size": 40, "image_size": 112}
+    build(MultimodalDatasetConfig(source_paths=["sudoku:4:60"], output_dir=str(folder), **fields))  # type: ignore[arg-type]
+    return folder
+
+
+def test_each_sample_has_its_own_capsules_and_answer(run: Path) -> None:
+    dataset = CapsuleDataset(run)
+    examples = CapsuleTargets(dataset, **SMALL)  # type: ignore[arg-type]
+    assert examples.shape == (4, 4) and (examples.model.vocab_size, examples.model.seq_len) == (5, 16)
+    seen = []
+    for batch in (examples.train_batch(0, 8, 0), *examples.test_batches(8)):
+        for row, capsules, labels in zip(batch[ROW].tolist(), batch["capsules"], batch["labels"], strict=True):
+            sample = dataset[int(np.flatnonzero(dataset.rows == row)[0])]
+            assert torch.equal(capsules, sample["capsules"])
+            assert torch.equal(labels, sample["target"][0].flatten())
+            seen.append(sample["row"])
+    held_out = [int(row) for row, split in zip(dataset.rows, dataset.splits, strict=True) if split == "test"]
+    assert seen[8:] == held_out and not set(seen[:8]) & set(held_out)
+
+
+def test_a_model_learns_from_them_and_knows_their_scale(run: Path, tmp_path: Path) -> None:
+    examples = CapsuleTargets(CapsuleDataset(run), **SMALL)  # type: ignore[arg-type]
+    settings = Settings(steps=60, batch=8, torch_threads=1, learning_rate=3e-3, warm_up=10, log_every=20)
+    model = train(tmp_path, examples, settings)
+    scaled = (torch.from_numpy(examples.capsules[examples.train]).double() - model.mean) / model.scale
+    assert scaled.mean().abs() < 1e-3 and 0.5 < float(scaled.std()) < 1
+    answers = evaluate(model, examples, settings)
+    chance = 1 / 4
+    assert answers.cells[-1].mean() > chance + 0.1
+    assert answers.predictions.shape == (len(examples.test), 16)
+
+
+def test_answers_of_several_sizes_are_laid_on_one_canvas() -> None:
+    labels, shape = _canvases([np.array([[1, 2]]), np.array([[3], [0]])])
+    assert shape == (2, 2)
+    assert labels.tolist() == [[1, 2, 4, 4], [3, 4, 0, 4]]
+
+
+def test_a_run_without_answers_is_refused(tmp_path: Path) -> None:
+    make_run(tmp_path, ["a", "b"] * 6, ["train", "test"] * 6)
+    with pytest.raises(UserError, match="has 0 samples to learn from and 0 to measure on"):
+        CapsuleTargets(CapsuleDataset(tmp_path), **SMALL)  # type: ignore[arg-type]

@@ -1,0 +1,58 @@
+"""The weights that come with the package: they restore, they leave clean pictures alone, and their card is theirs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trm_nb.denoise import SHIPPED, load_denoiser
+from trm_nb.denoise.noise import Noise
+from trm_nb.notebook.denoiser_table import noisy, ours, photographs, psnr
+from trm_nb.render.grid import GridRenderer
+from trm_nb.render.text import TextRenderer
+
+PROSE = sorted((Path(__file__).parents[1] / "trm_nb/assets/demo/prose").glob("*.txt"))
+
+
+LEAST = {
+    Noise("gaussian", 15): 33.0,
+    Noise("gaussian", 25): 31.0,
+    Noise("gaussian", 50): 27.5,
+    Noise("poisson", 30): 29.0,
+}
+
+
+@pytest.mark.parametrize(("noise", "least"), LEAST.items(), ids=str)
+def test_photographs_that_training_never_saw(noise: Noise, least: float) -> None:
+    pytest.importorskip("skimage")
+    plain = load_denoiser(SHIPPED, adaptive=False)
+    assert plain is not None
+    found = []
+    for number, picture in enumerate(photographs().values()):
+        found.append(psnr(ours(plain)(noisy(picture, noise, number), 0.0).clip(0, 1), picture))
+    assert np.mean(found) > least
+
+
+@pytest.mark.parametrize("adaptive", ["auto", False])
+def test_clean_pages_and_grids_stay_as_they_are(adaptive: str) -> None:
+    denoiser = load_denoiser(SHIPPED, adaptive=adaptive)  # type: ignore[arg-type]
+    assert denoiser is not None
+    rng = np.random.default_rng(3)
+    pages = np.concatenate([TextRenderer().render_pages(path.read_text("utf-8"))[:2] for path in PROSE[:4]])
+    grids = np.stack([GridRenderer().render(rng.integers(0, 10, tuple(rng.integers(2, 20, 2)))) for _ in range(8)])
+    for pictures in (pages, grids):
+        restored, treatments = denoiser.restore_images(pictures)
+        error = np.square(restored.astype(float) - pictures).mean((1, 2, 3))
+        decibels = 10 * np.log10(255**2 / np.maximum(error, 1e-9))
+        assert decibels.mean() >= 45
+        if adaptive:
+            assert [one.edit for one in treatments].count("noop") >= 0.95 * len(treatments)
+
+
+def test_the_card_names_the_weights_that_lie_beside_it() -> None:
+    card = (SHIPPED.parent / "README.md").read_text(encoding="utf-8")
+    for adaptive in (False, "auto"):
+        denoiser = load_denoiser(SHIPPED, adaptive=adaptive)  # type: ignore[arg-type]
+        assert denoiser is not None and f"`{denoiser.fingerprint}`" in card
