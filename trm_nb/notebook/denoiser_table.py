@@ -131,7 +131,7 @@ def _nlm(x: np.ndarray, sigma: float) -> np.ndarray:
 def _bm3d(x: np.ndarray, sigma: float) -> np.ndarray:
     from bm3d import bm3d_rgb
 
-    return np.asarray(bm3d_rgb(x, sigma), np.float32)
+    return np.asarray(bm3d_rgb(x, sigma), np.float32) if sigma > 0 else x  # it divides by sigma
 
 
 def noisy(picture: np.ndarray, noise: Noise, seed: int) -> np.ndarray:

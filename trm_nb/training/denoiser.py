@@ -153,7 +153,8 @@ def _step(state: _State, pictures: Pictures, settings: Settings) -> float:
         restored = state.network(first.contiguous(memory_format=torch.channels_last))
     error = (restored.float() - second).square().mean((1, 2, 3))
     noise = (first - second).square().mean((1, 2, 3)) / 2
-    loss = (_weights(restored.detach(), state.step, settings) * error / (noise + FLOOR)).mean()
+    relative = error / (noise + FLOOR)
+    loss = (_weights(restored.detach(), state.step, settings) * relative).mean()
     state.optimiser.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(state.network.parameters(), CLIP)
@@ -163,7 +164,7 @@ def _step(state: _State, pictures: Pictures, settings: Settings) -> float:
     with torch.no_grad():
         for mean, now in zip(state.average.parameters(), state.network.parameters(), strict=True):
             mean.lerp_(now, 1 - keep)
-    return float(loss.detach())
+    return float(relative.detach().mean())  # which stays comparable when the weights set in
 
 
 @torch.inference_mode()

@@ -37,6 +37,9 @@ ROUNDS, SAMPLES, EPOCHS = 8, 4, 150
 OTHERS = 8  # versions of a picture that an edit is rewarded on
 LEARNING_RATE, WEIGHT_DECAY = 3e-3, 1e-3
 MOST = 2.0  # a kept edit counts at most so much: the logarithm of the error's ratio
+FLOOR = (
+    0.1 / 255
+) ** 2  # squared error below which none is better: 68 dB, so that leaving clean ones alone is worth it
 EXPLORE = 0.1  # of the samples, drawn without asking the policy
 
 
@@ -87,8 +90,7 @@ def try_edits(
         errors[-1] -= unpredictable
         if on_step is not None:
             on_step()
-    floor = (0.5 / 255) ** 2  # less than half a level cannot be told apart in uint8
-    return Tried(torch.stack(contexts), torch.stack(errors).clamp_min(floor))
+    return Tried(torch.stack(contexts), torch.stack(errors).clamp_min(FLOOR))
 
 
 def kept_lesson(
@@ -100,7 +102,7 @@ def kept_lesson(
     on_step: Callable[[], None] | None = None,
 ) -> Tried:
     """`try_edits`, kept in a file of the folder, as it takes a second a context."""
-    made_by = hashlib.sha256(f"{EDITS} {ADAPTING} {SIDE} {PARTS} {OTHERS} {AS_FILE}".encode()).hexdigest()[:8]
+    made_by = hashlib.sha256(f"{EDITS} {ADAPTING} {SIDE} {PARTS} {OTHERS} {AS_FILE} {FLOOR}".encode()).hexdigest()[:8]
     path = folder / f"lesson-{denoiser.fingerprint}-{pictures.name}-{made_by}-{count}-{seed}.npz"
     if not path.is_file():
         tried = try_edits(denoiser, pictures, count, seed, on_step=on_step)
