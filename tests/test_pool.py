@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from trm_nb.pool import WorkerDied, in_worker, run_tasks, working_on
+from trm_nb.pool import WorkerDied, _noted, in_worker, run_tasks, working_on
 
 
 def _squares(task: Sequence[int]) -> list[int]:
@@ -115,6 +115,12 @@ def test_where_workers_say_where_they_are_a_killer_is_tried_three_times(
     for value in at:
         assert 2 <= tried[str(value)] <= 3
     assert not list(tmp_path.glob("*.tmp")), "a note was left"
+
+
+def test_a_task_that_was_given_up_before_a_worker_took_it_is_not_done_and_leaves_no_note(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        _noted(_squares, [1, 2], str(tmp_path / "taken away.tmp"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_worker_that_dies_at_none_of_its_samples_has_its_task_halved(tmp_path: Path) -> None:

@@ -106,17 +106,18 @@ def _nowhere() -> int:
 
 
 def _noted(function: Callable[[Task[T]], R], task: Task[T], note: str) -> R:
-    """Do a task in a worker; its note is there from the beginning to the end."""
-    path = Path(note)
-    with _ONE_AT_A_TIME:
-        with writing_into(path.parent):
-            opened = path.open("wb", buffering=0)
-        with opened as _Worker.note:
-            try:
-                return function(task)
-            finally:
-                working_on(None)
-                _Worker.note = None
+    """Do a task in a worker, which writes on the note that the run made for it.
+
+    A task without a note was given up: when a process of the pool dies, the run hears of it a moment before the
+    others are killed, and until then they take further tasks.
+    """
+    with _ONE_AT_A_TIME, Path(note).open("r+b", buffering=0) as _Worker.note:
+        try:
+            working_on(None)
+            return function(task)
+        finally:
+            working_on(None)
+            _Worker.note = None
 
 
 # -- in the run's process --------------------------------------------------------------------------------------------
@@ -206,14 +207,13 @@ class _Job(Generic[T]):
 
     def look(self) -> None:
         """See whether the note was written again."""
-        with contextlib.suppress(FileNotFoundError):
-            written = self.note.stat().st_mtime_ns
-            if written != self.written:
-                self.written, self.since = written, time.monotonic()
+        note = self.note.stat()
+        if note.st_size and note.st_mtime_ns != self.written:
+            self.written, self.since = note.st_mtime_ns, time.monotonic()
 
     def at(self) -> int | None:
         """The sample its worker was at; None where it did not say."""
-        said = self.note.read_bytes() if self.note.exists() else b""
+        said = self.note.read_bytes()
         return int(said) if said and 0 <= int(said) < len(self.task) else None
 
 
@@ -254,6 +254,8 @@ class _InFlight(Generic[T, R]):
 
     def _submit(self, task: Task[T], alone: bool = False) -> None:
         note = self.notes / f"{uuid.uuid4().hex}.tmp"
+        with writing_into(self.notes):
+            note.touch()
         future = self.pool.submit(_noted, self.function, task, str(note))
         self.running[future] = _Job(task, note, alone)
 
