@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +59,17 @@ def load_weights(module: nn.Module, weights: object, path: str | Path) -> None:
         raise UserError(
             f"{path}: expected a table of weights, got {type(weights).__name__}; the file is not of this program"
         )
-    expected = module.state_dict()
-    for name in sorted(expected.keys() | weights.keys()):
-        want = tuple(expected[name].shape) if name in expected else "nothing"
-        got = tuple(weights[name].shape) if name in weights else "nothing"
-        if want != got:
-            raise UserError(
-                f"{path}: for the weight {name!r} expected {want}, got {got}; it is of another model or version"
-            )
+    for name, want, got in misfits(module, weights):
+        raise UserError(
+            f"{path}: for the weight {name!r} expected {want or 'nothing'}, got {got or 'nothing'}; it is of another "
+            "model or version"
+        )
     module.load_state_dict(weights)
+
+
+def misfits(module: nn.Module, weights: Mapping[str, Tensor]) -> list[tuple[str, str, str]]:
+    """Name, shape wanted and shape given of each weight that does not fit, by name; "" for one that is not there."""
+    wanted = {name: str(tuple(weight.shape)) for name, weight in module.state_dict().items()}
+    given = {name: str(tuple(weight.shape)) for name, weight in weights.items()}
+    names = sorted(wanted.keys() | given.keys())
+    return [(n, wanted.get(n, ""), given.get(n, "")) for n in names if wanted.get(n) != given.get(n)]

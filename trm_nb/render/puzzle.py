@@ -15,13 +15,12 @@ from typing import Literal
 
 import numpy as np
 
-from trm_nb.records import Puzzle
+from trm_nb.records import BOXES, Puzzle
 from trm_nb.render.colours import colours
 from trm_nb.render.errors import RejectedError
 from trm_nb.render.grid import MAX_SIDE, PAPER
 
 PATCH = 28
-BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}  # side of a Sudoku -> rows and columns of its boxes
 MIN_SUDOKU_PITCH, MIN_MAZE_PITCH = 13, 3  # below, digits and the cells at the edge have no room
 INK, THIN = colours("000000", "A0A0A0")
 MAZE = colours("FFFFFF", "26343F", "2ECC40", "FF4136")  # free, wall, start, goal

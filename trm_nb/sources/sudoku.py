@@ -12,9 +12,8 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from trm_nb.records import Puzzle
+from trm_nb.records import BOXES, Puzzle
 
-BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}  # side -> rows and columns of its boxes
 BLANKS = (0.35, 0.75)  # part of the cells that are aimed at; as many as keep the solution unique
 Difficulty: TypeAlias = Literal["easy", "medium", "hard"]
 
