@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -35,14 +36,16 @@ def test_photographs_that_training_never_saw(noise: Noise, least: float) -> None
     assert np.mean(found) > least
 
 
-def test_clean_pages_and_grids_stay_as_they_are() -> None:
-    denoiser = load_denoiser(SHIPPED)
+@pytest.mark.parametrize("adaptive", ["auto", False])
+def test_clean_pages_and_grids_stay_as_they_are(adaptive: Literal["auto", False]) -> None:
+    denoiser = load_denoiser(SHIPPED, adaptive)
     assert denoiser is not None
     rng = np.random.default_rng(3)
     pages = np.concatenate([TextRenderer().render_pages(path.read_text("utf-8"))[:2] for path in PROSE[:4]])
     grids = np.stack([GridRenderer().render(rng.integers(0, 10, tuple(rng.integers(2, 20, 2)))) for _ in range(8)])
     for pictures in (pages, grids):
-        restored, _ = denoiser.restore_images(pictures)
+        restored, treatments = denoiser.restore_images(pictures)
+        assert adaptive is False or {treatment.edit for treatment in treatments} == {"noop"}
         error = np.square(restored.astype(float) - pictures).mean((1, 2, 3))
         decibels = 10 * np.log10(255**2 / np.maximum(error, 1e-9))
         assert decibels.mean() >= 45
@@ -50,5 +53,6 @@ def test_clean_pages_and_grids_stay_as_they_are() -> None:
 
 def test_the_card_names_the_weights_that_lie_beside_it() -> None:
     card = (SHIPPED.parent / "README.md").read_text(encoding="utf-8")
-    denoiser = load_denoiser(SHIPPED)
-    assert denoiser is not None and f"`{denoiser.fingerprint}`" in card
+    for adaptive in ("auto", False):
+        denoiser = load_denoiser(SHIPPED, adaptive)  # type: ignore[arg-type]
+        assert denoiser is not None and f"`{denoiser.fingerprint}`" in card
