@@ -1,8 +1,10 @@
-"""A finished run's folder made by hand, for tests of what reads capsules."""
+"""A finished run's folder made by hand, for tests of what reads capsules; and trainings in a folder of their own."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,9 @@ import pyarrow.parquet as pq
 from trm_nb import store
 from trm_nb.durable import commit, write_receipt
 from trm_nb.records import Receipt
+from trm_nb.tiny_recursive_model import TinyRecursiveModel
+from trm_nb.training import reasoning
+from trm_nb.training_progress import TrainingProgressTracker
 
 
 def make_run(
@@ -64,3 +69,25 @@ def write_batches(folder: Path, capsules: np.ndarray, batch_size: int) -> None:
         staged = store.stage_batch(folder, part, batch)
         commit(staged, batch.file(array, number))
         write_receipt(array, Receipt("batch", number, len(part), staged.nbytes, staged.sha256))
+
+
+def train_in(
+    folder: Path,
+    examples: reasoning.Examples,
+    settings: reasoning.Settings,
+    on_step: Callable[[], None] | None = None,
+) -> TinyRecursiveModel:
+    """`reasoning.train` with the folder's own tracker."""
+    with closing(TrainingProgressTracker(folder, create=True)) as tracker:
+        return reasoning.train(folder, examples, settings, tracker, on_step=on_step)
+
+
+def stop_at(nth: int) -> Callable[[], None]:
+    """What is called after each step, and stops the training at the nth, as Ctrl-C does."""
+    steps = iter(range(1, nth + 1))
+
+    def on_step() -> None:
+        if next(steps) == nth:
+            raise KeyboardInterrupt
+
+    return on_step

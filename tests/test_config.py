@@ -189,8 +189,8 @@ def test_config_survives_yaml(seed: int, encoder: str, flag: bool) -> None:
 # ------------------------------------------------------------------------------------- what is shipped
 
 
-def test_the_five_params_files() -> None:
-    assert [path.stem for path in PARAMS] == ["arc", "demo", "full", "smoke", "text"]
+def test_the_six_params_files() -> None:
+    assert [path.stem for path in PARAMS] == ["arc", "demo", "full", "smoke", "sudoku4", "text"]
 
 
 @pytest.mark.parametrize("path", PARAMS, ids=lambda path: path.stem)

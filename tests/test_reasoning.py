@@ -15,13 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from runs import stop_at
+from runs import train_in as train
 from torch import Tensor
 
 from trm_nb.records import Puzzle, UserError
 from trm_nb.sources.mazes import mazes
 from trm_nb.sources.sudoku import sudokus
 from trm_nb.training.puzzle_tokens import PuzzleTokens
-from trm_nb.training.reasoning import ROW, Settings, evaluate, train
+from trm_nb.training.reasoning import ROW, Settings, evaluate
 from trm_nb.training_progress import TrainingProgressTracker
 
 SMALL = {"hidden_size": 32, "num_heads": 2, "H_cycles": 1, "L_cycles": 2, "mlp_t": True, "halt_max_steps": 4}
@@ -78,14 +80,8 @@ def test_what_is_noted_while_it_trains(tmp_path: Path) -> None:
 def test_stopped_in_the_middle_it_ends_with_the_same_weights(kind: str, tmp_path: Path) -> None:
     examples = tokens(kind)
     train(tmp_path / "whole", examples, SETTINGS)
-    calls = iter(range(100))
-
-    def stop() -> None:
-        if next(calls) == 26:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "stopped", examples, SETTINGS, stop)
+        train(tmp_path / "stopped", examples, SETTINGS, stop_at(27))
     train(tmp_path / "stopped", examples, SETTINGS)
     assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
     assert (tmp_path / "stopped" / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
@@ -96,7 +92,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_reasoning import SETTINGS, tokens
-from trm_nb.training.reasoning import train
+from runs import train_in as train
 train(Path(sys.argv[1]), tokens(), SETTINGS)
 """
 

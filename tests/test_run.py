@@ -254,3 +254,19 @@ def test_a_users_mistake_is_one_sentence_and_exit_code_2(arguments: list[str], m
     assert re.search(message, done.stderr)
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_puzzles_go_from_pictures_to_answers(tmp_path: Path) -> None:
+    """All six notebooks, with an encoder that is fitted and a TRM that fills in grids; far too short to solve one."""
+    short = ["source_paths=[sudoku:4:80]", "image_size=112", "fit_steps=6", "fit_batch_size=4", "train_steps=20"]
+    overrides = [part for value in (*short, "train_batch_size=8") for part in ("-p", value)]
+    done = _command("run", str(ROOT / "params" / "sudoku4.yaml"), "--output-dir", str(tmp_path), *overrides)
+    assert done.returncode == 0, done.stderr
+    tracker = TrainingProgressTracker(tmp_path)
+    stages, summary = tracker.get_stats()["stages"], tracker.get("summary:06_train")
+    tracker.close()
+    assert {name: stage["status"] for name, stage in stages.items()} == dict.fromkeys(stages, "done")
+    assert stages["fit"]["done"] == 6 and (summary["objective"], summary["steps"]) == ("grid", 20)
+    page = (tmp_path / "report" / "06_train.html").read_text(encoding="utf-8")
+    assert "held-out answers are exactly right" in page and "its mistakes framed" in page

@@ -88,6 +88,11 @@ class MultimodalDatasetConfig(BaseModel):
 
     encoder: Literal["base", "tiny"] = _field("encode", "base", "encoder preset")
     encoder_path: str | None = _field("encode", None, "encoder checkpoint; None: untrained weights from the seed")
+    fit_encoder: Literal["targets"] | None = _field(
+        "encode", None, "targets: first train the encoder on this run's pictures, to answer its puzzles and tasks"
+    )
+    fit_steps: int = _field("encode", 3000, "optimiser steps of that", ge=1)
+    fit_batch_size: int = _field("encode", 32, "pictures in a batch of it", ge=1)
     batch_size: int = _field("encode", 1000, "samples in a batch file", ge=1, le=100_000)
     micro_batch: int = _field("encode", 16, "samples that go through the encoder together", ge=1)
     torch_threads: int = _field("encode", 2, "CPU threads of the encoder; fixed, as it can change last bits", ge=1)
@@ -97,7 +102,10 @@ class MultimodalDatasetConfig(BaseModel):
 
     batches_per_chunk: int = _field("consolidate", 100, "batches consolidated into one chunk", ge=1)
 
-    train_steps: int = _field("free", 0, "optimiser steps of the TRM on the labels; 0: no training", ge=0)
+    train_steps: int = _field("free", 0, "optimiser steps of the TRM; 0: no training", ge=0)
+    objective: Literal["label", "grid"] = _field(
+        "train", "label", "what the TRM learns: a sample's label, or the answer grid of a puzzle or a task"
+    )
     train_batch_size: int = _field("train", 64, "samples in a training batch", ge=1)
     train_width: int = _field("train", 128, "width of the trained TRM, a multiple of 64", ge=64, multiple_of=64)
     learning_rate: float = _field("train", 1e-3, "peak learning rate of the TRM", gt=0)

@@ -40,6 +40,7 @@ from trm_nb.verify import noting_damage
 
 if TYPE_CHECKING:
     from trm_nb.training.label_figures import TrainReport
+    from trm_nb.training.reasoning import Answers
     from trm_nb.vision_encoder import TRMVisionEncoder
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class BuildReport:
     quarantined: int
     pictures_drawn: int
     batches_encoded: int
-    training: TrainReport | None
+    training: TrainReport | Answers | None
 
 
 def build(config: MultimodalDatasetConfig, on_progress: Progress | None = None) -> BuildReport:
@@ -140,13 +141,18 @@ class Run:
 
     @cached_property
     def encoder(self) -> TRMVisionEncoder:
-        """The encoder: the checkpoint at `encoder_path`, or untrained weights from the seed."""
+        """The encoder: fitted to this run, or read from `encoder_path`, or untrained weights of the seed."""
         from trm_nb.vision_encoder import TRMVisionEncoder
 
         c = self.config
-        if c.encoder_path:
-            return TRMVisionEncoder.load(c.encoder_path, c.device, image_size=c.image_size)
+        path = self._fitted if self._fitted.is_file() else c.encoder_path
+        if path:
+            return TRMVisionEncoder.load(path, c.device, image_size=c.image_size)
         return TRMVisionEncoder(c.encoder, seed=c.seed, image_size=c.image_size)
+
+    @property
+    def _fitted(self) -> Path:
+        return self.path / "model" / "encoder" / "encoder.pt"
 
     @cached_property
     def builder(self) -> StreamingEncoderBuilder:
@@ -277,10 +283,29 @@ class Run:
             self.tracker.already_done("denoise", None if self.cache.denoiser else none)
             return drawn
 
+    def fit(self, on_progress: Progress | None = None) -> bool:
+        """Train the encoder on the cached pictures, where `fit_encoder` asks for it; returns whether it had to."""
+        if self.config.fit_encoder is None:
+            return False
+        with self.writing("fitting the encoder"):
+            self.denoise(on_progress)
+            if self._fitted.is_file():
+                self.tracker.already_done("fit")
+                return False
+            from trm_nb.training.encoder import PictureTargets, fit_encoder
+
+            examples = PictureTargets(self.samples(), self.cache, self.encoder, self.path)
+            self.tracker.bind("encode", self.config.stage_fields("encode"))
+            fit_encoder(self._fitted, examples, self.config, self.tracker, on_progress)
+            for held in ("encoder", "builder"):  # they are of the weights before
+                self.__dict__.pop(held, None)
+            return True
+
     def encode(self, on_progress: Progress | None = None) -> int:
         """Encode every batch that is missing; returns how many were."""
         with self.writing("encoding"):
             self.denoise(on_progress)
+            self.fit(on_progress)
             if self._all_encoded():
                 self.tracker.already_done("encode")
                 return 0
@@ -294,6 +319,7 @@ class Run:
                 for stage in ("render", "encode"):
                     self.tracker.already_done(stage)
                 return 0, 0
+            self.fit(on_progress)
             report = self.builder.stream(self._planned(), self.config.start_threshold, on_progress)
             self.denoise(on_progress)
             return report.pictures_drawn, report.batches_encoded
@@ -313,8 +339,12 @@ class Run:
             )
             return made
 
-    def train(self, on_progress: Progress | None = None) -> TrainReport:
-        """Train the TRM on the dataset's labels for `train_steps` steps; raises UserError when they are 0."""
+    def train(self, on_progress: Progress | None = None) -> TrainReport | Answers:
+        """Train the TRM for `train_steps` steps on labels or answer grids, as `objective` says, and measure it.
+
+        Raises UserError when there are no steps, or nothing to learn from or to measure on.
+        """
+        from trm_nb.training.grid_targets import train_on_grids
         from trm_nb.training.trm import train
 
         if not self.config.train_steps:
@@ -322,7 +352,8 @@ class Run:
         with self.writing("training"):
             self.consolidate(on_progress)
             self.tracker.bind("train", self.config.stage_fields("train"))
-            return train(self.path, self.config, self.tracker, on_step=on_progress)
+            learn = train_on_grids if self.config.objective == "grid" else train
+            return learn(self.path, self.config, self.tracker, on_step=on_progress)
 
     def _planned(self) -> Iterator[Sample]:
         c = self.config

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trm_nb.training_progress import TrainingProgressTracker
 
-STAGE_NAMES = ("render", "denoise", "encode", "consolidate", "train")
+STAGE_NAMES = ("render", "denoise", "fit", "encode", "consolidate", "train")  # fit only where an encoder is fitted
 STALLED_SECONDS = 120.0
 
 
@@ -77,8 +77,10 @@ def _stages(tracker: TrainingProgressTracker, stats: dict[str, Any]) -> dict[str
         "train": (stats["global_step"], stats["train_steps"] or None, "steps"),
     }
     found = {values[0]: values[1:] for values in tracker.query("SELECT * FROM stages")}
+    if "fit" in found:
+        measures["fit"] = (tracker.value("SELECT max(global_step) FROM fit_steps") or 0, found["fit"][3], "steps")
     report = {}
-    for name in STAGE_NAMES:
+    for name in [name for name in STAGE_NAMES if name in measures]:
         status, started, finished, _, message = found.get(name, ("waiting", None, None, None, None))
         done, total, unit = measures[name]
         seconds = None if started is None else (finished or time.time()) - started

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from trm_nb.database import Database
 from trm_nb.durable import write_json, writing_into
@@ -50,7 +50,10 @@ CREATE TABLE chunks (chunk INTEGER PRIMARY KEY, batches INTEGER NOT NULL, nbytes
 CREATE TABLE stages (name TEXT PRIMARY KEY, status TEXT NOT NULL, started REAL NOT NULL, finished REAL, total INTEGER,
     message TEXT) WITHOUT ROWID;
 CREATE TABLE steps (global_step INTEGER PRIMARY KEY, figures TEXT NOT NULL);
+CREATE TABLE fit_steps (global_step INTEGER PRIMARY KEY, figures TEXT NOT NULL);
 """
+Training: TypeAlias = Literal["train", "fit"]  # the stages that have steps: the TRM's, and the encoder's before it
+_STEPS: dict[Training, str] = {"train": "steps", "fit": "fit_steps"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,9 @@ class TrainingProgressTracker:
         if not self.value("SELECT count(*) FROM pragma_table_info('rows') WHERE name = 'target'"):
             with self.transaction() as db:
                 db.execute("ALTER TABLE rows ADD COLUMN target TEXT")
+        if not self.value("SELECT count(*) FROM sqlite_master WHERE name = 'fit_steps'"):
+            with self.transaction() as db:
+                db.execute("CREATE TABLE fit_steps (global_step INTEGER PRIMARY KEY, figures TEXT NOT NULL)")
 
     def trouble(self) -> str | None:
         """One sentence when the database itself is damaged; reads all of it."""
@@ -384,19 +390,19 @@ class TrainingProgressTracker:
         """Seconds spent on each encoded batch, in order."""
         return [s for (s,) in self.query("SELECT seconds FROM batches ORDER BY batch")]
 
-    def log_step(self, global_step: int, **figures: float) -> None:
+    def log_step(self, global_step: int, stage: Training = "train", /, **figures: float) -> None:
         """Record figures of a training step (loss, accuracy, chunk_progress, ...); logging a step again replaces it."""
         with self.transaction() as db:
-            db.execute("INSERT OR REPLACE INTO steps VALUES (?, ?)", (global_step, json.dumps(figures)))
+            db.execute(f"INSERT OR REPLACE INTO {_STEPS[stage]} VALUES (?, ?)", (global_step, json.dumps(figures)))
 
-    def forget_steps(self, after: int = 0) -> None:
+    def forget_steps(self, after: int = 0, stage: Training = "train") -> None:
         """Drop the logged steps beyond `after`, when training goes on from a checkpoint of that step."""
         with self.transaction() as db:
-            db.execute("DELETE FROM steps WHERE global_step > ?", (after,))
+            db.execute(f"DELETE FROM {_STEPS[stage]} WHERE global_step > ?", (after,))
 
-    def training_curve(self) -> list[dict[str, float]]:
-        """The logged steps in order, each with its global_step."""
-        found = self.query("SELECT global_step, figures FROM steps ORDER BY global_step")
+    def training_curve(self, stage: Training = "train") -> list[dict[str, float]]:
+        """The logged steps of a stage in order, each with its global_step."""
+        found = self.query(f"SELECT global_step, figures FROM {_STEPS[stage]} ORDER BY global_step")
         return [{"global_step": step, **json.loads(figures)} for step, figures in found]
 
     # -- stages -----------------------------------------------------------------------------------------------------

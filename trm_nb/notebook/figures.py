@@ -232,8 +232,10 @@ def nearest(pictures: np.ndarray, captions: Sequence[Sequence[str]], same: np.nd
     return figure
 
 
-def curves(steps: Sequence[Mapping[str, float]], names: Sequence[str], ylabel: str) -> Figure:
-    """Logged figures against the training step; steps that did not log one are left out of its line."""
+def curves(
+    steps: Sequence[Mapping[str, float]], names: Sequence[str], ylabel: str, xlabel: str = "optimiser step"
+) -> Figure:
+    """Logged figures against the step; steps that did not log one are left out of its line."""
     figure = Figure(figsize=(6.6, 3.1), layout="constrained")
     axes = figure.subplots()
     for name, colour in zip(names, COLOURS, strict=False):
@@ -243,10 +245,40 @@ def curves(steps: Sequence[Mapping[str, float]], names: Sequence[str], ylabel: s
             axes.plot(
                 *zip(*logged, strict=True), color=colour, lw=1.6, marker=marker, ms=4, label=name.replace("_", " ")
             )
-    axes.set(xlabel="optimiser step", ylabel=ylabel)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
     if axes.lines:
         axes.legend(frameon=False, fontsize=8)
     _clean(axes)
+    return figure
+
+
+def answers(pictures: np.ndarray, said: np.ndarray, right: np.ndarray) -> Figure:
+    """A row a sample: the picture that asks, the answer that was given, and the right one; wrong cells are framed.
+
+    pictures: uint8 (n, h, w, 3). said, right: int (n, rows, columns); a negative cell is not asked for.
+    """
+    from matplotlib.patches import Rectangle
+
+    n, (rows, columns) = len(pictures), right.shape[1:]
+    figure = Figure(figsize=(6.6, 2.25 * n), layout="constrained")
+    for (asked, given, wanted), picture, guess, answer in zip(
+        figure.subplots(n, 3, squeeze=False), pictures, said, right, strict=True
+    ):
+        _picture(asked, picture)
+        for axes, cells in ((given, guess), (wanted, answer)):
+            axes.imshow(np.where(answer < 0, -1, cells), cmap="Pastel1", vmin=-1, vmax=max(8, int(right.max())))
+            _clean(axes)
+            axes.set(xticks=[], yticks=[])
+        for row, column in np.ndindex(rows, columns):
+            wrong = answer[row, column] >= 0 and guess[row, column] != answer[row, column]
+            if wrong:
+                frame = Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, ec="#c0392b", lw=2)
+                given.add_patch(frame)
+            if columns <= 12:
+                for axes, cells in ((given, guess), (wanted, answer)):
+                    axes.text(column, row, cells[row, column], ha="center", va="center", fontsize=9)
+        given.set_xlabel(f"{int((guess != answer)[answer >= 0].sum()):,} wrong", fontsize=8)
+        wanted.set_xlabel("right", fontsize=8)
     return figure
 
 

@@ -31,6 +31,7 @@ from trm_nb.denoise.noise2noise import WIDTHS, Denoiser, Noise2NoiseUNet, from_p
 from trm_nb.durable import locked
 from trm_nb.records import UserError
 from trm_nb.training.denoiser_pictures import Pictures
+from trm_nb.training.optimisers import follow
 from trm_nb.training_progress import TrainingProgressTracker
 from trm_nb.trm import cpu_threads
 
@@ -160,10 +161,7 @@ def _step(state: _State, pictures: Pictures, settings: Settings) -> float:
     torch.nn.utils.clip_grad_norm_(state.network.parameters(), CLIP)
     state.optimiser.step()
     state.step += 1
-    keep = min(EMA, state.step / (state.step + 10))
-    with torch.no_grad():
-        for mean, now in zip(state.average.parameters(), state.network.parameters(), strict=True):
-            mean.lerp_(now, 1 - keep)
+    follow(state.average, state.network, EMA, state.step)
     return float(relative.detach().mean())  # which stays comparable when the weights set in
 
 

@@ -1,4 +1,4 @@
-"""The two optimisers of the official TRM: AdamATan2 for the weights, SignSGD for the puzzles' embeddings.
+"""The two optimisers of the official TRM: AdamATan2 for the weights, SignSGD for the puzzles' embeddings; averages.
 
 Sources: Everett et al., "Scaling Exponents Across Parameterizations and Optimizers", 2024 (Adam with atan2, which needs
 no epsilon and does not care about the gradient's scale), and the official TRM code.
@@ -80,3 +80,11 @@ class SignSGD(Optimizer):
                 rows = gradient.indices()[0]
                 kept = p[rows] * (1 - group["lr"] * group["weight_decay"])
                 p[rows] = kept - group["lr"] * gradient.values().sign()
+
+
+@torch.no_grad()
+def follow(average: nn.Module, model: nn.Module, keep: float, step: int) -> None:
+    """Move the moving average of the weights on, after step `step`; the untrained weights are soon forgotten."""
+    keep = min(keep, step / (step + 9))
+    for mean, now in zip(average.parameters(), model.parameters(), strict=True):
+        mean.lerp_(now, 1 - keep)

@@ -16,7 +16,7 @@ from torch import Tensor
 from trm_nb.records import Puzzle, UserError
 from trm_nb.sources.sudoku import augmented
 from trm_nb.tiny_recursive_model import TinyRecursiveModel, TRMConfig
-from trm_nb.training.reasoning import ROW
+from trm_nb.training.reasoning import ROW, shuffled
 
 
 class PuzzleTokens:
@@ -40,8 +40,9 @@ class PuzzleTokens:
         self.per_epoch = len(train)
         self.name = hashlib.sha256(b"".join(part.tobytes() for part in (self.train, self.test))).hexdigest()[:16]
 
-    def prepare(self, model: TinyRecursiveModel) -> None:
-        """Nothing: tokens need no scale."""
+    def new_model(self, generator: torch.Generator) -> TinyRecursiveModel:
+        """Tokens need no scale."""
+        return TinyRecursiveModel(self.model, generator)
 
     def train_batch(self, step: int, size: int, seed: int) -> dict[str, Tensor]:
         """Augmented puzzles: inputs and labels int64 (size, cells). Each once in an epoch."""
@@ -74,14 +75,3 @@ def _boards(puzzles: Sequence[Puzzle]) -> np.ndarray:
 def _batch(pairs: np.ndarray, rows: np.ndarray) -> dict[str, Tensor]:
     inputs, labels = torch.from_numpy(pairs.astype(np.int64)).flatten(2).unbind(1)
     return {"inputs": inputs, "labels": labels, ROW: torch.from_numpy(rows)}
-
-
-def shuffled(first: int, count: int, n: int, seed: int) -> np.ndarray:
-    """Places first .. first + count - 1 of an endless sequence in which each epoch is an order of n rows of its own."""
-    places = np.arange(first, first + count)
-    rows = np.empty(count, np.int64)
-    for epoch in np.unique(places // n):
-        inside = places // n == epoch
-        order = np.random.default_rng([seed, 0, int(epoch)]).permutation(n)
-        rows[inside] = order[places[inside] % n]
-    return rows

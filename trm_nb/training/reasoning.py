@@ -17,8 +17,9 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from trm_nb.records import UserError
 from trm_nb.tiny_recursive_model import Carry, TinyRecursiveModel, TRMConfig
 from trm_nb.training.act_loss import IGNORED, act_loss
 from trm_nb.training.label_figures import wilson
-from trm_nb.training.optimisers import AdamATan2, SignSGD
+from trm_nb.training.optimisers import AdamATan2, SignSGD, follow
 from trm_nb.training_progress import TrainingProgressTracker
 from trm_nb.trm import cpu_threads
 
@@ -66,9 +67,10 @@ class Examples(Protocol):
     model: TRMConfig
     name: str  # a hash of the data and of how batches are made of it
     per_epoch: int  # examples
+    shape: tuple[int, int]  # rows and columns of an answer
 
-    def prepare(self, model: TinyRecursiveModel) -> None:
-        """Set what a model should know before its first step, as the scale of its input."""
+    def new_model(self, generator: torch.Generator) -> TinyRecursiveModel:
+        """An untrained model that knows what it should of the data, as the scale of its input."""
         ...
 
     def train_batch(self, step: int, size: int, seed: int) -> dict[str, Tensor]:
@@ -85,7 +87,8 @@ class Answers:
     """What the averaged weights say about the held-out examples after each recursion step.
 
     exact, cells: bool and float (t, n): whether every cell is right, and the part that is. predictions, labels: int16
-    (n, s), those of the last step; a label that is not asked for is IGNORED. rows: int64 (n,).
+    (n, s), those of the last step; a label that is not asked for is IGNORED. rows: int64 (n,). shape: rows and columns
+    of an answer.
     """
 
     exact: np.ndarray
@@ -93,6 +96,11 @@ class Answers:
     predictions: np.ndarray
     labels: np.ndarray
     rows: np.ndarray
+    shape: tuple[int, int]
+
+    def boards(self, cells: np.ndarray) -> np.ndarray:
+        """`predictions` or `labels` as grids (n, *shape)."""
+        return cells.reshape(len(cells), *self.shape)
 
     @property
     def accuracy(self) -> float:
@@ -115,52 +123,56 @@ class _State:
 
 
 def train(
-    folder: Path, examples: Examples, settings: Settings, on_step: Callable[[], None] | None = None
+    folder: Path,
+    examples: Examples,
+    settings: Settings,
+    tracker: TrainingProgressTracker,
+    *,
+    stage: Literal["train", "fit"] = "train",
+    on_step: Callable[[], None] | None = None,
 ) -> TinyRecursiveModel:
     """Train in `folder` until `settings.steps` steps are done; goes on from the checkpoint there. Returns the average.
 
-    Writes trm.pt and metrics.jsonl, and notes loss, accuracies and chunk_progress (the part of the epoch) in the
-    folder's tracker. Raises UserError when the checkpoint is of other examples, settings or another model, naming the
-    difference, and when the loss is no number.
+    Writes trm.pt and metrics.jsonl, and notes loss, accuracies and chunk_progress (the part of the epoch) in `tracker`,
+    as steps of `stage`. Raises UserError when the checkpoint is of other examples, settings or another model, naming
+    the difference, and when the loss is no number.
     """
-    tracker = TrainingProgressTracker(folder, create=True)
     with locked(folder, "training"), cpu_threads(settings.torch_threads):
         state = _open(folder / "trm.pt", examples, settings)
-        tracker.forget_steps(after=state.step)
-        with tracker.stage("train", settings.steps):
+        tracker.forget_steps(state.step, stage)
+        with tracker.stage(stage, settings.steps):
             sums: list[dict[str, float]] = []
             while state.step < settings.steps:
                 sums.append(_step(state, examples, settings, folder))
                 if state.step % settings.log_every == 0 or state.step == settings.steps:
                     epoch = state.step * settings.batch / examples.per_epoch
-                    tracker.log_step(state.step, **_figures(sums, settings), chunk_progress=epoch % 1, epoch=epoch)
+                    figures = _figures(sums, settings)
+                    tracker.log_step(state.step, stage, **figures, chunk_progress=epoch % 1, epoch=epoch)
                     sums = []
                 if state.step % settings.checkpoint_every == 0 or state.step == settings.steps:
-                    _save(folder, state, examples, settings, tracker)
+                    _save(folder, state, examples, settings, tracker.training_curve(stage))
                     fault_point("train-checkpoint")
                 fault_point("train-step")
                 tracker.beat()
                 if on_step is not None:
                     on_step()
-    tracker.close()
     return state.average
 
 
 @torch.inference_mode()
 def evaluate(model: TinyRecursiveModel, examples: Examples, settings: Settings, steps: int = 0) -> Answers:
     """Ask for all held-out examples, `steps` outer steps deep (0: as many as in training; more is allowed)."""
-    deep = replace(model.config, halt_max_steps=steps or model.config.halt_max_steps)
-    asked = copy.copy(model.eval())
-    asked.config = deep
+    model.eval()
     exact, cells, predictions, labels, rows = [], [], [], [], []
     with cpu_threads(settings.torch_threads):
         for on_cpu in examples.test_batches(settings.batch):
             batch = _to(on_cpu, settings.device)
-            carry = asked.initial_carry(batch)
+            carry = model.initial_carry(batch)
             known = batch["labels"] != IGNORED
             right = []
-            for _ in range(deep.halt_max_steps):
-                carry, outputs = asked(carry, batch)
+            for _ in range(steps or model.config.halt_max_steps):
+                carry, outputs = model(carry, batch)
+                carry = replace(carry, halted=torch.zeros_like(carry.halted))  # all rows go on to the last step
                 said = outputs["logits"].argmax(-1)
                 right.append((known & (said == batch["labels"])).sum(-1))
             share = torch.stack(right) / known.sum(-1).clamp_min(1)
@@ -171,7 +183,7 @@ def evaluate(model: TinyRecursiveModel, examples: Examples, settings: Settings, 
             rows.append(batch[ROW].cpu().numpy())
     return Answers(
         np.concatenate(exact, 1), np.concatenate(cells, 1), np.concatenate(predictions), np.concatenate(labels),
-        np.concatenate(rows),
+        np.concatenate(rows), examples.shape,
     )  # fmt: skip
 
 
@@ -183,7 +195,8 @@ def _step(state: _State, examples: Examples, settings: Settings, folder: Path) -
     state.model.train()
     state.carry, outputs = state.model(carry, batch, draws)
     loss, metrics = act_loss(state.carry, outputs)
-    figures = {"loss": float(loss.detach()), **{name: float(value) for name, value in metrics.items()}}
+    values = torch.stack([loss.detach(), *(value.to(loss.dtype) for value in metrics.values())]).tolist()
+    figures = dict(zip(("loss", *metrics), values, strict=True))
     if not math.isfinite(figures["loss"]):
         rows = state.carry.current_data[ROW].tolist()
         raise UserError(
@@ -200,10 +213,7 @@ def _step(state: _State, examples: Examples, settings: Settings, folder: Path) -
     for optimiser, rate in zip(state.optimisers, rates, strict=False):
         optimiser.param_groups[0]["lr"] = rate * min(1.0, state.step / max(1, settings.warm_up))
         optimiser.step()
-    keep = min(settings.average, state.step / (state.step + 9))  # the untrained weights are soon forgotten
-    with torch.no_grad():
-        for mean, now in zip(state.average.parameters(), state.model.parameters(), strict=True):
-            mean.lerp_(now, 1 - keep)
+    follow(state.average, state.model, settings.average, state.step)
     return figures
 
 
@@ -216,9 +226,7 @@ def _figures(sums: list[dict[str, float]], settings: Settings) -> dict[str, floa
 
 
 def _open(path: Path, examples: Examples, settings: Settings) -> _State:
-    model = TinyRecursiveModel(examples.model, torch.Generator().manual_seed(settings.seed)).to(settings.device)
-    if not path.is_file():
-        examples.prepare(model)
+    model = examples.new_model(torch.Generator().manual_seed(settings.seed)).to(settings.device)
     average = copy.deepcopy(model).requires_grad_(False)
     embedding = {id(p) for name, p in model.named_parameters() if name.startswith("puzzle_emb")}
     dense = [p for p in model.parameters() if id(p) not in embedding]
@@ -255,9 +263,7 @@ def _bound(examples: Examples, settings: Settings) -> dict[str, object]:
     return {"examples": examples.name, **asdict(examples.model), **own}
 
 
-def _save(
-    folder: Path, state: _State, examples: Examples, settings: Settings, tracker: TrainingProgressTracker
-) -> None:
+def _save(folder: Path, state: _State, examples: Examples, settings: Settings, curve: list[dict[str, float]]) -> None:
     carry = state.carry
     values: dict[str, Any] = {
         "bound": _bound(examples, settings),
@@ -269,7 +275,7 @@ def _save(
         "data": carry.current_data if carry else {},
     }
     save_checkpoint(folder / "trm.pt", KIND, values)
-    lines = "".join(json.dumps(step) + "\n" for step in tracker.training_curve())
+    lines = "".join(json.dumps(step) + "\n" for step in curve)
     write_file(folder / "metrics.jsonl", lines.encode())
 
 
@@ -280,3 +286,18 @@ def _to(values: Mapping[str, Tensor], device: str) -> dict[str, Tensor]:
 def _mixed(seed: int, step: int) -> int:
     """One seed from two numbers."""
     return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@lru_cache(maxsize=4)
+def _order(n: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, 0, epoch]).permutation(n)
+
+
+def shuffled(first: int, count: int, n: int, seed: int) -> np.ndarray:
+    """Places first .. first + count - 1 of an endless sequence in which each epoch is an order of n rows of its own."""
+    places = np.arange(first, first + count)
+    rows = np.empty(count, np.int64)
+    for epoch in np.unique(places // n):
+        inside = places // n == epoch
+        rows[inside] = _order(n, seed, int(epoch))[places[inside] % n]
+    return rows

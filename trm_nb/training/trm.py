@@ -33,7 +33,9 @@ from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.durable import fault_point
 from trm_nb.records import CAPSULES, FEATURES, UserError
 from trm_nb.store import read_capsules
+from trm_nb.training.grid_targets import mean_and_spread
 from trm_nb.training.label_figures import ROWS_AT_ONCE, TrainReport, nearest_labels, report_of, restored, stored
+from trm_nb.training.optimisers import follow
 from trm_nb.training_progress import TrainingProgressTracker
 from trm_nb.trm import LabelTRM, cpu_threads
 
@@ -125,18 +127,11 @@ def start(classes: int, config: MultimodalDatasetConfig) -> Training:
 
 
 def fit_scale(state: Training, data: LabelledCapsules) -> None:
-    """Keep the mean and spread of the training rows' capsules in the model, in float64 sums, a block at a time."""
-    rows = np.flatnonzero(~data.test)
-    total, squares = np.zeros((2, CAPSULES, FEATURES))
-    for first in range(0, len(rows), ROWS_AT_ONCE):
-        block = data.capsules[rows[first : first + ROWS_AT_ONCE]].astype(np.float64)
-        total += block.sum(0)
-        squares += np.square(block).sum(0)
-    mean = total / len(rows)
-    spread = np.sqrt(np.maximum(squares / len(rows) - mean**2, 0))
+    """Keep the mean and spread of the training rows' capsules in the model."""
+    mean, spread = mean_and_spread(data.capsules, np.flatnonzero(~data.test))
     for model in (state.model, state.average):
         model.mean.copy_(torch.from_numpy(mean))
-        model.scale.copy_(torch.from_numpy(spread + 0.02))  # a feature that hardly varies is not blown up
+        model.scale.copy_(torch.from_numpy(spread))
 
 
 def fit(
@@ -180,10 +175,7 @@ def _step(state: Training, x: Tensor, labels: Tensor, learning_rate: float) -> N
     state.optimiser.param_groups[0]["lr"] = learning_rate * min(1.0, state.step / WARM_UP)
     state.optimiser.step()
     state.carry = (carry[0], carry[1])
-    keep = min(EMA, state.step / (state.step + 9))  # the first steps are not held back by the untrained weights
-    with torch.no_grad():
-        for averaged, weight in zip(state.average.parameters(), state.model.parameters(), strict=True):
-            averaged.lerp_(weight, 1 - keep)
+    follow(state.average, state.model, EMA, state.step)
     state.recent.append((loss.item(), (logits.argmax(1) == labels).float().mean().item()))
 
 

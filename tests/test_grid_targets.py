@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from runs import make_run
+from runs import train_in as train
 
 from trm_nb import CapsuleDataset, build
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.records import UserError
-from trm_nb.training.capsule_targets import CapsuleTargets, _canvases
-from trm_nb.training.reasoning import ROW, Settings, evaluate, train
+from trm_nb.training.grid_targets import CapsuleTargets, _canvases
+from trm_nb.training.reasoning import ROW, Settings, evaluate
 
 SMALL = {"hidden_size": 32, "num_heads": 2, "H_cycles": 1, "L_cycles": 2, "mlp_t": True, "halt_max_steps": 3}
 

@@ -1,0 +1,91 @@
+"""Fits the vision encoder to a run: with a TinyRecursiveModel on top it learns to answer from the cached pictures.
+
+An untrained encoder keeps little of a picture. The pair learns by the one loop of reasoning.py: the pictures stand in
+the carry, each outer step encodes them anew and passes the gradient of the answer on through the capsules. Only the
+encoder is kept, as the run's encoder; the model that reads its capsules is trained again on what was stored.
+Cost: a step is some three times the encoding of its batch, forwards; the pictures of a batch are read from the cache.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from trm_nb.config import MultimodalDatasetConfig
+from trm_nb.image_cache import ImageCache
+from trm_nb.tiny_recursive_model import TinyRecursiveModel, TRMConfig
+from trm_nb.training.grid_targets import GridTargets
+from trm_nb.training.reasoning import Settings, evaluate, train
+from trm_nb.training_progress import TrainingProgressTracker
+from trm_nb.vision_encoder import TRMVisionEncoder
+
+# In two minutes the answers of a model that looks once taught the encoder more than those of one that thinks (LOG.md).
+HEAD = {"hidden_size": 128, "num_heads": 4, "H_cycles": 1, "L_cycles": 2, "halt_max_steps": 1}
+_COLUMNS = ("status", "target", "split", "key")
+
+
+class PictureTRM(TinyRecursiveModel):
+    """A TinyRecursiveModel whose capsules come from an encoder of its own: a batch has `images` uint8 (b, h, w, 3)."""
+
+    def __init__(self, config: TRMConfig, encoder: TRMVisionEncoder, generator: torch.Generator) -> None:
+        super().__init__(config, generator)
+        self.encoder = encoder
+
+    def _embedded(self, data: Mapping[str, Tensor]) -> Tensor:
+        return super()._embedded({**data, "capsules": self.encoder(data["images"])})
+
+
+class PictureTargets(GridTargets):
+    """The cached pictures of a run's samples, and the answers; `table` has the columns of samples.parquet."""
+
+    def __init__(self, table: pa.Table, cache: ImageCache, encoder: TRMVisionEncoder, where: Path) -> None:
+        usable = [
+            (row, *values)
+            for row, values in enumerate(zip(*(table[name].to_pylist() for name in _COLUMNS), strict=True))
+            if values[0] == "ok" and len(values[1] or ()) == 1
+        ]
+        self.cache, self.encoder = cache, encoder
+        self.keys = [key for *_, key in usable]
+        super().__init__(
+            [np.array(target[0], np.int8) for _, _, target, _, _ in usable],
+            [split for _, _, _, split, _ in usable],
+            np.array([row for row, *_ in usable], np.int64),
+            "".join([encoder.fingerprint, *self.keys]),
+            where,
+            **HEAD,
+        )
+
+    def new_model(self, generator: torch.Generator) -> PictureTRM:
+        """With a copy of the untrained encoder."""
+        return PictureTRM(self.model, copy.deepcopy(self.encoder), generator)
+
+    def _inputs(self, chosen: np.ndarray) -> dict[str, Tensor]:
+        return {"images": torch.from_numpy(self.cache.get_many([self.keys[i] for i in chosen]))}
+
+
+def fit_encoder(
+    path: Path,
+    examples: PictureTargets,
+    config: MultimodalDatasetConfig,
+    tracker: TrainingProgressTracker,
+    on_step: Callable[[], None] | None = None,
+) -> None:
+    """Train the pair for `fit_steps` steps in the folder of `path`, where the averaged encoder is saved at the end.
+
+    Goes on where a killed training stopped, and ends with the same weights.
+    """
+    settings = Settings(
+        config.fit_steps, batch=config.fit_batch_size, learning_rate=5e-4,
+        weight_decay=0.0, average=0.99, seed=config.seed,
+        torch_threads=config.torch_threads, device=config.device,
+    )  # fmt: skip
+    pair = train(path.parent, examples, settings, tracker, stage="fit", on_step=on_step)
+    assert isinstance(pair, PictureTRM)
+    right = evaluate(pair, examples, settings).accuracy
+    pair.encoder.save(path, examples=examples.name, steps=settings.steps, held_out=len(examples.test), accuracy=right)
