@@ -27,7 +27,8 @@ from trm_nb.training.reasoning import ROW, Answers, Settings, evaluate, shuffled
 from trm_nb.training_progress import TrainingProgressTracker
 
 HEAD = 32  # numbers of an attention head
-RECURSION = {"H_cycles": 2, "L_cycles": 3, "halt_max_steps": 8}
+RECURSION = {"H_cycles": 2, "L_cycles": 3, "halt_max_steps": 4}
+SMALL_BOARD = 100  # cells up to which places are mixed by an MLP instead of attention, as the paper has it
 AVERAGE = 0.99
 
 
@@ -58,7 +59,9 @@ class GridTargets(ABC):
         self.rows = rows
         self.labels, self.shape = _canvases(grids)
         classes = int(self.labels.max()) + 1
-        self.model = TRMConfig(classes, self.labels.shape[1], tokens=False, capsules=True, **model)
+        cells = self.labels.shape[1]
+        size = {"mlp_t": cells <= SMALL_BOARD, **model}
+        self.model = TRMConfig(classes, cells, tokens=False, capsules=True, **size)
         self.per_epoch = len(self.train)
         self.name = hashlib.sha256(source.encode() + self.labels.tobytes() + self.train.tobytes()).hexdigest()[:16]
 
