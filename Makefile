@@ -49,11 +49,15 @@ peers: .venv/.peers  ## how fast and small is our storage, beside others; they a
 	.venv/peers/bin/python -m pip install --quiet -e . -r tests/bench/peers.txt
 	touch .venv/.peers
 
-study: .venv/.installed  ## hours: train the denoiser and compare it with others; copy the figures into LOG.md
+study: .venv/.installed  ## hours: train and compare denoiser, policy and Sudoku solvers; copy the figures into LOG.md
 	$(BIN)/python tools/collect_photographs.py outputs/packages outputs/photographs
 	mkdir -p outputs/denoiser
 	$(BIN)/papermill --cwd . notebooks/models/train_denoiser.ipynb outputs/denoiser/train_denoiser.ipynb
 	$(BIN)/papermill --cwd . notebooks/models/train_seal.ipynb outputs/denoiser/train_seal.ipynb
+	$(BIN)/trm-nb run params/sudoku4.yaml
+	$(BIN)/trm-nb run params/sudoku4.yaml --output-dir outputs/sudoku4-strict -p split_sudokus=relabelled
+	$(BIN)/python tests/bench/sudoku_tokens.py 4 outputs/sudoku-tokens/4
+	$(BIN)/python tests/bench/sudoku_tokens.py 6 outputs/sudoku-tokens/6
 
 soak: .venv/.installed  ## hours: fault campaigns; copy the figures into LOG.md
 	$(BIN)/python -m pytest -m soak -s

@@ -145,7 +145,7 @@ class Run:
         from trm_nb.vision_encoder import TRMVisionEncoder
 
         c = self.config
-        path = self._fitted if self._fitted.is_file() else c.encoder_path
+        path = self._fitted if c.fit_encoder and self._fitted.is_file() else c.encoder_path
         if path:
             return TRMVisionEncoder.load(path, c.device, image_size=c.image_size)
         return TRMVisionEncoder(c.encoder, seed=c.seed, image_size=c.image_size)
