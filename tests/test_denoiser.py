@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from runs import stop_at
 
 from trm_nb.denoise import load_denoiser
 from trm_nb.denoise.noise import TRAINED
@@ -97,14 +98,8 @@ def test_stopped_and_gone_on_it_ends_with_the_same_weights(
     monkeypatch.setattr(denoiser, "LOG_EVERY", 5)
     settings = replace(TINY, steps=40)
     whole = train_denoiser(tmp_path / "whole", pictures, settings)
-    calls = iter(range(100))
-
-    def stop() -> None:
-        if next(calls) == 27:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        train_denoiser(tmp_path / "stopped", pictures, settings, stop)
+        train_denoiser(tmp_path / "stopped", pictures, settings, stop_at(28))
     assert train_denoiser(tmp_path / "stopped", pictures, settings).fingerprint == whole.fingerprint
     assert train_denoiser(tmp_path / "stopped", pictures, settings).fingerprint == whole.fingerprint  # nothing to do
 
@@ -122,11 +117,6 @@ def test_more_steps_may_be_asked_for_before_the_rate_falls(
 ) -> None:
     monkeypatch.setattr(denoiser, "CHECKPOINT_EVERY", 10)
     monkeypatch.setattr(denoiser, "LOG_EVERY", 10)
-
-    def stop() -> None:
-        raise KeyboardInterrupt
-
-    steps = iter(range(100))
     with pytest.raises(KeyboardInterrupt):
-        train_denoiser(tmp_path, pictures, replace(TINY, steps=40), lambda: stop() if next(steps) == 15 else None)
+        train_denoiser(tmp_path, pictures, replace(TINY, steps=40), stop_at(16))
     train_denoiser(tmp_path, pictures, replace(TINY, steps=44))

@@ -12,11 +12,13 @@ from __future__ import annotations
 import json
 import operator
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
@@ -75,6 +77,12 @@ class CapsuleDataset(Dataset[dict[str, Any]]):
         target = self.target(place)
         return {**sample, "target": target} if target else sample
 
+    @cached_property
+    def answers(self) -> np.ndarray:
+        """How many answer grids each sample has: int64 (n,)."""
+        counts: np.ndarray = pc.list_value_length(self._targets).fill_null(0).to_numpy(zero_copy_only=False)
+        return counts[self.rows].astype(np.int64)
+
     def target(self, index: int) -> tuple[Tensor, ...]:
         """The answer grids of a sample: int64 (rows, columns) each, none where there is none."""
         return tuple(torch.tensor(grid) for grid in self._targets[int(self.rows[index])].as_py() or ())
@@ -113,5 +121,5 @@ def _samples(output_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             f"{output_dir}: samples.parquet has {columns.num_rows} rows and dataset_info.json counts {rows}, "
             f"so the dataset is being written or was changed by hand; {again}"
         )
-    answers = columns["target"].combine_chunks() if targets else pa.nulls(rows)
+    answers = columns["target"].combine_chunks() if targets else pa.nulls(rows, pa.list_(pa.null()))
     return {**{name: columns[name].to_pylist() for name in wanted}, "target": answers}, facts

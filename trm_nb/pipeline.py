@@ -285,10 +285,10 @@ class Run:
 
     def fit(self, on_progress: Progress | None = None) -> bool:
         """Train the encoder on the cached pictures, where `fit_encoder` asks for it; returns whether it had to."""
-        if self.config.fit_encoder is None:
-            return False
         with self.writing("fitting the encoder"):
             self.denoise(on_progress)
+            if self.config.fit_encoder is None:
+                return False
             if self._fitted.is_file():
                 self.tracker.already_done("fit")
                 return False
@@ -304,7 +304,6 @@ class Run:
     def encode(self, on_progress: Progress | None = None) -> int:
         """Encode every batch that is missing; returns how many were."""
         with self.writing("encoding"):
-            self.denoise(on_progress)
             self.fit(on_progress)
             if self._all_encoded():
                 self.tracker.already_done("encode")
@@ -319,7 +318,8 @@ class Run:
                 for stage in ("render", "encode"):
                     self.tracker.already_done(stage)
                 return 0, 0
-            self.fit(on_progress)
+            if self.config.fit_encoder:
+                self.fit(on_progress)  # which needs all pictures: nothing is left to overlap
             report = self.builder.stream(self._planned(), self.config.start_threshold, on_progress)
             self.denoise(on_progress)
             return report.pictures_drawn, report.batches_encoded

@@ -42,8 +42,7 @@ def main() -> None:
     settings, started = Settings(0, average=0.99), time.monotonic()
     with closing(TrainingProgressTracker(folder, create=True)) as tracker:
         while time.monotonic() < end:
-            done = tracker.training_curve()[-1]["global_step"] if tracker.training_curve() else 0
-            settings = replace(settings, steps=int(done) + AT_ONCE)
+            settings = replace(settings, steps=tracker.get_stats()["global_step"] + AT_ONCE)
             model = train(folder, examples, settings, tracker)
             minutes = (time.monotonic() - started) / 60
             found = evaluate(model, examples, settings)

@@ -7,7 +7,7 @@ not. Needs the extra `study` (scikit-image, bm3d), and `ocr` for pages.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,6 +100,18 @@ def read_errors(
                 wrong += character_errors(text, read)
             rates[str(noise), arm] = float(wrong[0] / wrong[1])
     return rates
+
+
+def panel(examples: Sequence[tuple[np.ndarray, Noise]], arms: Mapping[str, Restore]) -> tuple[np.ndarray, list[str]]:
+    """A row an example: noisy, as each arm restores it, and the picture. uint8 (n, h, w, 3), and a caption each."""
+    pictures, captions = [], []
+    for seed, (clean, noise) in enumerate(examples):
+        given = noisy(clean, noise, seed)
+        versions = {str(noise): given, **{name: restore(given, 0.0) for name, restore in arms.items()}}
+        pictures += [*versions.values(), clean]
+        captions += [f"{name}: {psnr(version.clip(0, 1), clean):.1f} dB" for name, version in versions.items()]
+        captions.append("the picture")
+    return (255 * np.stack(pictures).clip(0, 1)).astype(np.uint8), captions
 
 
 def psnr(restored: np.ndarray, picture: np.ndarray) -> float:

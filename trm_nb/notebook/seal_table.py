@@ -19,8 +19,10 @@ from torch import Tensor
 from trm_nb.denoise.noise import Noise, as_file
 from trm_nb.denoise.noise2noise import Denoiser
 from trm_nb.denoise.seal import EDITS, NOOP, PLAIN, Edit, Policy, apply, context
-from trm_nb.notebook.denoiser_table import as_tensor, noisy
+from trm_nb.notebook.denoiser_table import SIDE, as_tensor, noisy, photographs
 from trm_nb.notebook.denoiser_table import psnr as psnr_of
+from trm_nb.render.grid import GridRenderer
+from trm_nb.render.text import TextRenderer
 from trm_nb.training.seal import Tried, best_fixed
 
 RESAMPLES = 10_000
@@ -55,6 +57,29 @@ class Arm:
     gain: float
     low: float
     high: float
+
+
+def unseen_pictures(
+    texts: Sequence[str], count: int, rng: np.random.Generator
+) -> dict[str, list[tuple[str, np.ndarray]]]:
+    """Named pictures float32 (224, 224, 3) by kind: pieces of scikit-image's photographs, half as many pages and grids.
+
+    Pages are the first ones of `texts`; `count` pieces are spread over all photographs.
+    """
+    pieces = [
+        (name, photo[y : y + SIDE, x : x + SIDE])
+        for name, photo in photographs().items()
+        for y in range(0, photo.shape[0] - SIDE + 1, SIDE)
+        for x in range(0, photo.shape[1] - SIDE + 1, SIDE)
+    ]
+    half = max(1, count // 2)
+    pages = [TextRenderer().render_pages(text)[0] for text in texts[:half]]
+    grids = [GridRenderer().render(rng.integers(0, 10, (7, 9))) for _ in range(half)]
+    return {
+        "photographs": [pieces[i] for i in np.linspace(0, len(pieces) - 1, min(count, len(pieces))).astype(int)],
+        "pages": [(f"page {i}", page.astype(np.float32) / 255) for i, page in enumerate(pages)],
+        "grids": [(f"grid {i}", grid.astype(np.float32) / 255) for i, grid in enumerate(grids)],
+    }
 
 
 def measure(

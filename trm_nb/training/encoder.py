@@ -26,7 +26,7 @@ from trm_nb.training_progress import TrainingProgressTracker
 from trm_nb.vision_encoder import TRMVisionEncoder
 
 # In two minutes the answers of a model that looks once taught the encoder more than those of one that thinks (LOG.md).
-HEAD = {"hidden_size": 128, "num_heads": 4, "H_cycles": 1, "L_cycles": 2, "halt_max_steps": 1, "mlp_t": False}
+READER = {"hidden_size": 128, "num_heads": 4, "H_cycles": 1, "L_cycles": 2, "halt_max_steps": 1, "mlp_t": False}
 _COLUMNS = ("status", "target", "split", "key")
 
 
@@ -58,7 +58,7 @@ class PictureTargets(GridTargets):
             np.array([row for row, *_ in usable], np.int64),
             "".join([encoder.fingerprint, *self.keys]),
             where,
-            **HEAD,
+            **READER,
         )
 
     def new_model(self, generator: torch.Generator) -> PictureTRM:

@@ -26,7 +26,7 @@ from trm_nb.training.label_figures import ROWS_AT_ONCE
 from trm_nb.training.reasoning import ROW, Answers, Settings, evaluate, shuffled, train
 from trm_nb.training_progress import TrainingProgressTracker
 
-HEAD = 32  # numbers of an attention head
+HEAD_WIDTH = 32  # numbers of an attention head
 RECURSION = {"H_cycles": 2, "L_cycles": 3, "halt_max_steps": 4}
 SMALL_BOARD = 100  # cells up to which places are mixed by an MLP instead of attention, as the paper has it
 AVERAGE = 0.99
@@ -91,11 +91,10 @@ class CapsuleTargets(GridTargets):
     """The capsules of a finished run, and the answers; `capsules` float16 (n, 12, 512)."""
 
     def __init__(self, dataset: CapsuleDataset, **model: Any) -> None:
-        targets = [dataset.target(i) for i in range(len(dataset))]
-        answered = np.array([i for i, target in enumerate(targets) if len(target) == 1], np.int64)
+        answered = np.flatnonzero(dataset.answers == 1).tolist()
         self.capsules = read_capsules(dataset.output_dir, dataset.rows[answered])
         super().__init__(
-            [targets[i][0].numpy() for i in answered],
+            [dataset.target(i)[0].numpy() for i in answered],
             [dataset.splits[i] for i in answered],
             dataset.rows[answered],
             dataset.info["content_digest"],
@@ -125,9 +124,8 @@ def train_on_grids(
 
     Goes on from the checkpoint there, and only measures when that has enough steps.
     """
-    examples = CapsuleTargets(
-        CapsuleDataset(output_dir), hidden_size=config.train_width, num_heads=config.train_width // HEAD, **RECURSION
-    )
+    width = config.train_width
+    examples = CapsuleTargets(CapsuleDataset(output_dir), hidden_size=width, num_heads=width // HEAD_WIDTH, **RECURSION)
     settings = Settings(
         config.train_steps, batch=config.train_batch_size, learning_rate=config.learning_rate,
         weight_decay=config.weight_decay, average=AVERAGE, seed=config.seed, torch_threads=config.torch_threads,

@@ -37,9 +37,8 @@ ROUNDS, SAMPLES, EPOCHS = 8, 4, 150
 OTHERS = 8  # versions of a picture that an edit is rewarded on
 LEARNING_RATE, WEIGHT_DECAY = 3e-3, 1e-3
 MOST = 2.0  # a kept edit counts at most so much: the logarithm of the error's ratio
-FLOOR = (
-    0.1 / 255
-) ** 2  # squared error below which none is better: 68 dB, so that leaving clean ones alone is worth it
+# The squared error below which none is better: 68 dB, so that leaving a clean picture alone is worth it.
+FLOOR = (0.1 / 255) ** 2
 EXPLORE = 0.1  # of the samples, drawn without asking the policy
 
 
