@@ -61,6 +61,10 @@ class MultimodalDatasetConfig(BaseModel):
         "solution",
         "what never stands on both sides: equal solutions, or also those that differ in digits' names",
     )
+    arc_forms: int = _field(
+        "plan", 0, "further forms of each ARC task: turned, mirrored, colours renamed; all on its side of the split",
+        ge=0, le=1000,
+    )  # fmt: skip
     image_size: int = _field(
         "plan", 224, "side of a picture in pixels, a multiple of 28", ge=28, le=1792, multiple_of=28
     )

@@ -363,6 +363,7 @@ class Run:
             seed=c.seed,
             test_fraction=c.test_fraction,
             split_sudokus=c.split_sudokus,
+            arc_forms=c.arc_forms,
             max_errors=c.max_errors,
             on_first_rows=lambda: self.tracker.bind("plan", self._plan_settings()),
         )

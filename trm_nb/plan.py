@@ -21,6 +21,7 @@ from trm_nb.durable import fault_point, sha256_of
 from trm_nb.records import GridTask, ImageBytes, ImageFile, Item, Puzzle, Rejected, Sample, UserError, answers
 from trm_nb.render.errors import RejectedError
 from trm_nb.sources import Reading, list_files, scan
+from trm_nb.sources.arc_forms import common_form
 from trm_nb.sources.files import Skipped, SourceFile
 from trm_nb.sources.sudoku import relabelled
 from trm_nb.training_progress import PlannedFile, PlannedRow, TrainingProgressTracker
@@ -52,19 +53,19 @@ class _Laid:
     target: str | None
 
 
-def split_of(item: Item, seed: int, test_fraction: float, names_count: bool = True) -> str:
+def split_of(item: Item, seed: int, test_fraction: float, *, names_count: bool = True, forms_count: bool = True) -> str:
     """ "train" or "test", from the item's content: copies of one document never straddle the two.
 
     Puzzles go by their solution; unless `names_count`, Sudokus whose solutions differ only in the names of digits are
-    on one side too.
+    on one side too, and unless `forms_count` all forms of an ARC task (sources/arc_forms.py).
     """
     digest = hashlib.blake2b(seed.to_bytes(8, "little"), digest_size=8)
-    for part in _content(item, names_count):
+    for part in _content(item, names_count, forms_count):
         digest.update(len(part).to_bytes(8, "little") + part)
     return "test" if int.from_bytes(digest.digest(), "big") < test_fraction * 2**64 else "train"
 
 
-def _content(item: Item, names_count: bool) -> Iterator[bytes]:
+def _content(item: Item, names_count: bool, forms_count: bool) -> Iterator[bytes]:
     payload = item.payload
     if isinstance(payload, str):
         yield payload.encode("utf-8", "surrogatepass")
@@ -72,6 +73,8 @@ def _content(item: Item, names_count: bool) -> Iterator[bytes]:
         yield payload.sha256.encode()
     elif isinstance(payload, ImageBytes):
         yield payload.data
+    elif isinstance(payload, GridTask) and not forms_count:
+        yield common_form(payload)
     else:
         if isinstance(payload, GridTask):
             grids = [g for pair in payload.train for g in pair] + [*payload.test_inputs]
@@ -99,12 +102,13 @@ class Planner:
         seed: int = 0,
         test_fraction: float = 0.2,
         split_sudokus: Literal["solution", "relabelled"] = "solution",
+        arc_forms: int = 0,
         max_errors: int | float | None = None,
         on_first_rows: Callable[[], None] = lambda: None,
     ) -> None:
         self.tracker, self.lay_out, self.on_first_rows = tracker, lay_out, on_first_rows
         self.seed, self.test_fraction, self.max_errors = seed, test_fraction, max_errors
-        self._names_count = split_sudokus == "solution"
+        self._same_side = {"names_count": split_sudokus == "solution", "forms_count": not arc_forms}
         self._next_row = 0
         self._recorded = tracker.rows_planned()
         self._frozen = bool(tracker.get("plan_frozen", False))
@@ -168,7 +172,7 @@ class Planner:
 
     def _lay(self, item: Item) -> _Laid | Rejected:
         try:
-            split = split_of(item, self.seed, self.test_fraction, self._names_count)
+            split = split_of(item, self.seed, self.test_fraction, **self._same_side)
             return _Laid(self.lay_out(item), split, _target(item))
         except RejectedError as error:
             return Rejected(item.item_id, str(error))

@@ -16,14 +16,15 @@ import hashlib
 import io
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TypeAlias
 
 from trm_nb.config import MultimodalDatasetConfig
-from trm_nb.records import ImageFile, Item, Rejected, UserError
+from trm_nb.records import GridTask, ImageFile, Item, Rejected, UserError
 from trm_nb.sources import arc_json
 from trm_nb.sources.arc_files import MAX_JSON_BYTES, arc_entries
+from trm_nb.sources.arc_forms import forms
 from trm_nb.sources.byte_streams import RefusedError, blocks, is_picture, open_file, read_up_to, sha256_of_rest, stamp
 from trm_nb.sources.files import Skipped, SourceFile, left_out, list_source_files
 from trm_nb.sources.roots import printable
@@ -112,6 +113,22 @@ def read_items(file: SourceFile, config: MultimodalDatasetConfig) -> Iterator[En
 
 def read(file: SourceFile, config: MultimodalDatasetConfig) -> Reading:
     """Open one file. Never raises for what the file holds."""
+    reading = _opened(file, config)
+    if config.arc_forms:
+        reading.entries = _with_forms(reading.entries, config.arc_forms, config.seed)
+    return reading
+
+
+def _with_forms(entries: Iterator[Entry], count: int, seed: int) -> Iterator[Entry]:
+    """Behind each ARC task its further forms, as items of their own."""
+    for entry in entries:
+        yield entry
+        if isinstance(entry, Item) and isinstance(entry.payload, GridTask):
+            for number, form in enumerate(forms(entry.payload, count, seed), 1):
+                yield replace(entry, item_id=f"{entry.item_id}@{number}", payload=form)
+
+
+def _opened(file: SourceFile, config: MultimodalDatasetConfig) -> Reading:
     if file.refusal is not None:
         return Reading(file, iter([file.refusal]))
     if file.generated is not None:
