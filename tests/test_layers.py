@@ -28,7 +28,7 @@ LAYERS = [
         "drawing",
         "encoding",
     },
-    {"image_cache", "consolidate", "capsule_dataset", "dataset_files"},
+    {"image_cache", "consolidate", "capsule_dataset", "capsule_stream", "dataset_files"},
     {"mending"},
     {"streaming_builder", "training", "verify"},
     {"pipeline"},

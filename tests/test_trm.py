@@ -12,7 +12,6 @@ from jaxtyping import Float, jaxtyped
 from torch import Tensor, nn
 
 from trm_nb.trm import (
-    LabelTRM,
     RecursiveNet,
     SwiGLU,
     recurse,
@@ -163,16 +162,3 @@ def test_rms_norm_computes_in_float32() -> None:
     x = torch.full((1, 4), 300.0, dtype=torch.float16)  # its square overflows float16
     assert torch.allclose(rms_norm(x), torch.ones(1, 4, dtype=torch.float16), atol=1e-3)
     assert F.mse_loss(rms_norm(torch.zeros(1, 4)), torch.zeros(1, 4)) == 0
-
-
-def test_the_label_model_reads_all_capsules_and_keeps_the_carry_free_of_gradient() -> None:
-    model = LabelTRM(5, 64, seeded())
-    capsules = torch.randn(3, 12, 512, generator=seeded(1), requires_grad=True)
-    logits, z_H, z_L = model(model.standardise(capsules), *model.start(3))
-    assert logits.shape == (3, 5) and z_H.shape == z_L.shape == (3, 12, 64)
-    assert not z_H.requires_grad and not z_L.requires_grad
-    logits.sum().backward()
-    assert capsules.grad is not None and (capsules.grad.abs().sum(-1) > 0).all()
-    assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in model.parameters())
-    again, *_ = model(model.standardise(capsules), z_H, z_L)
-    assert (again - logits).abs().max() > 1e-3, "the second step starts from the first one's answer"

@@ -15,6 +15,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from trm_nb.capsule_dataset import CapsuleDataset
+    from trm_nb.capsule_stream import CapsuleStream
     from trm_nb.config import MultimodalDatasetConfig
     from trm_nb.image_cache import ImageCache
     from trm_nb.pipeline import build, open_run
@@ -31,6 +32,7 @@ _HOME = {
     "build": "trm_nb.pipeline",
     "open_run": "trm_nb.pipeline",
     "CapsuleDataset": "trm_nb.capsule_dataset",
+    "CapsuleStream": "trm_nb.capsule_stream",
     "GridRenderer": "trm_nb.render.grid",
     "ImageCache": "trm_nb.image_cache",
     "Item": "trm_nb.records",
@@ -42,6 +44,7 @@ _HOME = {
 }
 __all__ = [
     "CapsuleDataset",
+    "CapsuleStream",
     "GridRenderer",
     "ImageCache",
     "Item",

@@ -13,6 +13,7 @@ import json
 import operator
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ class CapsuleDataset(Dataset[dict[str, Any]]):
         ]
         self.rows = np.asarray(kept, np.int64)
         self._targets = table["target"]
+        self._items = [table["item_id"][row] for row in kept]
         self.labels = np.asarray([number[table["label"][row]] for row in kept], np.int64)
         self.modalities, self.splits, self.sample_ids = (
             tuple(table[name][row] for row in kept) for name in ("modality", "split", "sample_id")
@@ -82,6 +84,12 @@ class CapsuleDataset(Dataset[dict[str, Any]]):
         """How many answer grids each sample has: int64 (n,)."""
         counts: np.ndarray = pc.list_value_length(self._targets).fill_null(0).to_numpy(zero_copy_only=False)
         return counts[self.rows].astype(np.int64)
+
+    @cached_property
+    def followed(self) -> np.ndarray:
+        """Which samples have the next page of their item right after them: bool (n,)."""
+        same = [one == other for one, other in pairwise(self._items)]
+        return np.append((np.diff(self.rows) == 1) & np.array(same, bool), False)[: len(self)]
 
     def target(self, index: int) -> tuple[Tensor, ...]:
         """The answer grids of a sample: int64 (rows, columns) each, none where there is none."""
@@ -111,7 +119,7 @@ def _samples(output_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if not table.is_file() or not described.is_file():
         state = "is not finished" if (output_dir / "progress.sqlite").is_file() else "holds no run"
         raise UserError(f"{output_dir}: expected a dataset, but this folder {state}; {again}")
-    wanted = ["sample_id", "modality", "label", "split", "status"]
+    wanted = ["sample_id", "item_id", "modality", "label", "split", "status"]
     targets = ["target"] if "target" in pq.read_schema(table).names else []  # an older dataset has none
     columns = pq.read_table(table, columns=wanted + targets)
     facts = json.loads(described.read_text(encoding="utf-8"))

@@ -107,8 +107,9 @@ class MultimodalDatasetConfig(BaseModel):
     batches_per_chunk: int = _field("consolidate", 100, "batches consolidated into one chunk", ge=1)
 
     train_steps: int = _field("free", 0, "optimiser steps of the TRM; 0: no training", ge=0)
-    objective: Literal["label", "grid"] = _field(
-        "train", "label", "what the TRM learns: a sample's label, or the answer grid of a puzzle or a task"
+    test_steps: int = _field("free", 0, "recursion steps at test time; 0: as many as in training", ge=0)
+    objective: Literal["label", "grid", "next"] = _field(
+        "train", "label", "what the TRM learns: a sample's label, a puzzle's answer grid, or which page is the next"
     )
     train_batch_size: int = _field("train", 64, "samples in a training batch", ge=1)
     train_width: int = _field("train", 128, "width of the trained TRM, a multiple of 64", ge=64, multiple_of=64)

@@ -39,8 +39,7 @@ from trm_nb.training_progress import TrainingProgressTracker
 from trm_nb.verify import noting_damage
 
 if TYPE_CHECKING:
-    from trm_nb.training.label_figures import TrainReport
-    from trm_nb.training.reasoning import Answers
+    from trm_nb.training.answers import Answers
     from trm_nb.vision_encoder import TRMVisionEncoder
 
 log = logging.getLogger(__name__)
@@ -59,7 +58,7 @@ class BuildReport:
     quarantined: int
     pictures_drawn: int
     batches_encoded: int
-    training: TrainReport | Answers | None
+    training: Answers | None
 
 
 def build(config: MultimodalDatasetConfig, on_progress: Progress | None = None) -> BuildReport:
@@ -339,21 +338,19 @@ class Run:
             )
             return made
 
-    def train(self, on_progress: Progress | None = None) -> TrainReport | Answers:
-        """Train the TRM for `train_steps` steps on labels or answer grids, as `objective` says, and measure it.
+    def train(self, on_progress: Progress | None = None) -> Answers:
+        """Train the TRM for `train_steps` steps on what `objective` says, and measure it on the held-out samples.
 
         Raises UserError when there are no steps, or nothing to learn from or to measure on.
         """
-        from trm_nb.training.grid_targets import train_on_grids
-        from trm_nb.training.trm import train
+        from trm_nb.training.objectives import train_objective
 
         if not self.config.train_steps:
             raise UserError("train_steps is 0, so there is nothing to train; set it, for example train_steps=1000")
         with self.writing("training"):
             self.consolidate(on_progress)
             self.tracker.bind("train", self.config.stage_fields("train"))
-            learn = train_on_grids if self.config.objective == "grid" else train
-            return learn(self.path, self.config, self.tracker, on_step=on_progress)
+            return train_objective(self.path, self.config, self.tracker, on_step=on_progress)
 
     def _planned(self) -> Iterator[Sample]:
         c = self.config

@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -150,6 +151,17 @@ class TinyRecursiveModel(nn.Module):
         outputs = {"logits": logits, "q_halt_logits": q[:, 0], "q_continue_logits": q[:, 1]}
         return Carry(z_H.detach(), z_L.detach(), steps, halts, data), outputs
 
+    def projected(self, capsules: Tensor) -> Tensor:
+        """Capsules (b, 12, 512) in units of the training rows' spread, as places of the sequence: (b, 12, d)."""
+        standardised = ((capsules - self.mean) / self.scale).to(self._dtype)
+        places: Tensor = self.capsule_proj(standardised)
+        return places
+
+    def set_scale(self, mean: np.ndarray, spread: np.ndarray) -> None:
+        """What capsules are standardised by, (12, 512) each; kept with the weights."""
+        self.mean.copy_(torch.from_numpy(mean))
+        self.scale.copy_(torch.from_numpy(spread))
+
     @classmethod
     def from_official(cls, state_dict: Mapping[str, Tensor], config: TRMConfig) -> Self:
         """A model with the weights of an official checkpoint, whose names may have the prefixes of its training.
@@ -179,8 +191,7 @@ class TinyRecursiveModel(nn.Module):
         answer = self.embed_tokens(data["inputs"]) if c.tokens else self.places.expand(len(data["capsules"]), -1, -1)
         answer = scale * answer.to(self._dtype)
         if c.capsules:
-            standardised = ((data["capsules"] - self.mean) / self.scale).to(self._dtype)
-            return torch.cat((self.capsule_proj(standardised), answer), dim=1)
+            return torch.cat((self.projected(data["capsules"]), answer), dim=1)
         if c.num_puzzle_identifiers:
             rows = scale * self.puzzle_emb(data["puzzle_identifiers"]).to(self._dtype)
             rows = F.pad(rows, (0, c.prefix * c.hidden_size - rows.shape[1]))

@@ -1,9 +1,10 @@
-"""The recursive core of the Tiny Recursive Model (TRM), and the model that reads a label from capsules with it.
+"""The recursive core of the Tiny Recursive Model (TRM).
 
 "Less is More: Recursive Reasoning with Tiny Networks" (Jolicoeur-Martineau, arXiv 2510.04871): one small net of two
 layers refines an answer z_H with the help of a scratch pad z_L; depth comes from calling it again, not from more
 weights. Names of the weights and numerics follow the official code (SamsungSAILMontreal/TinyRecursiveModels), so that
-its weights of the recursive net load here. The vision encoder and the label model share this file.
+its weights of the recursive net load here. The vision encoder and the
+reasoning model share this file.
 
 Deviations: attention heads are not grouped, and weights are stored and used in one dtype (float32 here).
 Cost: one call of the net is about 24 D^2 multiply-adds a token (SwiGLU rounded up to 256) and the attention; a
@@ -21,8 +22,6 @@ from contextlib import contextmanager
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from trm_nb.records import CAPSULES, FEATURES
 
 
 @contextmanager
@@ -195,44 +194,3 @@ def recurse(
         for _ in range(H_cycles - 1):
             z_H, z_L = cycle(z_H, z_L)
     return cycle(z_H, z_L)
-
-
-class LabelTRM(nn.Module):
-    """Reads one of `classes` labels from capsules float (b, 12, 512): a TRM whose 12 tokens are the capsules.
-
-    The capsules, standardised by the training rows' `mean` and `scale` (both (12, 512), kept with the weights), are
-    projected to `width`, each place gets a learned embedding, and `recurse` refines the answer. The label is read from
-    z_H + x of all twelve tokens side by side. Deviations from the paper: no halting; no RoPE, as the learned embedding
-    says which capsule is which; and the paper reads z_H alone, which learnt less in a trial on 655 samples of
-    13 classes (test accuracy 0.31 after 200 steps, 0.45 after 150 with x added).
-    """
-
-    def __init__(self, classes: int, width: int, generator: torch.Generator) -> None:
-        super().__init__()
-        self.input_proj = Linear(FEATURES, width, generator)
-        self.places = nn.Parameter(truncated_normal(CAPSULES, width, std=1.0, generator=generator))
-        self.net = RecursiveNet(width, width // 32, generator)
-        self.head = Linear(CAPSULES * width, classes, generator)
-        self.mean: Tensor
-        self.scale: Tensor
-        self.H_init: Tensor
-        self.L_init: Tensor
-        self.register_buffer("mean", torch.zeros(CAPSULES, FEATURES))
-        self.register_buffer("scale", torch.ones(CAPSULES, FEATURES))
-        self.register_buffer("H_init", truncated_normal(width, std=1.0, generator=generator))
-        self.register_buffer("L_init", truncated_normal(width, std=1.0, generator=generator))
-
-    def standardise(self, capsules: Tensor) -> Tensor:
-        """Capsules in units of the training rows' spread."""
-        return (capsules - self.mean) / self.scale
-
-    def start(self, b: int) -> tuple[Tensor, Tensor]:
-        """The first (z_H, z_L), both (b, 12, width)."""
-        shape = (b, CAPSULES, self.H_init.shape[0])
-        return self.H_init.expand(shape), self.L_init.expand(shape)
-
-    def forward(self, standardised: Tensor, z_H: Tensor, z_L: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One step of deep supervision: logits (b, classes) and the next (z_H, z_L), detached."""
-        x = self.input_proj(standardised) + self.places
-        z_H, z_L = recurse(self.net, z_H, z_L, x, H_cycles=2, L_cycles=2)
-        return self.head((z_H + x).flatten(1)), z_H.detach(), z_L.detach()

@@ -18,8 +18,9 @@ from trm_nb.notebook.prose import percent
 from trm_nb.plan import split_of
 from trm_nb.records import Puzzle
 from trm_nb.sources.generated import parse
+from trm_nb.training.answers import evaluate
 from trm_nb.training.puzzle_tokens import PuzzleTokens
-from trm_nb.training.reasoning import Settings, evaluate, train
+from trm_nb.training.reasoning import Settings, train
 from trm_nb.training_progress import TrainingProgressTracker
 
 PUZZLES = {4: 2000, 6: 10_000, 9: 2000}

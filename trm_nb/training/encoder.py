@@ -20,8 +20,9 @@ from torch import Tensor
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.image_cache import ImageCache
 from trm_nb.tiny_recursive_model import TinyRecursiveModel, TRMConfig
-from trm_nb.training.grid_targets import GridTargets
-from trm_nb.training.reasoning import Settings, evaluate, train
+from trm_nb.training.answers import evaluate
+from trm_nb.training.reasoning import Settings, train
+from trm_nb.training.targets import Targets
 from trm_nb.training_progress import TrainingProgressTracker
 from trm_nb.vision_encoder import TRMVisionEncoder
 
@@ -41,7 +42,7 @@ class PictureTRM(TinyRecursiveModel):
         return super()._embedded({**data, "capsules": self.encoder(data["images"])})
 
 
-class PictureTargets(GridTargets):
+class PictureTargets(Targets):
     """The cached pictures of a run's samples, and the answers; `table` has the columns of samples.parquet."""
 
     def __init__(self, table: pa.Table, cache: ImageCache, encoder: TRMVisionEncoder, where: Path) -> None:

@@ -1,26 +1,25 @@
-"""What a training of labels reports: accuracy with its interval, beside two baselines on the same rows.
+"""How labels were read: beside two baselines on the same rows, by class and by modality.
 
-One is always saying the commonest label, the other the nearest neighbour, which learns nothing and looks things up. Its
-cost is that of comparing all test rows with all training rows: seconds for 10 000 with 40 000, in bounded memory.
-
-Figures are those of the last recursion step, fixed beforehand: choosing the best step by the test rows would flatter.
+One baseline is always saying the commonest label, the other the nearest neighbour, which learns nothing and looks
+things up. Its cost is that of comparing all test rows with all training rows: seconds for 10 000 with 40 000, in
+bounded memory.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-ROWS_AT_ONCE = 1000
+from trm_nb.capsule_dataset import CapsuleDataset
+from trm_nb.training.answers import Answers
+from trm_nb.training.targets import ROWS_AT_ONCE, gathered
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How a part of the test rows was read; `majority` is what always saying its commonest training class gives."""
+    """How a part of the test rows was read; `majority` is what always saying its commonest class gives."""
 
     rows: int
     accuracy: float
@@ -28,52 +27,47 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TrainReport:
-    """What a training gave, measured on the test rows with the averaged weights after the last recursion step.
+class LabelFigures:
+    """What stands beside the accuracy of `Answers` about labels, all on the test rows.
 
-    `interval` is the 95 % Wilson interval of `accuracy`, as if rows were independent; `majority` the share of the
-    commonest class among the test rows, the best that one constant answer can do; `neighbour` the accuracy of giving
-    each test row the label of the training row most like it (`nearest_labels`); `confusion[i, j]` int64 counts test
-    rows of class i read as class j; `accuracy_by_step[t]` is the accuracy after t + 1 recursion steps; `by_modality`
-    has its own majority. `seconds` is the time spent in training steps, earlier parts of a resumed training included.
+    `majority` is the share of the commonest class, the best that one constant answer can do; `neighbour` the accuracy
+    of giving each test row the label of the training row most like it (`nearest_labels`); `confusion[i, j]` int64
+    counts test rows of class i read as class j; `by_modality` has its own majority.
     """
 
-    steps: int
-    classes: tuple[str, ...]
-    train_rows: int
-    test_rows: int
-    accuracy: float
-    interval: tuple[float, float]
     majority: float
     neighbour: float
     confusion: np.ndarray
-    accuracy_by_step: tuple[float, ...]
     by_modality: dict[str, Score]
-    seconds: float
 
 
-def report_of(
-    read: np.ndarray, labels: np.ndarray, test: np.ndarray, modalities: np.ndarray, classes: tuple[str, ...],
-    *, nearest: np.ndarray, steps: int, seconds: float,
-) -> TrainReport:  # fmt: skip
-    """The report on `read` int64 (t, test rows), the class of each test row at each recursion step.
+def label_figures(dataset: CapsuleDataset, answers: Answers) -> LabelFigures:
+    """The figures of answers that were trained with objective label on this dataset."""
+    places = np.flatnonzero((dataset.labels >= 0) & np.isin(dataset.splits, ("train", "test")))
+    labels, test = dataset.labels[places], np.asarray(dataset.splits)[places] == "test"
+    nearest = nearest_labels(gathered(dataset.output_dir, dataset.rows[places]), labels, test)
+    return figures_of(
+        answers.predictions[:, 0],
+        labels[test],
+        nearest,
+        np.asarray(dataset.modalities)[places][test],
+        len(dataset.classes),
+    )
 
-    `nearest` int64 (test rows,) is the class of each one's nearest training row. `labels` int64, `test` bool and
-    `modalities` str are (n,) over training and test rows.
-    """
-    right = read == labels[test]
-    whole = _score(right[-1], labels, test)
-    of = {str(name): modalities == name for name in np.unique(modalities[test])}
-    confusion = np.zeros((len(classes), len(classes)), np.int64)
-    np.add.at(confusion, (labels[test], read[-1]), 1)
-    return TrainReport(
-        steps=steps, classes=classes, train_rows=int((~test).sum()), test_rows=whole.rows, accuracy=whole.accuracy,
-        interval=wilson(int(right[-1].sum()), whole.rows), majority=whole.majority,
-        neighbour=float((nearest == labels[test]).mean()), confusion=confusion,
-        accuracy_by_step=tuple(right.mean(1).tolist()),
-        by_modality={name: _score(right[-1][here[test]], labels[here], test[here]) for name, here in of.items()},
-        seconds=seconds,
-    )  # fmt: skip
+
+def figures_of(
+    read: np.ndarray, labels: np.ndarray, nearest: np.ndarray, modalities: np.ndarray, classes: int
+) -> LabelFigures:
+    """`read`, `labels` and `nearest` int (test rows,): the class that was read, the true one, the nearest row's."""
+    confusion = np.zeros((classes, classes), np.int64)
+    np.add.at(confusion, (labels, read), 1)
+    of = {str(name): modalities == name for name in np.unique(modalities)}
+    return LabelFigures(
+        majority=_majority(labels),
+        neighbour=float((nearest == labels).mean()),
+        confusion=confusion,
+        by_modality={name: _score(read[here], labels[here]) for name, here in of.items()},
+    )
 
 
 def nearest_labels(
@@ -115,29 +109,9 @@ def _directions(capsules: np.ndarray, mean: np.ndarray) -> np.ndarray:
     return divided
 
 
-def wilson(right: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """The 95 % interval of a share of `right` in `n` (Wilson 1927), honest near 0 and 1 and for few rows."""
-    share = right / n
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return 0.0 if right == 0 else middle - half, 1.0 if right == n else middle + half
+def _score(read: np.ndarray, labels: np.ndarray) -> Score:
+    return Score(len(read), float((read == labels).mean()), _majority(labels))
 
 
-def stored(report: TrainReport) -> dict[str, Any]:
-    """The report as plain values, which a checkpoint can hold."""
-    return {**asdict(report), "classes": list(report.classes), "confusion": report.confusion.tolist()}
-
-
-def restored(values: dict[str, Any]) -> TrainReport:
-    """The report that `stored` wrote; raises TypeError for one of an older version that lacks a figure."""
-    return TrainReport(**{
-        **values,
-        "classes": tuple(values["classes"]), "interval": tuple(values["interval"]),
-        "accuracy_by_step": tuple(values["accuracy_by_step"]), "confusion": np.asarray(values["confusion"], np.int64),
-        "by_modality": {name: Score(**score) for name, score in values["by_modality"].items()},
-    })  # fmt: skip
-
-
-def _score(right: np.ndarray, labels: np.ndarray, test: np.ndarray) -> Score:
-    majority = float(np.bincount(labels[test]).max() / test.sum())
-    return Score(len(right), float(right.mean()), majority)
+def _majority(labels: np.ndarray) -> float:
+    return float(np.bincount(labels).max() / len(labels))

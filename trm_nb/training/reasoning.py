@@ -16,7 +16,7 @@ import copy
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -29,8 +29,7 @@ from trm_nb.checkpoints import load_checkpoint, load_weights, save_checkpoint
 from trm_nb.durable import fault_point, locked, write_file
 from trm_nb.records import UserError
 from trm_nb.tiny_recursive_model import Carry, TinyRecursiveModel, TRMConfig
-from trm_nb.training.act_loss import IGNORED, act_loss
-from trm_nb.training.label_figures import wilson
+from trm_nb.training.act_loss import act_loss
 from trm_nb.training.optimisers import AdamATan2, SignSGD, follow
 from trm_nb.training_progress import TrainingProgressTracker
 from trm_nb.trm import cpu_threads
@@ -82,37 +81,6 @@ class Examples(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Answers:
-    """What the averaged weights say about the held-out examples after each recursion step.
-
-    exact, cells: bool and float (t, n): whether every cell is right, and the part that is. predictions, labels: int16
-    (n, s), those of the last step; a label that is not asked for is IGNORED. rows: int64 (n,). shape: rows and columns
-    of an answer.
-    """
-
-    exact: np.ndarray
-    cells: np.ndarray
-    predictions: np.ndarray
-    labels: np.ndarray
-    rows: np.ndarray
-    shape: tuple[int, int]
-
-    def boards(self, cells: np.ndarray) -> np.ndarray:
-        """`predictions` or `labels` as grids (n, *shape)."""
-        return cells.reshape(len(cells), *self.shape)
-
-    @property
-    def accuracy(self) -> float:
-        """The part of the examples that is exactly right after the last step."""
-        return float(self.exact[-1].mean())
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95 % interval of `accuracy` (Wilson), as if examples were independent."""
-        return wilson(int(self.exact[-1].sum()), self.exact.shape[1])
-
-
 @dataclass(slots=True, eq=False)
 class _State:
     model: TinyRecursiveModel
@@ -159,37 +127,9 @@ def train(
     return state.average
 
 
-@torch.inference_mode()
-def evaluate(model: TinyRecursiveModel, examples: Examples, settings: Settings, steps: int = 0) -> Answers:
-    """Ask for all held-out examples, `steps` outer steps deep (0: as many as in training; more is allowed)."""
-    model.eval()
-    exact, cells, predictions, labels, rows = [], [], [], [], []
-    with cpu_threads(settings.torch_threads):
-        for on_cpu in examples.test_batches(settings.batch):
-            batch = _to(on_cpu, settings.device)
-            carry = model.initial_carry(batch)
-            known = batch["labels"] != IGNORED
-            right = []
-            for _ in range(steps or model.config.halt_max_steps):
-                carry, outputs = model(carry, batch)
-                carry = replace(carry, halted=torch.zeros_like(carry.halted))  # all rows go on to the last step
-                said = outputs["logits"].argmax(-1)
-                right.append((known & (said == batch["labels"])).sum(-1))
-            share = torch.stack(right) / known.sum(-1).clamp_min(1)
-            exact.append((torch.stack(right) == known.sum(-1)).cpu().numpy())
-            cells.append(share.cpu().numpy())
-            predictions.append(said.to(torch.int16).cpu().numpy())
-            labels.append(batch["labels"].to(torch.int16).cpu().numpy())
-            rows.append(batch[ROW].cpu().numpy())
-    return Answers(
-        np.concatenate(exact, 1), np.concatenate(cells, 1), np.concatenate(predictions), np.concatenate(labels),
-        np.concatenate(rows), examples.shape,
-    )  # fmt: skip
-
-
 def _step(state: _State, examples: Examples, settings: Settings, folder: Path) -> dict[str, float]:
     """One outer step and one step of the optimisers; returns the sums of `act_loss` and the rows it saw."""
-    batch = _to(examples.train_batch(state.step, settings.batch, settings.seed), settings.device)
+    batch = to_device(examples.train_batch(state.step, settings.batch, settings.seed), settings.device)
     draws = torch.Generator(settings.device).manual_seed(_mixed(settings.seed, state.step))
     carry = state.carry if state.carry is not None else state.model.initial_carry(batch)
     state.model.train()
@@ -243,8 +183,8 @@ def _open(path: Path, examples: Examples, settings: Settings) -> _State:
     for optimiser, saved in zip(optimisers, values["optimisers"], strict=True):
         optimiser.load_state_dict(saved)
     state.step = values["step"]
-    carry, data = values["carry"], _to(values["data"], settings.device)
-    state.carry = Carry(**_to(carry, settings.device), current_data=data) if carry else None
+    carry, data = values["carry"], to_device(values["data"], settings.device)
+    state.carry = Carry(**to_device(carry, settings.device), current_data=data) if carry else None
     return state
 
 
@@ -279,7 +219,8 @@ def _save(folder: Path, state: _State, examples: Examples, settings: Settings, c
     write_file(folder / "metrics.jsonl", lines.encode())
 
 
-def _to(values: Mapping[str, Tensor], device: str) -> dict[str, Tensor]:
+def to_device(values: Mapping[str, Tensor], device: str) -> dict[str, Tensor]:
+    """A batch, or a carry's tensors, on another device."""
     return {name: value.to(device, non_blocking=True) for name, value in values.items()}
 
 

@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from runs import make_run
 from runs import train_in as train
 
 from trm_nb import CapsuleDataset, build
 from trm_nb.config import MultimodalDatasetConfig
-from trm_nb.records import UserError
-from trm_nb.training.grid_targets import CapsuleTargets, _canvases
-from trm_nb.training.reasoning import ROW, Settings, evaluate
+from trm_nb.training.answers import evaluate
+from trm_nb.training.reasoning import ROW, Settings
+from trm_nb.training.targets import _canvases, of_grids
 
 SMALL = {"hidden_size": 32, "num_heads": 2, "H_cycles": 1, "L_cycles": 2, "mlp_t": True, "halt_max_steps": 3}
 
@@ -30,7 +29,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_each_sample_has_its_own_capsules_and_answer(run: Path) -> None:
     dataset = CapsuleDataset(run)
-    examples = CapsuleTargets(dataset, **SMALL)  # type: ignore[arg-type]
+    examples = of_grids(dataset, **SMALL)  # type: ignore[arg-type]
     assert examples.shape == (4, 4) and (examples.model.vocab_size, examples.model.seq_len) == (5, 16)
     seen = []
     for batch in (examples.train_batch(0, 8, 0), *examples.test_batches(8)):
@@ -44,7 +43,7 @@ def test_each_sample_has_its_own_capsules_and_answer(run: Path) -> None:
 
 
 def test_a_model_learns_from_them_and_knows_their_scale(run: Path, tmp_path: Path) -> None:
-    examples = CapsuleTargets(CapsuleDataset(run), **SMALL)  # type: ignore[arg-type]
+    examples = of_grids(CapsuleDataset(run), **SMALL)  # type: ignore[arg-type]
     settings = Settings(steps=60, batch=8, torch_threads=1, learning_rate=3e-3, warm_up=10, log_every=20)
     model = train(tmp_path, examples, settings)
     scaled = (torch.from_numpy(examples.capsules[examples.train]).double() - model.mean) / model.scale
@@ -59,9 +58,3 @@ def test_answers_of_several_sizes_are_laid_on_one_canvas() -> None:
     labels, shape = _canvases([np.array([[1, 2]]), np.array([[3], [0]])])
     assert shape == (2, 2)
     assert labels.tolist() == [[1, 2, 4, 4], [3, 4, 0, 4]]
-
-
-def test_a_run_without_answers_is_refused(tmp_path: Path) -> None:
-    make_run(tmp_path, ["a", "b"] * 6, ["train", "test"] * 6)
-    with pytest.raises(UserError, match="has 0 samples to learn from and 0 to measure on"):
-        CapsuleTargets(CapsuleDataset(tmp_path), **SMALL)  # type: ignore[arg-type]

@@ -1,15 +1,17 @@
-"""A run's samples with the answer grids of their puzzles and tasks: what a TinyRecursiveModel learns in a run.
+"""A run's samples with what is asked of them: the answer grids of puzzles and tasks, or labels.
 
-It reads them as capsules, or as pictures when the encoder is to learn as well (encoder.py). Answer places are the cells
-of the largest answer, in reading order. Where answers differ in size, the cells outside are a class of their own, so
-that the size has to be found too; where all are alike there is no such class.
+A TinyRecursiveModel reads them as capsules, or as pictures when the encoder is to learn as well (encoder.py). Answer
+places are the cells of the largest answer, in reading order; a label is an answer of one cell. Where answers differ in
+size, the cells outside are a class of their own, so that the size has to be found too; where all are alike there is no
+such class.
 """
 
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +20,19 @@ import torch
 from torch import Tensor
 
 from trm_nb.capsule_dataset import CapsuleDataset
-from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.records import CAPSULES, FEATURES, UserError
 from trm_nb.store import read_capsules
 from trm_nb.tiny_recursive_model import TinyRecursiveModel, TRMConfig
-from trm_nb.training.label_figures import ROWS_AT_ONCE
-from trm_nb.training.reasoning import ROW, Answers, Settings, evaluate, shuffled, train
-from trm_nb.training_progress import TrainingProgressTracker
+from trm_nb.training.reasoning import ROW, shuffled
 
-HEAD_WIDTH = 32  # numbers of an attention head
-RECURSION = {"H_cycles": 2, "L_cycles": 3, "halt_max_steps": 4}
 SMALL_BOARD = 100  # cells up to which places are mixed by an MLP instead of attention, as the paper has it
-AVERAGE = 0.99
+ROWS_AT_ONCE = 1000
 
 
-class GridTargets(ABC):
-    """Samples that each have one answer grid, in two parts. An `Examples` of training/reasoning.py.
+class Targets(ABC):
+    """Samples that each have one answer, in two parts. An `Examples` of training/reasoning.py.
 
-    `labels` int16 (n, cells) are the answers, `rows` int64 (n,) the samples' rows in the run, `shape` the rows and
+    `labels` int32 (n, cells) are the answers, `rows` int64 (n,) the samples' rows in the run, `shape` the rows and
     columns of the largest answer, `train` and `test` the places of either part. `model` is the size of the model that
     learns. Raises UserError where there is nothing to learn or nothing to measure on; `where` is named in it.
     """
@@ -87,52 +84,58 @@ class GridTargets(ABC):
         return {**self._inputs(chosen), "labels": labels, ROW: torch.from_numpy(self.rows[chosen])}
 
 
-class CapsuleTargets(GridTargets):
-    """The capsules of a finished run, and the answers; `capsules` float16 (n, 12, 512)."""
+class CapsuleTargets(Targets):
+    """Capsules of a finished run, and an answer to each; `capsules` float16 (n, 12, 512), mapped from a file."""
 
-    def __init__(self, dataset: CapsuleDataset, **model: Any) -> None:
-        answered = np.flatnonzero(dataset.answers == 1).tolist()
-        self.capsules = read_capsules(dataset.output_dir, dataset.rows[answered])
-        super().__init__(
-            [dataset.target(i)[0].numpy() for i in answered],
-            [dataset.splits[i] for i in answered],
-            dataset.rows[answered],
-            dataset.info["content_digest"],
-            dataset.output_dir,
-            **model,
-        )
+    def __init__(
+        self, dataset: CapsuleDataset, places: np.ndarray, answers: Sequence[np.ndarray], **model: Any
+    ) -> None:
+        """`places` int64 (n,) are samples of the dataset, `answers` their grids, int (rows, columns)."""
+        rows, splits = dataset.rows[places], [dataset.splits[i] for i in places.tolist()]
+        self.capsules = gathered(dataset.output_dir, rows)
+        super().__init__(answers, splits, rows, dataset.info["content_digest"], dataset.output_dir, **model)
 
     def new_model(self, generator: torch.Generator) -> TinyRecursiveModel:
         """With the mean and spread of the training capsules."""
         model = TinyRecursiveModel(self.model, generator)
-        mean, spread = mean_and_spread(self.capsules, self.train)
-        model.mean.copy_(torch.from_numpy(mean))
-        model.scale.copy_(torch.from_numpy(spread))
+        model.set_scale(*mean_and_spread(self.capsules, self.train))
         return model
 
     def _inputs(self, chosen: np.ndarray) -> dict[str, Tensor]:
         return {"capsules": torch.from_numpy(self.capsules[chosen].astype(np.float32))}
 
 
-def train_on_grids(
-    output_dir: str | Path,
-    config: MultimodalDatasetConfig,
-    tracker: TrainingProgressTracker,
-    on_step: Callable[[], None] | None = None,
-) -> Answers:
-    """Train on a run's answer grids for `config.train_steps` steps in output_dir/model; what the held-out ones give.
+def of_grids(dataset: CapsuleDataset, **model: Any) -> CapsuleTargets:
+    """The samples that have one answer grid."""
+    answered = np.flatnonzero(dataset.answers == 1)
+    return CapsuleTargets(dataset, answered, [dataset.target(i)[0].numpy() for i in answered.tolist()], **model)
 
-    Goes on from the checkpoint there, and only measures when that has enough steps.
+
+def of_labels(dataset: CapsuleDataset, **model: Any) -> CapsuleTargets:
+    """The samples that have a label; raises UserError where fewer than two are there to learn."""
+    labelled = np.flatnonzero(dataset.labels >= 0)
+    learnt = {int(dataset.labels[i]) for i in labelled if dataset.splits[i] == "train"}
+    if len(learnt) < 2:
+        raise UserError(
+            f"training needs at least two different labels among the training rows, but {dataset.output_dir} has "
+            f"{len(learnt)} of the labels {list(dataset.classes)} there; put the files of each class into a folder of "
+            "its own and build a new run"
+        )
+    return CapsuleTargets(dataset, labelled, [np.array([[dataset.labels[i]]]) for i in labelled.tolist()], **model)
+
+
+def gathered(output_dir: Path, rows: np.ndarray) -> np.ndarray:
+    """The capsules of these rows side by side in a file that is gone with the array: float16 (n, 12, 512).
+
+    12 KB a sample are copied once, so that shuffled epochs do not read whole batches anew and memory stays small.
     """
-    width = config.train_width
-    examples = CapsuleTargets(CapsuleDataset(output_dir), hidden_size=width, num_heads=width // HEAD_WIDTH, **RECURSION)
-    settings = Settings(
-        config.train_steps, batch=config.train_batch_size, learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay, average=AVERAGE, seed=config.seed, torch_threads=config.torch_threads,
-        device=config.device,
-    )  # fmt: skip
-    model = train(Path(output_dir) / "model", examples, settings, tracker, on_step=on_step)
-    return evaluate(model, examples, settings)
+    if not len(rows):
+        return np.empty((0, CAPSULES, FEATURES), np.float16)
+    with tempfile.TemporaryFile(dir=output_dir) as file:
+        for first in range(0, len(rows), ROWS_AT_ONCE):
+            file.write(read_capsules(output_dir, rows[first : first + ROWS_AT_ONCE]).tobytes())
+        file.flush()
+        return np.memmap(file, np.float16, "r", shape=(len(rows), CAPSULES, FEATURES))
 
 
 def mean_and_spread(capsules: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -147,10 +150,10 @@ def mean_and_spread(capsules: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray,
 
 
 def _canvases(grids: Sequence[np.ndarray]) -> tuple[np.ndarray, tuple[int, int]]:
-    """The grids on canvases of the largest rows and columns: int16 (n, cells), and that size."""
+    """The grids on canvases of the largest rows and columns: int32 (n, cells), and that size."""
     shape = (max(grid.shape[0] for grid in grids), max(grid.shape[1] for grid in grids))
     outside = max(int(grid.max()) for grid in grids) + 1
-    canvases = np.full((len(grids), *shape), outside, np.int16)
+    canvases = np.full((len(grids), *shape), outside, np.int32)
     for canvas, grid in zip(canvases, grids, strict=True):
         canvas[: grid.shape[0], : grid.shape[1]] = grid
     return canvases.reshape(len(grids), -1), shape

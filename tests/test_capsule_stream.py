@@ -1,0 +1,94 @@
+"""Shuffled batches without end: each sample once an epoch, in an order that nothing but seed and epoch decide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from runs import make_run
+from torch.utils.data import DataLoader
+
+from trm_nb import CapsuleDataset, CapsuleStream
+
+SAMPLES = 61
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> CapsuleDataset:
+    folder = tmp_path_factory.mktemp("run")
+    status = ["quarantined" if row == 17 else "ok" for row in range(SAMPLES + 1)]
+    make_run(folder, ["a", "b"] * 31, ["train"] * (SAMPLES + 1), status=status)
+    return CapsuleDataset(folder)
+
+
+def indices(batches: Iterable[dict[str, Any]]) -> list[int]:
+    return [place for batch in batches for place in batch["index"].tolist()]
+
+
+def test_a_batch_holds_what_the_dataset_says(dataset: CapsuleDataset) -> None:
+    for batch in islice(CapsuleStream(dataset, 8, seed=3, buffer=24), 8):
+        assert batch["capsules"].dtype == torch.float32 and batch["capsules"].shape[1:] == (12, 512)
+        for place, sample in zip(batch["index"].tolist(), batch["capsules"], strict=True):
+            assert torch.equal(sample, dataset[place]["capsules"])
+        assert batch["row"].tolist() == dataset.rows[batch["index"]].tolist()
+        assert batch["label"].tolist() == dataset.labels[batch["index"]].tolist()
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(size=st.integers(1, 70), buffer=st.integers(1, 80), seed=st.integers(0, 3), stop=st.integers(0, 40))
+def test_each_epoch_has_every_sample_once_and_goes_on_from_any_batch(
+    dataset: CapsuleDataset, size: int, buffer: int, seed: int, stop: int
+) -> None:
+    stream, per_epoch = CapsuleStream(dataset, size, seed, buffer), -(-SAMPLES // size)
+    batches = list(islice(stream, 2 * per_epoch))
+    first, second = indices(batches[:per_epoch]), indices(batches[per_epoch:])
+    assert sorted(first) == sorted(second) == list(range(SAMPLES))
+    if stop < len(batches):
+        again = CapsuleStream(dataset, size, seed, buffer)
+        again.load_state_dict(batches[stop]["state"])
+        assert again.state_dict() == batches[stop]["state"]
+        assert indices(islice(again, 2 * per_epoch - stop - 1)) == indices(batches[stop + 1 :])
+
+
+def test_orders_differ_by_epoch_and_seed_and_mix_batches(dataset: CapsuleDataset) -> None:
+    one, other = CapsuleStream(dataset, 8, 0, 64), CapsuleStream(dataset, 8, 1, 64)
+    first, second = indices(islice(one, 8)), indices(islice(other, 8))
+    assert first != second and first == indices(islice(one, 8))
+    assert first != indices(islice(one, 16))[SAMPLES:]
+    stored = dataset.rows[first[:8]] // 8
+    assert len(set(stored.tolist())) > 3, "a batch is mixed from several stored ones"
+    unmixed = dataset.rows[indices(islice(CapsuleStream(dataset, 8, 0, 8), 7))] // 8
+    assert len(set(unmixed[:8].tolist())) <= 2, "a small buffer reads one piece after the other"
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # as many readers as it likes
+@pytest.mark.parametrize("readers", [1, 3])
+def test_readers_change_nothing_and_may_change_when_it_goes_on(dataset: CapsuleDataset, readers: int) -> None:
+    stream = CapsuleStream(dataset, 8, 5, 24)
+    alone = list(islice(stream, 20))
+    loaded = list(islice(DataLoader(stream, batch_size=None, num_workers=readers), 11))
+    assert indices(loaded) == indices(alone[:11])
+    stream.load_state_dict(loaded[-1]["state"])
+    rest = list(islice(DataLoader(stream, batch_size=None, num_workers=2), 9))
+    assert indices(rest) == indices(alone[11:])
+    assert all(torch.equal(a["capsules"], b["capsules"]) for a, b in zip(alone[11:], rest, strict=True))
+
+
+@pytest.mark.parametrize(
+    "state", [{"epoch": 0, "position": 61}, {"epoch": 0, "position": 4}, {"epoch": -1, "position": 0}]
+)
+def test_a_state_of_something_else_is_refused(dataset: CapsuleDataset, state: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="of another dataset or batch_size"):
+        CapsuleStream(dataset, 8).load_state_dict(state)
+
+
+def test_an_empty_part_is_refused(dataset: CapsuleDataset, tmp_path: Path) -> None:
+    make_run(tmp_path, [None], ["train"], status=["quarantined"])
+    with pytest.raises(ValueError, match="got an empty one"):
+        CapsuleStream(CapsuleDataset(tmp_path))

@@ -1,0 +1,148 @@
+"""Training on a finished run: labels, answer grids and next pages by one loop, and what cannot be learnt."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from runs import make_run, write_batches
+
+from trm_nb import CapsuleDataset
+from trm_nb.config import MultimodalDatasetConfig
+from trm_nb.records import UserError
+from trm_nb.training.answers import Answers
+from trm_nb.training.next_page import rows_said
+from trm_nb.training.objectives import train_objective
+from trm_nb.training_progress import TrainingProgressTracker
+
+LABELS = ["a", "b", "c"] * 14
+SPLITS = ((["train"] * 6 + ["test"] * 3) * 5)[: len(LABELS)]
+
+
+def trained(folder: Path, **changes: object) -> Answers:
+    values = {"train_steps": 12, "train_width": 64, "train_batch_size": 8, "torch_threads": 1, **changes}
+    config = MultimodalDatasetConfig(source_paths=["unused"], output_dir=str(folder), **values)
+    (folder / "progress.sqlite").touch()  # the capsules were made by hand, and a tracker starts in no foreign folder
+    with closing(TrainingProgressTracker(folder, create=True)) as tracker:
+        return train_objective(folder, config, tracker)
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    saved = torch.load(folder / "model" / "trm.pt", weights_only=True)
+    return {name: weight.numpy().tobytes() for name, weight in saved["average"].items()}
+
+
+def make_books(folder: Path, books: int, pages: int, *, signal: float = 1.0) -> None:
+    """A run of books whose pages have something of the book in common, and else are noise."""
+    n = books * pages
+    make_run(folder, [None] * n, ["train" if row // pages % 3 else "test" for row in range(n)], signal=0.0)
+    rng = np.random.default_rng(1)
+    capsules = rng.standard_normal((n, 12, 512)) + signal * rng.standard_normal((books, 12, 512)).repeat(pages, axis=0)
+    write_batches(folder, capsules.astype(np.float16), 8)
+    table = pq.read_table(folder / "samples.parquet")
+    names = [f"book{row // pages}" for row in range(n)]
+    pq.write_table(
+        table.set_column(table.column_names.index("item_id"), "item_id", [names]), folder / "samples.parquet"
+    )
+
+
+def test_labels_are_learnt_where_they_are_there(tmp_path: Path) -> None:
+    make_run(tmp_path, [*LABELS, None, None], [*SPLITS, "train", "test"])
+    answers = trained(tmp_path, train_steps=80)
+    assert len(answers.rows) == SPLITS.count("test"), "rows without a label are left out"
+    assert answers.accuracy > 0.9 and answers.shape == (1, 1)
+    assert answers.exact.shape[0] == 2 and trained(tmp_path, train_steps=80, test_steps=7).exact.shape[0] == 7
+
+
+def test_labels_that_mean_nothing_are_not_learnt(tmp_path: Path) -> None:
+    labels = [str(name) for name in np.random.default_rng(0).choice(["a", "b"], 300)]
+    make_run(tmp_path, labels, ["train"] * 60 + ["test"] * 240, signal=0.0)
+    low, high = trained(tmp_path, train_steps=40).interval
+    assert low < 0.5 < high
+
+
+def test_the_test_rows_do_not_shape_the_weights(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        capsules = make_run(tmp_path / name, list(LABELS), SPLITS)
+        if name == "other":
+            capsules[np.array(SPLITS) == "test"] *= -3
+            write_batches(tmp_path / name, capsules, 8)
+        trained(tmp_path / name)
+    assert weights(tmp_path / "one") == weights(tmp_path / "other")
+
+
+@pytest.mark.parametrize("signal", [1.0, 0.0])
+def test_the_next_page_is_found_where_pages_tell_of_it(tmp_path: Path, signal: float) -> None:
+    make_books(tmp_path, 150, 2, signal=signal)
+    answers = trained(tmp_path, objective="next", train_steps=20, train_batch_size=16)
+    assert len(answers.rows) == 48, "fifty held-out pages have a next one, and three pools of sixteen are whole"
+    chance = 1 / 16
+    assert answers.accuracy > 0.6 if signal else answers.interval[0] < chance
+    right = answers.exact[-1]
+    assert np.array_equal(rows_said(answers)[right], answers.rows[right] + 1)
+    assert (rows_said(answers)[~right] != answers.rows[~right] + 1).all()
+
+
+def test_only_pages_of_one_item_follow_each_other(tmp_path: Path) -> None:
+    make_books(tmp_path, 4, 3)
+    assert CapsuleDataset(tmp_path).followed.tolist() == [True, True, False] * 4
+    assert CapsuleDataset(tmp_path, "test").followed.tolist() == [True, True, False] * 2
+    table = pq.read_table(tmp_path / "samples.parquet")
+    status = ["bad" if row == 1 else "ok" for row in range(12)]
+    gap = table.set_column(table.column_names.index("status"), "status", [status])
+    pq.write_table(gap, tmp_path / "samples.parquet")
+    assert CapsuleDataset(tmp_path).followed.tolist() == [False, False] + [True, True, False] * 3
+
+
+@pytest.mark.parametrize(
+    ("objective", "labels", "splits", "message"),
+    [
+        ("label", ["a"] * 4, ["train", "train", "test", "test"], "at least two different labels"),
+        ("label", [None] * 4, ["train", "train", "test", "test"], "at least two different labels"),
+        ("label", ["a", "a", "b", "b"], ["train", "train", "test", "test"], "at least two different labels"),
+        ("label", ["a", "b", "a", "b"], ["train"] * 4, "0 to measure on"),
+        ("label", ["a", "b", None, None], ["train", "train", "test", "test"], "0 to measure on"),
+        ("grid", ["a", "b"] * 2, ["train", "train", "test", "test"], "0 samples to learn from and 0 to measure on"),
+        ("next", ["a", "b"] * 2, ["train", "train", "test", "test"], "0 to learn from and 0 to measure on"),
+    ],
+    ids=[
+        "one class",
+        "no labels",
+        "one class to learn",
+        "no test rows",
+        "no labelled test rows",
+        "no grids",
+        "no pages",
+    ],
+)
+def test_what_cannot_be_learnt_is_refused(
+    tmp_path: Path, objective: str, labels: list[str | None], splits: list[str], message: str
+) -> None:
+    make_run(tmp_path, labels, splits)
+    with pytest.raises(UserError, match=message):
+        trained(tmp_path, objective=objective)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [({"seed": 1}, "seed=0, not 1"), ({"learning_rate": 0.1}, "learning_rate="), ({"train_width": 128}, "hidden_size")],
+    ids=["seed", "rate", "width"],
+)
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path, changes: dict[str, object], named: str) -> None:
+    make_run(tmp_path, list(LABELS), SPLITS)
+    trained(tmp_path, train_steps=1)
+    with pytest.raises(UserError, match=rf"trm\.pt: this training has .*{named}"):
+        trained(tmp_path, train_steps=2, **changes)
+
+
+def test_a_checkpoint_of_another_dataset_is_refused(tmp_path: Path) -> None:
+    make_run(tmp_path, list(LABELS), SPLITS)
+    trained(tmp_path, train_steps=1)
+    for labels, seed in ((list(LABELS), 1), (LABELS[::-1], 0)):
+        make_run(tmp_path, labels, SPLITS, seed=seed)
+        with pytest.raises(UserError, match=r"trm\.pt: this training has examples="):
+            trained(tmp_path, train_steps=1)

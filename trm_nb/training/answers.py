@@ -1,0 +1,81 @@
+"""What a trained model says about the held-out examples, step by step, and how often that is exactly right."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from trm_nb.tiny_recursive_model import TinyRecursiveModel
+from trm_nb.training.act_loss import IGNORED
+from trm_nb.training.reasoning import ROW, Examples, Settings, to_device
+from trm_nb.trm import cpu_threads
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """What the averaged weights say about the held-out examples after each recursion step.
+
+    exact, cells: bool and float (t, n): whether every cell is right, and the part that is. predictions, labels: int32
+    (n, s), those of the last step; a label that is not asked for is IGNORED. rows: int64 (n,). shape: rows and columns
+    of an answer.
+    """
+
+    exact: np.ndarray
+    cells: np.ndarray
+    predictions: np.ndarray
+    labels: np.ndarray
+    rows: np.ndarray
+    shape: tuple[int, int]
+
+    def boards(self, cells: np.ndarray) -> np.ndarray:
+        """`predictions` or `labels` as grids (n, *shape)."""
+        return cells.reshape(len(cells), *self.shape)
+
+    @property
+    def accuracy(self) -> float:
+        """The part of the examples that is exactly right after the last step."""
+        return float(self.exact[-1].mean())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of `accuracy` (Wilson), as if examples were independent."""
+        return wilson(int(self.exact[-1].sum()), self.exact.shape[1])
+
+
+@torch.inference_mode()
+def evaluate(model: TinyRecursiveModel, examples: Examples, settings: Settings, steps: int = 0) -> Answers:
+    """Ask for all held-out examples, `steps` outer steps deep (0: as many as in training; more is allowed)."""
+    model.eval()
+    exact, cells, predictions, labels, rows = [], [], [], [], []
+    with cpu_threads(settings.torch_threads):
+        for on_cpu in examples.test_batches(settings.batch):
+            batch = to_device(on_cpu, settings.device)
+            carry = model.initial_carry(batch)
+            known = batch["labels"] != IGNORED
+            right = []
+            for _ in range(steps or model.config.halt_max_steps):
+                carry, outputs = model(carry, batch)
+                carry = replace(carry, halted=torch.zeros_like(carry.halted))  # all rows go on to the last step
+                said = outputs["logits"].argmax(-1)
+                right.append((known & (said == batch["labels"])).sum(-1))
+            share = torch.stack(right) / known.sum(-1).clamp_min(1)
+            exact.append((torch.stack(right) == known.sum(-1)).cpu().numpy())
+            cells.append(share.cpu().numpy())
+            predictions.append(said.to(torch.int32).cpu().numpy())
+            labels.append(batch["labels"].to(torch.int32).cpu().numpy())
+            rows.append(batch[ROW].cpu().numpy())
+    return Answers(
+        np.concatenate(exact, 1), np.concatenate(cells, 1), np.concatenate(predictions), np.concatenate(labels),
+        np.concatenate(rows), examples.shape,
+    )  # fmt: skip
+
+
+def wilson(right: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
+    """The 95 % interval of a share of `right` in `n` (Wilson 1927), honest near 0 and 1 and for few rows."""
+    share = right / n
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return 0.0 if right == 0 else middle - half, 1.0 if right == n else middle + half

@@ -1,0 +1,47 @@
+"""What a TinyRecursiveModel learns from a finished run, and with which recipe: labels, answer grids or next pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from trm_nb.capsule_dataset import CapsuleDataset
+from trm_nb.config import MultimodalDatasetConfig
+from trm_nb.training.answers import Answers, evaluate
+from trm_nb.training.next_page import NextPages
+from trm_nb.training.reasoning import Examples, Settings, train
+from trm_nb.training.targets import of_grids, of_labels
+from trm_nb.training_progress import TrainingProgressTracker
+
+HEAD_WIDTH = 32  # numbers of an attention head
+AVERAGE, WARM_UP, LOG_EVERY = 0.99, 50, 10
+# What a label or a next page is worth thinking about: more recursion, or an MLP over places, learnt less (LOG.md).
+BRIEF = {"H_cycles": 1, "L_cycles": 2, "halt_max_steps": 2, "mlp_t": False}
+DEEP = {"H_cycles": 2, "L_cycles": 3, "halt_max_steps": 4}
+OBJECTIVES: dict[str, tuple[Callable[..., Examples], dict[str, int]]] = {
+    "label": (of_labels, BRIEF),
+    "grid": (of_grids, DEEP),
+    "next": (NextPages, BRIEF),
+}
+
+
+def train_objective(
+    output_dir: str | Path,
+    config: MultimodalDatasetConfig,
+    tracker: TrainingProgressTracker,
+    on_step: Callable[[], None] | None = None,
+) -> Answers:
+    """Train on a run for `config.train_steps` steps in output_dir/model; what the model says of the held-out samples.
+
+    Goes on from the checkpoint there, and only measures when that has enough steps. Raises UserError where there is
+    nothing to learn or to measure on, and when the checkpoint is of something else.
+    """
+    width, (examples_of, recursion) = config.train_width, OBJECTIVES[config.objective]
+    examples = examples_of(CapsuleDataset(output_dir), hidden_size=width, num_heads=width // HEAD_WIDTH, **recursion)
+    settings = Settings(
+        config.train_steps, batch=config.train_batch_size, learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay, average=AVERAGE, warm_up=WARM_UP, seed=config.seed, log_every=LOG_EVERY,
+        torch_threads=config.torch_threads, device=config.device,
+    )  # fmt: skip
+    model = train(Path(output_dir) / "model", examples, settings, tracker, on_step=on_step)
+    return evaluate(model, examples, settings, config.test_steps)
