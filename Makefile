@@ -37,9 +37,10 @@ test: .venv/.installed  ## the quick tests
 slow: .venv/.installed  ## the tests that take minutes; some need Debian's chromium
 	$(BIN)/python -m pytest -m slow
 
-bench: .venv/.installed  ## how fast is text drawn and noise taken away, beside others; copy the figures into LOG.md
+bench: .venv/.installed  ## how fast is text drawn, noise taken away and a TRM trained, beside others; copy the figures into LOG.md
 	$(BIN)/python tests/bench/render_text.py
 	$(BIN)/python tests/bench/denoise.py
+	$(BIN)/python tests/bench/training.py
 
 peers: .venv/.peers  ## how fast and small is our storage, beside others; they are installed into an environment of their own
 	.venv/peers/bin/python tests/bench/storage.py
@@ -55,6 +56,8 @@ study: .venv/.installed  ## hours: train and compare denoiser, policy and Sudoku
 	$(BIN)/papermill --cwd . notebooks/models/train_denoiser.ipynb outputs/denoiser/train_denoiser.ipynb
 	$(BIN)/papermill --cwd . notebooks/models/train_seal.ipynb outputs/denoiser/train_seal.ipynb
 	$(BIN)/trm-nb run params/sudoku4.yaml
+	mkdir -p outputs/sudoku4-controls
+	$(BIN)/papermill --cwd . notebooks/studies/sudoku_controls.ipynb outputs/sudoku4-controls/sudoku_controls.ipynb
 	$(BIN)/trm-nb run params/sudoku4.yaml --output-dir outputs/sudoku4-strict -p split_sudokus=relabelled
 	$(BIN)/python tests/bench/sudoku_tokens.py 4 outputs/sudoku-tokens/4
 	$(BIN)/python tests/bench/sudoku_tokens.py 6 outputs/sudoku-tokens/6

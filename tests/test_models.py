@@ -1,4 +1,4 @@
-"""The notebooks that train models, executed small: photographs that are clouds, few steps, nothing learnt."""
+"""The notebooks that train models and compare them, executed small: few pictures, few steps, hardly anything learnt."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from trm_nb.denoise import load_denoiser
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 def _execute(name: str, executed: Path, **parameters: object) -> nbformat.NotebookNode:
     given = [part for key, value in parameters.items() for part in ("-p", key, str(value))]
-    source = ROOT / "notebooks" / "models" / f"{name}.ipynb"
+    source = ROOT / "notebooks" / f"{name}.ipynb"
     command = [sys.executable, "-m", "papermill", "--cwd", str(ROOT), "--no-progress-bar", str(source), str(executed)]
     subprocess.run([*command, *given], check=True, capture_output=True, timeout=900)
     return nbformat.read(executed, as_version=4)
@@ -32,12 +33,12 @@ def test_a_denoiser_is_trained_then_one_that_adapts(tmp_path: Path) -> None:
         (tmp_path / "photographs").mkdir(exist_ok=True)
         Image.fromarray(coarse).resize((900, 600), Image.Resampling.BICUBIC).save(tmp_path / f"photographs/{seed}.png")
     both = {"photographs": tmp_path / "photographs", "work": tmp_path / "work", "torch_threads": 1}
-    trained = _execute("train_denoiser", tmp_path / "1.ipynb", **both, steps=40, others=False)
+    trained = _execute("models/train_denoiser", tmp_path / "1.ipynb", **both, steps=40, others=False)
     plain = load_denoiser(tmp_path / "work" / "run" / "n2n_denoiser.pt")
     assert plain is not None and not plain.adapts
     told = json.loads((tmp_path / "work" / "figures.json").read_text(encoding="utf-8"))
     assert told["fingerprint"] == plain.fingerprint and len(told["rows"]) == 10
-    _execute("train_seal", tmp_path / "2.ipynb", **both, contexts=6, policies=2, crops=2)
+    _execute("models/train_seal", tmp_path / "2.ipynb", **both, contexts=6, policies=2, crops=2)
     adaptive = load_denoiser(tmp_path / "work" / "run" / "n2n_denoiser.pt")
     assert adaptive is not None and adaptive.adapts
     told = json.loads((tmp_path / "work" / "seal" / "figures.json").read_text(encoding="utf-8"))
@@ -45,3 +46,17 @@ def test_a_denoiser_is_trained_then_one_that_adapts(tmp_path: Path) -> None:
     assert {arm["name"].split(" (")[0] for arm in told["arms"]["all together"]} >= {"none", "SEAL", "oracle"}
     pictures = [out for cell in trained.cells for out in cell.get("outputs", []) if "image/png" in out.get("data", {})]
     assert len(pictures) >= 4
+
+
+def test_a_run_of_sudokus_is_set_beside_its_controls(tmp_path: Path) -> None:
+    params = tmp_path / "small.yaml"
+    fields = {
+        "source_paths": ["sudoku:4:120"], "output_dir": str(tmp_path / "run"), "encoder": "tiny", "image_size": 112,
+        "fit_encoder": "targets", "fit_steps": 3, "fit_batch_size": 4, "objective": "grid", "train_steps": 3,
+        "train_batch_size": 8, "train_width": 64, "batch_size": 40,
+    }  # fmt: skip
+    params.write_text(yaml.safe_dump(fields), encoding="utf-8")
+    executed = _execute("studies/sudoku_controls", tmp_path / "3.ipynb", params=params, work=tmp_path / "controls")
+    shown = json.dumps([cell.get("outputs", []) for cell in executed.cells])
+    arms = ("this run", "untrained encoder", "capsules of another puzzle", "tokens")
+    assert all(name in shown for name in arms) and "image/png" in shown

@@ -36,12 +36,22 @@ def train_objective(
     Goes on from the checkpoint there, and only measures when that has enough steps. Raises UserError where there is
     nothing to learn or to measure on, and when the checkpoint is of something else.
     """
-    width, (examples_of, recursion) = config.train_width, OBJECTIVES[config.objective]
-    examples = examples_of(CapsuleDataset(output_dir), hidden_size=width, num_heads=width // HEAD_WIDTH, **recursion)
-    settings = Settings(
+    examples, settings = examples_of(output_dir, config), settings_of(config)
+    model = train(Path(output_dir) / "model", examples, settings, tracker, on_step=on_step)
+    return evaluate(model, examples, settings, config.test_steps)
+
+
+def examples_of(output_dir: str | Path, config: MultimodalDatasetConfig) -> Examples:
+    """What `config.objective` asks of a finished run; raises UserError where there is nothing of it."""
+    make, recursion = OBJECTIVES[config.objective]
+    width = config.train_width
+    return make(CapsuleDataset(output_dir), hidden_size=width, num_heads=width // HEAD_WIDTH, **recursion)
+
+
+def settings_of(config: MultimodalDatasetConfig) -> Settings:
+    """How `config` trains its TRM."""
+    return Settings(
         config.train_steps, batch=config.train_batch_size, learning_rate=config.learning_rate,
         weight_decay=config.weight_decay, average=AVERAGE, warm_up=WARM_UP, seed=config.seed, log_every=LOG_EVERY,
         torch_threads=config.torch_threads, device=config.device,
     )  # fmt: skip
-    model = train(Path(output_dir) / "model", examples, settings, tracker, on_step=on_step)
-    return evaluate(model, examples, settings, config.test_steps)

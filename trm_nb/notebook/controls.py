@@ -1,0 +1,56 @@
+"""Is it the capsules that solve the puzzles? Training on what should do worse, and on tokens."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from trm_nb.config import MultimodalDatasetConfig
+from trm_nb.plan import split_of
+from trm_nb.records import Item, Puzzle
+from trm_nb.sources import list_files, read_items
+from trm_nb.training.answers import Answers, evaluate
+from trm_nb.training.objectives import settings_of
+from trm_nb.training.puzzle_tokens import PuzzleTokens
+from trm_nb.training.reasoning import Examples, train
+from trm_nb.training.targets import CapsuleTargets
+from trm_nb.training_progress import TrainingProgressTracker
+
+INPUTS = ("vocab_size", "seq_len", "tokens", "capsules")  # of a model's size, what its input decides
+
+
+def shuffled_between(examples: CapsuleTargets, seed: int) -> CapsuleTargets:
+    """The same samples and answers, each with the capsules of another sample, drawn from all of them; in place."""
+    order = np.random.default_rng(seed).permutation(len(examples.rows))
+    examples.capsules = examples.capsules[order]
+    examples.name = hashlib.sha256(examples.name.encode() + order.tobytes()).hexdigest()[:16]
+    return examples
+
+
+def as_tokens(config: MultimodalDatasetConfig, examples: CapsuleTargets) -> PuzzleTokens:
+    """The puzzles of a run's sources, split as the run splits them, for a model of the same size as `examples` have."""
+    parts: dict[str, list[Puzzle]] = {"train": [], "test": []}
+    names_count = config.split_sudokus == "solution"
+    for file in list_files(config):
+        for item in read_items(file, config):
+            if isinstance(item, Item) and isinstance(item.payload, Puzzle):
+                side = split_of(item, config.seed, config.test_fraction, names_count=names_count)
+                parts[side].append(item.payload)
+    size = {name: value for name, value in asdict(examples.model).items() if name not in INPUTS}
+    return PuzzleTokens(parts["train"], parts["test"], **size)
+
+
+def answers_of(
+    tracker: TrainingProgressTracker,
+    examples: Examples,
+    config: MultimodalDatasetConfig,
+    on_step: Callable[[], None] | None = None,
+) -> Answers:
+    """Train in the tracker's folder as `config` trains the run's TRM; goes on from the checkpoint there."""
+    settings = settings_of(config)
+    model = train(Path(tracker.output_dir), examples, settings, tracker, on_step=on_step)
+    return evaluate(model, examples, settings, config.test_steps)
