@@ -246,6 +246,7 @@ def curves(
                 *zip(*logged, strict=True), color=colour, lw=1.6, marker=marker, ms=4, label=name.replace("_", " ")
             )
     axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.locator_params(axis="x", integer=True)
     if axes.lines:
         axes.legend(frameon=False, fontsize=8)
     _clean(axes)
