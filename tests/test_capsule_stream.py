@@ -81,11 +81,15 @@ def test_readers_change_nothing_and_may_change_when_it_goes_on(dataset: CapsuleD
 
 
 @pytest.mark.parametrize(
-    "state", [{"epoch": 0, "position": 61}, {"epoch": 0, "position": 4}, {"epoch": -1, "position": 0}]
+    ("other", "named"),
+    [({"seed": 1}, "seed=0, not 1"), ({"batch_size": 4}, "batch_size=8"), ({"buffer": 16}, "buffer=24")],
 )
-def test_a_state_of_something_else_is_refused(dataset: CapsuleDataset, state: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="of another dataset or batch_size"):
-        CapsuleStream(dataset, 8).load_state_dict(state)
+def test_a_state_of_another_stream_is_refused_with_the_difference(
+    dataset: CapsuleDataset, other: dict[str, int], named: str
+) -> None:
+    state = CapsuleStream(dataset, 8, 0, 24).state_dict()
+    with pytest.raises(ValueError, match=named):
+        CapsuleStream(dataset, **({"batch_size": 8, "seed": 0, "buffer": 24} | other)).load_state_dict(state)
 
 
 def test_an_empty_part_is_refused(dataset: CapsuleDataset, tmp_path: Path) -> None:

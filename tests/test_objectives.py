@@ -13,10 +13,13 @@ from runs import make_run, write_batches
 
 from trm_nb import CapsuleDataset
 from trm_nb.config import MultimodalDatasetConfig
+from trm_nb.notebook.controls import shuffled_between
 from trm_nb.records import UserError
 from trm_nb.training.answers import Answers
-from trm_nb.training.next_page import rows_said
+from trm_nb.training.next_page import NextPages, rows_said
 from trm_nb.training.objectives import train_objective
+from trm_nb.training.reasoning import ROW
+from trm_nb.training.targets import of_labels
 from trm_nb.training_progress import TrainingProgressTracker
 
 LABELS = ["a", "b", "c"] * 14
@@ -146,3 +149,34 @@ def test_a_checkpoint_of_another_dataset_is_refused(tmp_path: Path) -> None:
         make_run(tmp_path, labels, SPLITS, seed=seed)
         with pytest.raises(UserError, match=r"trm\.pt: this training has examples="):
             trained(tmp_path, train_steps=1)
+
+
+def test_a_page_that_stands_twice_in_a_batch_is_no_wrong_answer(tmp_path: Path) -> None:
+    make_books(tmp_path, 12, 2)
+    examples = NextPages(CapsuleDataset(tmp_path), hidden_size=64, num_heads=2, halt_max_steps=1)
+    model = examples.new_model(torch.Generator().manual_seed(0))
+    batch = examples.train_batch(0, 20, 0)
+    rows = batch[ROW]
+    assert len(set(rows.tolist())) == 8
+    _, outputs = model(model.initial_carry(batch), batch)
+    again = (rows[:, None] == rows) & ~torch.eye(20, dtype=torch.bool)
+    logits = outputs["logits"][:, 0]
+    assert (logits[again] == logits.min()).all() and (logits.diagonal() > logits.min()).all()
+
+
+def test_a_lost_tracker_is_told_what_was_trained(tmp_path: Path) -> None:
+    make_run(tmp_path, list(LABELS), SPLITS)
+    trained(tmp_path)
+    for name in tmp_path.glob("progress.sqlite*"):
+        name.unlink()
+    trained(tmp_path)
+    with closing(TrainingProgressTracker(tmp_path)) as tracker:
+        assert [step["global_step"] for step in tracker.training_curve()] == [12]
+
+
+def test_shuffled_capsules_move_and_answers_do_not(tmp_path: Path) -> None:
+    make_run(tmp_path, list(LABELS), SPLITS)
+    plain, mixed = (of_labels(CapsuleDataset(tmp_path), hidden_size=64, num_heads=2) for _ in range(2))
+    shuffled_between(mixed, 0)
+    moved = (plain.capsules != mixed.capsules).any((1, 2))
+    assert moved.mean() > 0.9 and np.array_equal(plain.labels, mixed.labels) and plain.name != mixed.name

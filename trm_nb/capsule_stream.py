@@ -24,7 +24,8 @@ class CapsuleStream(IterableDataset[dict[str, Any]]):
     A batch is {"capsules": float32 (b, 12, 512), "label", "index" and "row": int64 (b,), "state": that after it},
     `index` being the place in the dataset, for whatever else it knows. Iterating begins at the state of
     `load_state_dict` (at first the start of epoch 0). Hand it to a DataLoader as it is, with batch_size=None and as
-    many workers as you like: the batches stay the same and in order.
+    many workers as you like: the batches stay the same and in order. A state is taken over when
+    workers start, so not by persistent ones.
     Cost: `buffer` x 12 KB of memory in each worker; each worker reads every piece, and makes its share of the batches.
     Raises UserError and DamagedError as CapsuleDataset does, ValueError for an empty dataset.
     """
@@ -32,28 +33,34 @@ class CapsuleStream(IterableDataset[dict[str, Any]]):
     def __init__(self, dataset: CapsuleDataset, batch_size: int = 64, seed: int = 0, buffer: int = 8000) -> None:
         if not len(dataset):
             raise ValueError("expected a dataset with samples, got an empty one")
+        if batch_size < 1:
+            raise ValueError(f"expected a batch_size of 1 or more, got {batch_size}")
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
         self.buffer = max(1, buffer // batch_size) * batch_size
-        self._state = {"epoch": 0, "position": 0}
+        self._epoch, self._position = 0, 0
 
     def state_dict(self) -> dict[str, int]:
-        """Where iterating begins: the epoch, and how many of its samples are done."""
-        return dict(self._state)
+        """Where iterating begins: the epoch, how many of its samples are done, and of which order they are."""
+        return self._state(self._epoch, self._position)
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Begin after the batch whose "state" this is; raises ValueError for one that this dataset does not have."""
-        epoch, position = int(state["epoch"]), int(state["position"])
-        if epoch < 0 or not 0 <= position < len(self.dataset) or position % self.batch_size:
-            raise ValueError(
-                f"expected a position that is a multiple of {self.batch_size} below {len(self.dataset)}, got {state}; "
-                "it is of another dataset or batch_size"
-            )
-        self._state = {"epoch": epoch, "position": position}
+        """Begin after the batch whose "state" this is; raises ValueError for that of another stream, and says which."""
+        own = self._state(int(state["epoch"]), int(state["position"]))
+        different = [
+            f"{name}={state.get(name)}, not {value}" for name, value in own.items() if state.get(name) != value
+        ]
+        if different:
+            raise ValueError(f"this state is of another stream: {'; '.join(different)}")
+        self._epoch, self._position = own["epoch"], own["position"]
+
+    def _state(self, epoch: int, position: int) -> dict[str, int]:
+        order = {"seed": self.seed, "batch_size": self.batch_size, "buffer": self.buffer, "samples": len(self.dataset)}
+        return {"epoch": epoch, "position": position, **order}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         reader = get_worker_info()
         readers, mine = (reader.num_workers, reader.id) if reader else (1, 0)
-        epoch, position = self._state["epoch"], self._state["position"]
+        epoch, position = self._epoch, self._position
         number = 0
         while True:
             order = self._pieces(epoch)
@@ -68,7 +75,7 @@ class CapsuleStream(IterableDataset[dict[str, Any]]):
                     if number % readers == mine:
                         capsules = self._read(window) if capsules is None else capsules
                         after = position < len(order)
-                        state = {"epoch": epoch + (not after), "position": position if after else 0}
+                        state = self._state(epoch + (not after), position if after else 0)
                         yield self._batch(window[chosen], capsules[chosen], state)
                     number += 1
             epoch, position = epoch + 1, 0

@@ -40,7 +40,10 @@ def load_checkpoint(path: str | Path, kind: str) -> dict[str, Any]:
         ) from None
     got = values.get("kind") if isinstance(values, dict) else type(values).__name__
     if got != kind:
-        raise UserError(f"{path}: expected a checkpoint of the {kind}, got one of {got!r}; check the path")
+        raise UserError(
+            f"{path}: expected a checkpoint of the {kind}, got one of {got!r}; check the path, or remove the file to "
+            "begin anew"
+        )
     return dict(values)
 
 

@@ -62,7 +62,7 @@ class MultimodalDatasetConfig(BaseModel):
         "what never stands on both sides: equal solutions, or also those that differ in digits' names",
     )
     arc_forms: int = _field(
-        "plan", 0, "further forms of each ARC task: turned, mirrored, colours renamed; all on its side of the split",
+        "plan", 0, "further forms of each ARC task, turned, mirrored, recoloured; above 0 the split is by common form",
         ge=0, le=1000,
     )  # fmt: skip
     image_size: int = _field(

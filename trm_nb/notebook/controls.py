@@ -12,7 +12,7 @@ import numpy as np
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.plan import split_of
 from trm_nb.records import Item, Puzzle
-from trm_nb.sources import list_files, read_items
+from trm_nb.sources import scan
 from trm_nb.training.answers import Answers, evaluate
 from trm_nb.training.objectives import settings_of
 from trm_nb.training.puzzle_tokens import PuzzleTokens
@@ -24,7 +24,7 @@ INPUTS = ("vocab_size", "seq_len", "tokens", "capsules")  # of a model's size, w
 
 
 def shuffled_between(examples: CapsuleTargets, seed: int) -> CapsuleTargets:
-    """The same samples and answers, each with the capsules of another sample, drawn from all of them; in place."""
+    """The same samples and answers, the capsules drawn from all of them by chance; in place."""
     order = np.random.default_rng(seed).permutation(len(examples.rows))
     examples.capsules = examples.capsules[order]
     examples.name = hashlib.sha256(examples.name.encode() + order.tobytes()).hexdigest()[:16]
@@ -32,16 +32,19 @@ def shuffled_between(examples: CapsuleTargets, seed: int) -> CapsuleTargets:
 
 
 def as_tokens(config: MultimodalDatasetConfig, examples: CapsuleTargets) -> PuzzleTokens:
-    """The puzzles of a run's sources, split as the run splits them, for a model of the same size as `examples` have."""
+    """The puzzles of a run's sources, split as the run splits them, for a model of the same size as `examples` have.
+
+    As they are: augmented, 4x4 Sudokus would hold the held-out solutions.
+    """
     parts: dict[str, list[Puzzle]] = {"train": [], "test": []}
     names_count = config.split_sudokus == "solution"
-    for file in list_files(config):
-        for item in read_items(file, config):
-            if isinstance(item, Item) and isinstance(item.payload, Puzzle):
+    for reading in scan(config):
+        for item in reading.entries:
+            if isinstance(item, Item) and isinstance(item.payload, Puzzle) and item.payload.solution is not None:
                 side = split_of(item, config.seed, config.test_fraction, names_count=names_count)
                 parts[side].append(item.payload)
     size = {name: value for name, value in asdict(examples.model).items() if name not in INPUTS}
-    return PuzzleTokens(parts["train"], parts["test"], **size)
+    return PuzzleTokens(parts["train"], parts["test"], augment=False, **size)
 
 
 def answers_of(

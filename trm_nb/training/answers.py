@@ -47,7 +47,7 @@ class Answers:
 
 @torch.inference_mode()
 def evaluate(model: TinyRecursiveModel, examples: Examples, settings: Settings, steps: int = 0) -> Answers:
-    """Ask for all held-out examples, `steps` outer steps deep (0: as many as in training; more is allowed)."""
+    """Ask for the held-out examples, `steps` outer steps deep (0: as many as in training; more is allowed)."""
     model.eval()
     exact, cells, predictions, labels, rows = [], [], [], [], []
     with cpu_threads(settings.torch_threads):

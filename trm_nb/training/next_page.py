@@ -48,6 +48,9 @@ class NextPageTRM(TinyRecursiveModel):
         asked = self._compared(carry.current_data["capsules"]) + outputs["logits"][:, 0]
         pages = self._compared(carry.current_data[NEXT])
         likeness = F.normalize(asked.float(), dim=-1) @ F.normalize(pages.float(), dim=-1).T
+        rows = carry.current_data[ROW]
+        again = (rows[:, None] == rows) & ~torch.eye(len(rows), dtype=torch.bool, device=rows.device)
+        likeness = likeness.masked_fill(again, -1.0)  # the same page in another row of the batch is no wrong answer
         return carry, outputs | {"logits": SHARPNESS * likeness[:, None]}
 
     def _compared(self, capsules: Tensor) -> Tensor:
@@ -60,7 +63,8 @@ class NextPages:
     """The pages of a finished run that have a next page. An `Examples` of training/reasoning.py.
 
     Held-out pages are asked in pools as large as a batch of training, or as all of them where they are fewer; pages
-    beyond the last whole pool are left out, so that every question has as many wrong answers.
+    beyond the last whole pool are left out, so that every question has as many wrong answers. Pools are mixed from all
+    held-out pages, as batches are.
     Raises UserError where fewer than two are on either side.
     """
 
@@ -73,8 +77,10 @@ class NextPages:
         if min(len(self.train), len(self.test)) < 2:
             raise UserError(
                 f"training on next pages needs two pages with a next one on both sides, but {dataset.output_dir} has "
-                f"{len(self.train)} to learn from and {len(self.test)} to measure on"
+                f"{len(self.train)} to learn from and {len(self.test)} to measure on; choose "
+                "another objective, or build a new run with longer documents or a larger test_fraction"
             )
+        self.test = np.random.default_rng(0).permutation(self.test)
         self.rows = dataset.rows[first]
         self.capsules, self.next = (gathered(dataset.output_dir, rows) for rows in (self.rows, self.rows + 1))
         self.model = TRMConfig(WIDTH, 1, tokens=False, capsules=True, **model)
@@ -93,7 +99,7 @@ class NextPages:
         return self._batch(self.train[shuffled(step * size, size, len(self.train), seed)])
 
     def test_batches(self, size: int) -> Iterator[dict[str, Tensor]]:
-        """The held-out pools, in row order."""
+        """The held-out pools."""
         size = min(size, len(self.test))
         for first in range(0, len(self.test) - size + 1, size):
             yield self._batch(self.test[first : first + size])

@@ -14,7 +14,8 @@ from trm_nb.training.targets import of_grids, of_labels
 from trm_nb.training_progress import TrainingProgressTracker
 
 HEAD_WIDTH = 32  # numbers of an attention head
-AVERAGE, WARM_UP, LOG_EVERY = 0.99, 50, 10
+AVERAGE, WARM_UP = 0.99, 50
+LOG_EVERY, CHECKPOINT_EVERY = 10, 100
 # What a label or a next page is worth thinking about: more recursion, or an MLP over places, learnt less (LOG.md).
 BRIEF = {"H_cycles": 1, "L_cycles": 2, "halt_max_steps": 2, "mlp_t": False}
 DEEP = {"H_cycles": 2, "L_cycles": 3, "halt_max_steps": 4}
@@ -53,5 +54,6 @@ def settings_of(config: MultimodalDatasetConfig) -> Settings:
     return Settings(
         config.train_steps, batch=config.train_batch_size, learning_rate=config.learning_rate,
         weight_decay=config.weight_decay, average=AVERAGE, warm_up=WARM_UP, seed=config.seed, log_every=LOG_EVERY,
+        checkpoint_every=CHECKPOINT_EVERY,
         torch_threads=config.torch_threads, device=config.device,
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
 As in the official training: a new batch is drawn at every step and only rows that have halted take from it; AdamATan2
 with linear warm-up and then a constant rate, SignSGD for puzzle embeddings; what is measured is the average of the
-weights, sixteen steps deep. Deviation: gradients are clipped at norm 1 (which atan2 hardly notices, as it does not see
+weights. Deviation: gradients are clipped at norm 1 (which atan2 hardly notices, as it does not see
 their scale).
 
 Everything a step does follows from the seed and its number, and the checkpoint holds model, average, optimisers and
@@ -77,7 +77,7 @@ class Examples(Protocol):
         ...
 
     def test_batches(self, size: int) -> Iterator[dict[str, Tensor]]:
-        """The held-out examples, each once, in order."""
+        """The held-out examples that are asked, each once, in an order of their own."""
         ...
 
 
@@ -108,6 +108,8 @@ def train(
     with locked(folder, "training"), cpu_threads(settings.torch_threads):
         state = _open(folder / "trm.pt", examples, settings)
         tracker.forget_steps(state.step, stage)
+        if state.step and not tracker.training_curve(stage):
+            tracker.log_step(state.step, stage)  # the tracker was lost
         with tracker.stage(stage, settings.steps):
             sums: list[dict[str, float]] = []
             while state.step < settings.steps:
@@ -128,7 +130,7 @@ def train(
 
 
 def _step(state: _State, examples: Examples, settings: Settings, folder: Path) -> dict[str, float]:
-    """One outer step and one step of the optimisers; returns the sums of `act_loss` and the rows it saw."""
+    """One outer step and one step of the optimisers; returns the sums of `act_loss`."""
     batch = to_device(examples.train_batch(state.step, settings.batch, settings.seed), settings.device)
     draws = torch.Generator(settings.device).manual_seed(_mixed(settings.seed, state.step))
     carry = state.carry if state.carry is not None else state.model.initial_carry(batch)

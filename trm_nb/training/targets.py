@@ -51,7 +51,8 @@ class Targets(ABC):
         if not len(self.train) or not len(self.test):
             raise UserError(
                 f"training on answers needs samples with an answer on both sides, but {where} has {len(self.train)} "
-                f"samples to learn from and {len(self.test)} to measure on"
+                f"samples to learn from and {len(self.test)} to measure on; "
+                "choose another objective, or build a new run with more samples or a larger test_fraction"
             )
         self.rows = rows
         self.labels, self.shape = _canvases(grids)
