@@ -18,7 +18,7 @@ AVERAGE, WARM_UP = 0.99, 50
 LOG_EVERY, CHECKPOINT_EVERY = 10, 100
 # What a label or a next page is worth thinking about: more recursion, or an MLP over places, learnt less (LOG.md).
 BRIEF = {"H_cycles": 1, "L_cycles": 2, "halt_max_steps": 2, "mlp_t": False}
-DEEP = {"H_cycles": 2, "L_cycles": 3, "halt_max_steps": 4}
+DEEP = {"H_cycles": 2, "L_cycles": 2, "halt_max_steps": 4}
 OBJECTIVES: dict[str, tuple[Callable[..., Examples], dict[str, int]]] = {
     "label": (of_labels, BRIEF),
     "grid": (of_grids, DEEP),
