@@ -109,6 +109,14 @@ def test_killed_in_the_middle_of_an_epoch_it_ends_with_the_same_weights(tmp_path
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
 
 
+def test_a_training_in_another_precision_goes_on(tmp_path: Path) -> None:
+    for first, then in (("float32", "bfloat16"), ("bfloat16", "float32")):
+        train(tmp_path / first, tokens(forward_dtype=first), replace(SETTINGS, steps=17))
+        train(tmp_path / first, tokens(forward_dtype=then), SETTINGS)
+        saved = torch.load(tmp_path / first / "trm.pt", weights_only=True)
+        assert saved["step"] == SETTINGS.steps and str(saved["carry"]["z_H"].dtype) == f"torch.{then}"
+
+
 def test_more_steps_go_on_and_nothing_is_done_twice(tmp_path: Path) -> None:
     examples = tokens()
     train(tmp_path / "parts", examples, replace(SETTINGS, steps=20))

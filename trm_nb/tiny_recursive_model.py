@@ -141,8 +141,8 @@ class TinyRecursiveModel(nn.Module):
         data = {
             name: torch.where(_beside(halted, rows), batch[name], rows) for name, rows in carry.current_data.items()
         }
-        z_H = torch.where(halted[:, None, None], self.H_init.to(self._dtype), carry.z_H)
-        z_L = torch.where(halted[:, None, None], self.L_init.to(self._dtype), carry.z_L)
+        z_H = torch.where(halted[:, None, None], self.H_init, carry.z_H).to(self._dtype)
+        z_L = torch.where(halted[:, None, None], self.L_init, carry.z_L).to(self._dtype)
         z_H, z_L = recurse(self.net, z_H, z_L, self._embedded(data), c.H_cycles, c.L_cycles, self.angles)
         logits = self.lm_head(z_H[:, c.prefix :])
         q = self.q_head(z_H[:, 0])

@@ -23,10 +23,11 @@ def log_stablemax(x: Tensor) -> Tensor:
 
 
 def stablemax_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """float (b, s, classes) and int (b, s) -> float64 (b, s), 0 where the label is IGNORED."""
+    """float (b, s, classes) and int (b, s) -> float64 (b, s), 0 where the label is IGNORED; float32 on mps."""
     asked = labels != IGNORED
     chosen = torch.where(asked, labels, 0).long()[..., None]
-    log_probability = log_stablemax(logits.double()).gather(-1, chosen)[..., 0]
+    wide = torch.float32 if logits.device.type == "mps" else torch.float64  # which mps does not have
+    log_probability = log_stablemax(logits.to(wide)).gather(-1, chosen)[..., 0]
     return torch.where(asked, -log_probability, 0.0)
 
 

@@ -9,7 +9,7 @@ from trm_nb.capsule_dataset import CapsuleDataset
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.training.answers import Answers, evaluate
 from trm_nb.training.next_page import NextPages
-from trm_nb.training.reasoning import Examples, Settings, train
+from trm_nb.training.reasoning import Examples, Settings, dtype_on, train
 from trm_nb.training.targets import of_grids, of_labels
 from trm_nb.training_progress import TrainingProgressTracker
 
@@ -46,7 +46,10 @@ def examples_of(output_dir: str | Path, config: MultimodalDatasetConfig) -> Exam
     """What `config.objective` asks of a finished run; raises UserError where there is nothing of it."""
     make, recursion = OBJECTIVES[config.objective]
     width = config.train_width
-    return make(CapsuleDataset(output_dir), hidden_size=width, num_heads=width // HEAD_WIDTH, **recursion)
+    return make(
+        CapsuleDataset(output_dir), hidden_size=width, num_heads=width // HEAD_WIDTH,
+        forward_dtype=dtype_on(config.device), **recursion,
+    )  # fmt: skip
 
 
 def settings_of(config: MultimodalDatasetConfig) -> Settings:

@@ -32,11 +32,13 @@ from trm_nb.tiny_recursive_model import Carry, TinyRecursiveModel, TRMConfig
 from trm_nb.training.act_loss import act_loss
 from trm_nb.training.optimisers import AdamATan2, SignSGD, follow
 from trm_nb.training_progress import TrainingProgressTracker
-from trm_nb.trm import cpu_threads
+from trm_nb.trm import RecursiveNet, cpu_threads
 
 CLIP = 1.0
 KIND = "reasoning TRM"
 ROW = "row"  # the batch's entry that says which examples it holds
+# What may differ when a training goes on: it was begun on a GPU in bfloat16, and is looked at on a laptop.
+FREE = ("steps", "torch_threads", "device", "forward_dtype", "log_every", "checkpoint_every")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +172,10 @@ def _figures(sums: list[dict[str, float]], settings: Settings) -> dict[str, floa
 def _open(path: Path, examples: Examples, settings: Settings) -> _State:
     model = examples.new_model(torch.Generator().manual_seed(settings.seed)).to(settings.device)
     average = copy.deepcopy(model).requires_grad_(False)
+    if settings.device.startswith("cuda"):
+        for part in (*model.modules(), *average.modules()):
+            if isinstance(part, RecursiveNet):
+                part.compile()
     embedding = {id(p) for name, p in model.named_parameters() if name.startswith("puzzle_emb")}
     dense = [p for p in model.parameters() if id(p) not in embedding]
     optimisers: list[torch.optim.Optimizer] = [AdamATan2(dense, weight_decay=settings.weight_decay)]
@@ -185,8 +191,9 @@ def _open(path: Path, examples: Examples, settings: Settings) -> _State:
     for optimiser, saved in zip(optimisers, values["optimisers"], strict=True):
         optimiser.load_state_dict(saved)
     state.step = values["step"]
-    carry, data = values["carry"], to_device(values["data"], settings.device)
-    state.carry = Carry(**to_device(carry, settings.device), current_data=data) if carry else None
+    if values["carry"]:
+        carry, data = (to_device(values[name], settings.device) for name in ("carry", "data"))
+        state.carry = Carry(**carry, current_data=data)
     return state
 
 
@@ -200,9 +207,8 @@ def _refuse_another(path: Path, got: object, wanted: Mapping[str, object]) -> No
 
 
 def _bound(examples: Examples, settings: Settings) -> dict[str, object]:
-    free = ("steps", "torch_threads", "device", "log_every", "checkpoint_every")
-    own = {name: value for name, value in asdict(settings).items() if name not in free}
-    return {"examples": examples.name, **asdict(examples.model), **own}
+    values = {"examples": examples.name, **asdict(examples.model), **asdict(settings)}
+    return {name: value for name, value in values.items() if name not in FREE}
 
 
 def _save(folder: Path, state: _State, examples: Examples, settings: Settings, curve: list[dict[str, float]]) -> None:
@@ -219,6 +225,11 @@ def _save(folder: Path, state: _State, examples: Examples, settings: Settings, c
     save_checkpoint(folder / "trm.pt", KIND, values)
     lines = "".join(json.dumps(step) + "\n" for step in curve)
     write_file(folder / "metrics.jsonl", lines.encode())
+
+
+def dtype_on(device: str) -> str:
+    """What a model computes in there (TRMConfig.forward_dtype): half as wide on a GPU, as in the official training."""
+    return "bfloat16" if device.startswith("cuda") else "float32"
 
 
 def to_device(values: Mapping[str, Tensor], device: str) -> dict[str, Tensor]:
