@@ -26,8 +26,8 @@ from trm_nb.training.targets import Targets
 from trm_nb.training_progress import TrainingProgressTracker
 from trm_nb.vision_encoder import TRMVisionEncoder
 
-# In two minutes the answers of a model that looks once taught the encoder more than those of one that thinks (LOG.md).
-READER = {"hidden_size": 128, "num_heads": 4, "H_cycles": 1, "L_cycles": 2, "halt_max_steps": 1, "mlp_t": False}
+# One look teaches the encoder more than a model that thinks; mixing places as suits the board starts in time (LOG.md).
+READER = {"hidden_size": 128, "num_heads": 4, "H_cycles": 1, "L_cycles": 2, "halt_max_steps": 1}
 _COLUMNS = ("status", "target", "split", "key")
 
 
