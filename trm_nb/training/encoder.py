@@ -1,8 +1,9 @@
 """Fits the vision encoder to a run: with a TinyRecursiveModel on top it learns to answer from the cached pictures.
 
-An untrained encoder keeps little of a picture. The pair learns by the one loop of reasoning.py: the pictures stand in
-the carry, each outer step encodes them anew and passes the gradient of the answer on through the capsules. Only the
-encoder is kept, as the run's encoder; the model that reads its capsules is trained again on what was stored.
+What an untrained encoder keeps is not what the answers ask for. The pair learns by the one loop of reasoning.py: the
+pictures stand in the carry, each outer step encodes them anew and passes the gradient of the answer on through the
+capsules. Only the encoder is kept, as the run's encoder; the model that reads its capsules is trained again on what was
+stored.
 Cost: a step is some three times the encoding of its batch, forwards; the pictures of a batch are read from the cache.
 """
 
