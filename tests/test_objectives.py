@@ -17,7 +17,7 @@ from trm_nb.notebook.controls import shuffled_between
 from trm_nb.records import UserError
 from trm_nb.training.answers import Answers
 from trm_nb.training.next_page import NextPages, rows_said
-from trm_nb.training.objectives import train_objective
+from trm_nb.training.objectives import examples_of, train_objective
 from trm_nb.training.reasoning import ROW
 from trm_nb.training.targets import of_labels
 from trm_nb.training_progress import TrainingProgressTracker
@@ -31,7 +31,7 @@ def trained(folder: Path, **changes: object) -> Answers:
     config = MultimodalDatasetConfig(source_paths=["unused"], output_dir=str(folder), **values)
     (folder / "progress.sqlite").touch()  # the capsules were made by hand, and a tracker starts in no foreign folder
     with closing(TrainingProgressTracker(folder, create=True)) as tracker:
-        return train_objective(folder, config, tracker)
+        return train_objective(folder / "model", examples_of(folder, config), config, tracker)
 
 
 def weights(folder: Path) -> dict[str, bytes]:

@@ -308,6 +308,15 @@ def test_a_mistake_binds_nothing_so_that_it_can_be_corrected(
     assert (report.content_digest, report.quarantined) == (digest, 0)
 
 
+def test_an_objective_with_nothing_to_learn_binds_nothing(make_config: MakeConfig) -> None:
+    values = {"train_steps": 1, "test_fraction": 0.5}
+    with pytest.raises(UserError, match="training on next pages needs"):
+        Run(make_config(objective="next", **values)).train()
+    Run(make_config(objective="label", **values)).train()
+    with pytest.raises(UserError, match="learning_rate=0.001, not learning_rate=0.01"):
+        Run(make_config(objective="label", learning_rate=0.01, **values)).train()
+
+
 def test_what_is_not_a_runs_folder_is_left_alone(make_config: MakeConfig, tmp_path: Path) -> None:
     theirs = tmp_path / "run" / "thesis.tex"
     theirs.parent.mkdir()

@@ -343,14 +343,15 @@ class Run:
 
         Raises UserError when there are no steps, or nothing to learn from or to measure on.
         """
-        from trm_nb.training.objectives import train_objective
+        from trm_nb.training.objectives import examples_of, train_objective
 
         if not self.config.train_steps:
             raise UserError("train_steps is 0, so there is nothing to train; set it, for example train_steps=1000")
         with self.writing("training"):
             self.consolidate(on_progress)
+            examples = examples_of(self.path, self.config)  # first, so that a mistake can be corrected
             self.tracker.bind("train", self.config.stage_fields("train"))
-            return train_objective(self.path, self.config, self.tracker, on_step=on_progress)
+            return train_objective(self.path / "model", examples, self.config, self.tracker, on_progress)
 
     def _planned(self) -> Iterator[Sample]:
         c = self.config

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 
@@ -13,12 +11,8 @@ from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.plan import split_of
 from trm_nb.records import Item, Puzzle
 from trm_nb.sources import scan
-from trm_nb.training.answers import Answers, evaluate
-from trm_nb.training.objectives import settings_of
 from trm_nb.training.puzzle_tokens import PuzzleTokens
-from trm_nb.training.reasoning import Examples, train
 from trm_nb.training.targets import CapsuleTargets
-from trm_nb.training_progress import TrainingProgressTracker
 
 INPUTS = ("vocab_size", "seq_len", "tokens", "capsules")  # of a model's size, what its input decides
 
@@ -45,15 +39,3 @@ def as_tokens(config: MultimodalDatasetConfig, examples: CapsuleTargets) -> Puzz
                 parts[side].append(item.payload)
     size = {name: value for name, value in asdict(examples.model).items() if name not in INPUTS}
     return PuzzleTokens(parts["train"], parts["test"], augment=False, **size)
-
-
-def answers_of(
-    tracker: TrainingProgressTracker,
-    examples: Examples,
-    config: MultimodalDatasetConfig,
-    on_step: Callable[[], None] | None = None,
-) -> Answers:
-    """Train in the tracker's folder as `config` trains the run's TRM; goes on from the checkpoint there."""
-    settings = settings_of(config)
-    model = train(Path(tracker.output_dir), examples, settings, tracker, on_step=on_step)
-    return evaluate(model, examples, settings, config.test_steps)

@@ -27,23 +27,24 @@ OBJECTIVES: dict[str, tuple[Callable[..., Examples], dict[str, int]]] = {
 
 
 def train_objective(
-    output_dir: str | Path,
+    folder: Path,
+    examples: Examples,
     config: MultimodalDatasetConfig,
     tracker: TrainingProgressTracker,
     on_step: Callable[[], None] | None = None,
 ) -> Answers:
-    """Train on a run for `config.train_steps` steps in output_dir/model; what the model says of the held-out samples.
+    """Train in `folder` for `config.train_steps` steps; what the model says of the held-out examples.
 
-    Goes on from the checkpoint there, and only measures when that has enough steps. Raises UserError where there is
-    nothing to learn or to measure on, and when the checkpoint is of something else.
+    Goes on from the checkpoint there, and only measures when that has enough steps. Raises UserError when the
+    checkpoint is of something else.
     """
-    examples, settings = examples_of(output_dir, config), settings_of(config)
-    model = train(Path(output_dir) / "model", examples, settings, tracker, on_step=on_step)
+    settings = settings_of(config)
+    model = train(folder, examples, settings, tracker, on_step=on_step)
     return evaluate(model, examples, settings, config.test_steps)
 
 
 def examples_of(output_dir: str | Path, config: MultimodalDatasetConfig) -> Examples:
-    """What `config.objective` asks of a finished run; raises UserError where there is nothing of it."""
+    """What `config.objective` asks of a finished run; raises UserError where there is nothing to learn."""
     make, recursion = OBJECTIVES[config.objective]
     width = config.train_width
     return make(
