@@ -112,6 +112,19 @@ def test_a_training_of_other_settings_is_refused(change: dict[str, float], pictu
         train_denoiser(tmp_path, pictures, replace(settings, **change))  # type: ignore[arg-type]
 
 
+def test_a_training_may_begin_with_weights_that_are_there(pictures: Pictures, tmp_path: Path) -> None:
+    begun = train_denoiser(tmp_path / "begun", pictures, replace(TINY, steps=100))
+    brief = replace(TINY, steps=2, learning_rate=1e-6)
+    on = train_denoiser(tmp_path / "on", pictures, brief, start=begun)
+    assert on.fingerprint != begun.fingerprint
+    for ours, theirs in zip(on.network.parameters(), begun.network.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+    with pytest.raises(UserError, match=f"start='{begun.fingerprint}', not None"):
+        train_denoiser(tmp_path / "on", pictures, brief)
+    with pytest.raises(UserError, match="widths"):
+        train_denoiser(tmp_path / "other", pictures, replace(brief, widths=(8, 8, 16)), start=begun)
+
+
 def test_more_steps_may_be_asked_for_before_the_rate_falls(
     pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,7 +43,7 @@ class Noise:
         return f"{self.kind} {self.level:g}"
 
     def add(self, x: Tensor, rng: torch.Generator) -> Tensor:
-        """float32 (b, 3, h, w) in [0, 1] -> the same with noise, not clipped."""
+        """float32 (b, 3, h, w) in [0, 1] -> the same with noise, not clipped; `rng` is on the device of `x`."""
         return _ADD[self.kind](x, self.level, rng)
 
 
@@ -53,7 +53,7 @@ def as_file(x: Tensor) -> Tensor:
 
 
 def _normal(rng: torch.Generator, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=rng)
+    return torch.randn(*shape, generator=rng, device=rng.device)
 
 
 def _gaussian(x: Tensor, sigma: float, rng: torch.Generator) -> Tensor:
@@ -77,7 +77,7 @@ def _correlated(x: Tensor, sigma: float, rng: torch.Generator) -> Tensor:
     """Gaussian noise whose neighbours are alike, as after demosaicing: a 3x3 binomial filter, the same variance."""
     taps = torch.tensor([1.0, 2.0, 1.0])
     kernel = torch.outer(taps, taps)
-    kernel = (kernel / kernel.square().sum().sqrt()).expand(3, 1, 3, 3)
+    kernel = (kernel / kernel.square().sum().sqrt()).expand(3, 1, 3, 3).to(x.device)
     b, _, h, w = x.shape
     return x + sigma / 255 * F.conv2d(_normal(rng, b, 3, h + 2, w + 2), kernel, groups=3)
 
@@ -85,10 +85,10 @@ def _correlated(x: Tensor, sigma: float, rng: torch.Generator) -> Tensor:
 def _demosaiced(x: Tensor, sigma: float, rng: torch.Generator) -> Tensor:
     """A colour camera's: each pixel measured one colour, in 2x2 cells of RG and GB; the others are interpolated."""
     b, _, h, w = x.shape
-    measured = torch.zeros(3, h + 4, w + 4)
+    measured = torch.zeros(3, h + 4, w + 4, device=x.device)
     measured[0, ::2, ::2] = measured[1, ::2, 1::2] = measured[1, 1::2, ::2] = measured[2, 1::2, 1::2] = 1
     taps = torch.tensor([1.0, 2.0, 1.0])
-    kernel = torch.outer(taps, taps).expand(3, 1, 3, 3)
+    kernel = torch.outer(taps, taps).expand(3, 1, 3, 3).to(x.device)
     seen = measured * _normal(rng, b, 1, h + 4, w + 4)
     interpolated = F.conv2d(seen, kernel, groups=3) / F.conv2d(measured[None], kernel, groups=3)
     spread = torch.where(measured[:, 1:-1, 1:-1] > 0, seen[:, :, 1:-1, 1:-1], interpolated)
@@ -108,8 +108,8 @@ def _speckle(x: Tensor, spread: float, rng: torch.Generator) -> Tensor:
 def _impulse(x: Tensor, part: float, rng: torch.Generator) -> Tensor:
     """Pixels lost, each colour of them to nothing or to all, with the odds that leave the mean as it was."""
     b, c, h, w = x.shape
-    lost = torch.rand(b, 1, h, w, generator=rng) < part
-    white = (torch.rand(b, c, h, w, generator=rng) < x).float()
+    lost = torch.rand(b, 1, h, w, generator=rng, device=x.device) < part
+    white = (torch.rand(b, c, h, w, generator=rng, device=x.device) < x).float()
     return torch.where(lost, white, x)
 
 
@@ -126,18 +126,18 @@ _CHROMINANCE = """17 18 24 47 99 99 99 99 18 21 26 66 99 99 99 99 24 26 56 99 99
 
 
 def _jpeg(x: Tensor, quality: float, rng: torch.Generator) -> Tensor:
-    dct, colour, tables = _jpeg_tables()
+    dct, colour, tables = (table.to(x.device) for table in _jpeg_tables())
     scale = (50 / quality if quality < 50 else 2 - quality / 50) if quality < 100 else 0.02
     steps = (tables * scale).clamp_min(1) / 255
     h, w = x.shape[2:]
-    top, left = torch.randint(8, (2,), generator=rng).tolist()  # where the blocks begin
+    top, left = torch.randint(8, (2,), generator=rng, device=x.device).tolist()  # where the blocks begin
     below, right = -(h + top) % 8, -(w + left) % 8
     padded = F.pad(x, (left, right, top, below), mode="replicate")
     high, wide = padded.shape[2] // 8, padded.shape[3] // 8
     blocks = padded.reshape(-1, 3, high, 8, wide, 8)
     coefficients = torch.einsum("kc,bcrisj,ui,vj->bkrsuv", colour, blocks, dct, dct) / steps[:, None, None]
     floor = coefficients.floor()
-    rounded = floor + (torch.rand(coefficients.shape, generator=rng) < coefficients - floor)
+    rounded = floor + (torch.rand(coefficients.shape, generator=rng, device=x.device) < coefficients - floor)
     back = torch.einsum("ck,bkrsuv,ui,vj->bcrisj", torch.linalg.inv(colour), rounded * steps[:, None, None], dct, dct)
     return back.reshape(-1, 3, 8 * high, 8 * wide)[:, :, top : top + h, left : left + w]
 

@@ -4,7 +4,8 @@ Noise2Noise (Lehtinen et al. 2018): two independent corruptions of a picture, on
 predicted. Every sample has its own kind and level of noise (sigma 0 to 55). Its squared error is divided by its own
 noise, estimated from the pair, so that the faint ones are not drowned by the strong; and, in the second part of the
 training, when the network makes pictures, by the texture of what it made of it, so that the smooth ones are not drowned
-by the busy: PSNR, a logarithm, counts them all alike. What it made never saw the target, so the minimum stays put.
+by the busy: PSNR, a logarithm, counts them all alike. What it made never saw the target, so the minimum stays put. A
+training may also begin with weights that are there; those make pictures from the first step on.
 
 AdamW; the rate rises at once, stays, and falls to nothing in the second part, the last three fifths of `steps`. What is
 kept is an average of the weights. Batches follow from the seed and the step, and the checkpoint holds all state, so a
@@ -64,20 +65,27 @@ class _State:
     network: Noise2NoiseUNet
     average: Noise2NoiseUNet
     optimiser: torch.optim.AdamW
+    bound: dict[str, object]  # what the training follows from
     step: int = 0
 
 
 def train_denoiser(
-    folder: Path, pictures: Pictures, settings: Settings, on_step: Callable[[], None] | None = None
+    folder: Path,
+    pictures: Pictures,
+    settings: Settings,
+    on_step: Callable[[], None] | None = None,
+    start: Denoiser | None = None,
 ) -> Denoiser:
     """Train in `folder` until `settings.steps` optimiser steps are done; goes on from the checkpoint that is there.
+
+    It begins with the weights of `start`, or from nothing.
 
     Writes training.pt and n2n_denoiser.pt (the averaged weights so far) every 500 steps, and notes loss and PSNR in the
     folder's tracker. Raises UserError when the checkpoint is of other settings or pictures.
     """
     tracker = TrainingProgressTracker(folder, create=True)
     with locked(folder, "training a denoiser"), cpu_threads(settings.torch_threads):
-        state = _open(folder / "training.pt", settings, pictures)
+        state = _open(folder / "training.pt", settings, pictures, start)
         tracker.forget_steps(after=state.step)
         with tracker.stage("train", settings.steps):
             losses: list[float] = []
@@ -92,7 +100,7 @@ def train_denoiser(
                         figures["psnr"] = held_out_psnr(state.average, pictures, settings.device)
                     tracker.log_step(state.step, **figures)
                     if due:
-                        _save(folder, state, settings, pictures)
+                        _save(folder, state)
                     losses = []
                 tracker.beat()
                 if on_step is not None:
@@ -109,22 +117,24 @@ def rate(step: int, settings: Settings) -> float:
 
 def draw_noise(rng: np.random.Generator) -> Noise:
     """A kind and level of noise as training meets them."""
-    kind = rng.choice(["gaussian", "faint", "poisson", "jpeg", "scanner"], p=[0.6, 0.08, 0.1, 0.07, 0.15])
+    kind = rng.choice(["gaussian", "faint", "poisson", "jpeg", "scanner"], p=[0.55, 0.08, 0.1, 0.07, 0.2])
     if kind == "gaussian":
         return Noise("gaussian", rng.uniform(0, 55))
     if kind == "faint":
         return Noise("gaussian", rng.uniform(0, 3))
     if kind == "poisson":
         return Noise("poisson", math.exp(rng.uniform(math.log(10), math.log(200))))
-    return Noise("jpeg", rng.uniform(15, 95)) if kind == "jpeg" else Noise("scanner", rng.uniform(0.1, 1.5))
+    return Noise("jpeg", rng.uniform(15, 95)) if kind == "jpeg" else Noise("scanner", rng.uniform(0.1, 2.2))
 
 
 def noisy_pair(pictures: Pictures, settings: Settings, step: int) -> tuple[Tensor, Tensor]:
-    """Two corruptions of the same crops, float32 (batch, 3, crop, crop) each; they follow from seed and step."""
+    """Two corruptions of the same crops, float32 (batch, 3, crop, crop) each; they follow from seed and step.
+
+    Crops are cut on the CPU, the noise is made where the network is.
+    """
     rng = np.random.default_rng([settings.seed, 0, step])
-    crops = pictures.crops(settings.batch, settings.crop, rng)
-    clean = from_pixels(crops)
-    draws = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    clean = from_pixels(pictures.crops(settings.batch, settings.crop, rng)).to(settings.device)
+    draws = torch.Generator(settings.device).manual_seed(int(rng.integers(2**62)))
     pairs = []
     for group in torch.split(clean, GROUPS):
         noise = draw_noise(rng)
@@ -139,15 +149,15 @@ def texture_of(x: Tensor) -> Tensor:
     return 255 * (x.diff(dim=2).abs().mean((1, 2, 3)) + x.diff(dim=3).abs().mean((1, 2, 3)))
 
 
-def _weights(restored: Tensor, step: int, settings: Settings) -> Tensor:
+def _weights(restored: Tensor, state: _State, settings: Settings) -> Tensor:
     """How much each sample counts: (b, 3, h, w) -> (b,)."""
-    if step < (1 - DECAY) * settings.steps:
+    if state.bound["start"] is None and state.step < (1 - DECAY) * settings.steps:
         return torch.ones(len(restored), device=restored.device)
     return TYPICAL / (SMOOTH + texture_of(restored.float()))
 
 
 def _step(state: _State, pictures: Pictures, settings: Settings) -> float:
-    first, second = (side.to(settings.device) for side in noisy_pair(pictures, settings, state.step))
+    first, second = noisy_pair(pictures, settings, state.step)
     for group in state.optimiser.param_groups:
         group["lr"] = rate(state.step, settings)
     with torch.autocast(first.device.type, torch.bfloat16, enabled=settings.bfloat16):
@@ -155,7 +165,7 @@ def _step(state: _State, pictures: Pictures, settings: Settings) -> float:
     error = (restored.float() - second).square().mean((1, 2, 3))
     noise = (first - second).square().mean((1, 2, 3)) / 2
     relative = error / (noise + FLOOR)
-    loss = (_weights(restored.detach(), state.step, settings) * relative).mean()
+    loss = (_weights(restored.detach(), state, settings) * relative).mean()
     state.optimiser.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(state.network.parameters(), CLIP)
@@ -177,18 +187,22 @@ def held_out_psnr(
     return float(-10 * error.log10().mean())
 
 
-def _open(path: Path, settings: Settings, pictures: Pictures) -> _State:
+def _open(path: Path, settings: Settings, pictures: Pictures, start: Denoiser | None) -> _State:
     torch.manual_seed(settings.seed)
     network = Noise2NoiseUNet(settings.widths).to(settings.device)
+    if start is not None:
+        if start.network.widths != network.widths:
+            raise UserError(f"weights of the widths {start.network.widths} cannot begin a training of {network.widths}")
+        network.load_state_dict(start.network.state_dict())
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(network).requires_grad_(False)
     optimiser = torch.optim.AdamW(network.parameters(), lr=0.0, weight_decay=1e-4, betas=(0.9, 0.99))
-    state = _State(network, average, optimiser)
+    wanted = _bound(settings, pictures, start)
+    state = _State(network, average, optimiser, wanted)
     if not path.is_file():
         return state
     values = load_checkpoint(path, KIND)
     bound, step = values.get("bound"), values.get("step")
-    wanted = _bound(settings, pictures)
     if not isinstance(bound, dict) or not isinstance(step, int):
         raise UserError(f"{path}: expected a training's settings and step; the file is of another version")
     for name, value in wanted.items():
@@ -202,14 +216,15 @@ def _open(path: Path, settings: Settings, pictures: Pictures) -> _State:
     return state
 
 
-def _save(folder: Path, state: _State, settings: Settings, pictures: Pictures) -> None:
+def _save(folder: Path, state: _State) -> None:
     values: dict[str, Any] = {"network": state.network.state_dict(), "average": state.average.state_dict()}
-    values |= {"optimiser": state.optimiser.state_dict(), "step": state.step, "bound": _bound(settings, pictures)}
+    values |= {"optimiser": state.optimiser.state_dict(), "step": state.step, "bound": state.bound}
     save_checkpoint(folder / "training.pt", KIND, values)
     Denoiser(copy.deepcopy(state.average).cpu()).save(folder / "n2n_denoiser.pt")
 
 
-def _bound(settings: Settings, pictures: Pictures) -> dict[str, object]:
+def _bound(settings: Settings, pictures: Pictures, start: Denoiser | None) -> dict[str, object]:
     free = ("torch_threads", "device")
     fields = {name: value for name, value in asdict(settings).items() if name not in free}
-    return {**fields, "widths": list(settings.widths), "pictures": pictures.name}
+    begun = start.fingerprint if start is not None else None
+    return {**fields, "widths": list(settings.widths), "pictures": pictures.name, "start": begun}
