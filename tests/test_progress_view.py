@@ -13,7 +13,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from trm_nb.notebook.progress_view import ProgressView, duration
+from trm_nb.notebook.progress_view import ProgressView, curve, duration
 from trm_nb.records import Receipt, Rejected
 from trm_nb.run_stats import STALLED_SECONDS
 from trm_nb.training_progress import PlannedRow, TrainingProgressTracker
@@ -64,6 +64,26 @@ def test_what_it_says_is_what_the_tracker_holds(tracker: TrainingProgressTracker
     html = view.snapshot().html
     assert "<b>a</b>" not in html and "&lt;b&gt;a&lt;/b&gt;" in html and "the disk &lt;is&gt; full" in html
     assert "its worker died twice" in view.snapshot().text
+
+
+def test_a_training_shows_its_loss_as_a_curve_while_it_runs(tracker: TrainingProgressTracker) -> None:
+    view = ProgressView(tracker)
+    tracker.begin("train", 100)
+    tracker.log_step(1)  # no loss yet
+    assert "loss" not in view.snapshot().text
+    for step, loss in enumerate([8.0, 4.0, 2.0, 1.0], 2):
+        tracker.log_step(step, loss=loss)
+    assert line(view, "loss of train") == "loss of train: 8 █▄▂▁ 1"
+    assert "8 █▄▂▁ 1" in view.snapshot().html
+
+
+@pytest.mark.parametrize(
+    ("values", "drawn"),
+    [([1.0], "▁"), ([0.0, 7.0], "▁█"), ([3.0, 3.0], "▁▁"), ([float("nan"), 1.0, 8.0], "?▁█"), ([float("inf")], "?"),
+     ([float(n // 50) for n in range(400)], "".join(c * 5 for c in "▁▂▃▄▅▆▇█"))],
+)  # fmt: skip
+def test_a_curve_of_characters(values: list[float], drawn: str) -> None:
+    assert curve(values) == drawn
 
 
 def test_a_silent_run_is_stalled_not_frozen(tracker: TrainingProgressTracker) -> None:

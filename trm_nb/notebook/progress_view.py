@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
@@ -22,7 +24,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 if TYPE_CHECKING:
     from trm_nb.training_progress import TrainingProgressTracker
 
-_BAR_CELLS = 24
+_BAR_CELLS, _CURVE_CELLS = 24, 40
+_LEVELS = "▁▂▃▄▅▆▇█"
 _REFRESH_SECONDS = 0.5
 _ENDS = ("done", "failed", "stalled")
 
@@ -120,13 +123,24 @@ class ProgressView:
         return drawn.state
 
     def _draw(self, stats: dict[str, Any]) -> Snapshot:
-        title, lines, notes = _headline(stats), [], _notes(stats)
+        title, lines, notes = _headline(stats), [], [*self._losses(stats), *_notes(stats)]
         for name, stage in _shown(stats).items():
             lines.append((name, bar(stage), count(stage), said(stage) + self._left(name, stage)))
         widths = [max(len(line[column]) for line in lines) for column in range(3)]
         rows = ["  ".join(part.ljust(width) for part, width in zip(line, [*widths, 0], strict=True)) for line in lines]
         text = "\n".join([title, *(row.rstrip() for row in rows), *notes])
         return Snapshot(text, _html(title, lines, notes), stats["state"])
+
+    def _losses(self, stats: dict[str, Any]) -> list[str]:
+        """The loss of each training that has begun, as a curve of characters."""
+        found = []
+        for name in ("fit", "train"):
+            if name not in stats["stages"] or stats["stages"][name]["status"] == "waiting":
+                continue
+            losses = [step["loss"] for step in self.tracker.training_curve(name) if "loss" in step]
+            if len(losses) > 1:
+                found.append(f"loss of {name}: {losses[0]:.3g} {curve(losses)} {losses[-1]:.3g}")
+        return found
 
     def _left(self, name: str, stage: dict[str, Any]) -> str:
         """How long a running stage will still take, from what this view itself has seen of it."""
@@ -175,6 +189,19 @@ def bar(stage: dict[str, Any]) -> str:
     """A stage of `get_stats()` as a bar of characters."""
     filled = int(_BAR_CELLS * _part(stage))
     return "█" * filled + "░" * (_BAR_CELLS - filled)
+
+
+def curve(values: Sequence[float]) -> str:
+    """Numbers in their order as a line of characters, from ▁ at the lowest to █ at the highest; many are averaged."""
+    cells = min(len(values), _CURVE_CELLS)
+    ends = [len(values) * i // cells for i in range(cells + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(ends)]
+    finite = [mean for mean in means if math.isfinite(mean)]
+    low, spread = min(finite, default=0.0), max(finite, default=0.0) - min(finite, default=0.0)
+    top = len(_LEVELS) - 1
+    return "".join(
+        _LEVELS[round(top * (mean - low) / (spread or 1.0))] if math.isfinite(mean) else "?" for mean in means
+    )
 
 
 def _part(stage: dict[str, Any]) -> float:
