@@ -44,6 +44,12 @@ def test_they_follow_from_the_seed_and_a_larger_count_only_adds() -> None:
     assert len(items("sudoku:6:6", limit=2)) == 2
 
 
+def test_more_than_there_are_are_refused_in_the_end() -> None:
+    with pytest.raises(UserError, match=r"maze:5:200: only 13\d different ones were found"):
+        items("maze:5:200")
+    assert len(items("maze:5:130")) == 130
+
+
 def test_grids_that_are_left_out_are_not_made() -> None:
     (reading,) = scan(config("sudoku:9:1000000", include_grids=False))
     (entry,) = reading.entries

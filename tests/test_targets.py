@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from runs import train_in as train
 
 from trm_nb import CapsuleDataset, build
 from trm_nb.config import MultimodalDatasetConfig
+from trm_nb.pipeline import open_run
 from trm_nb.training.answers import evaluate
+from trm_nb.training.encoder import PictureTargets
 from trm_nb.training.reasoning import ROW, Settings
 from trm_nb.training.targets import _canvases, of_grids
 
@@ -52,6 +55,22 @@ def test_a_model_learns_from_them_and_knows_their_scale(run: Path, tmp_path: Pat
     chance = 1 / 4
     assert answers.cells[-1].mean() > chance + 0.1
     assert answers.predictions.shape == (len(examples.test), 16)
+
+
+def test_a_task_on_several_pages_is_not_asked_on_one_of_them(tmp_path: Path) -> None:
+    arc = Path(__file__).parents[1] / "trm_nb" / "assets" / "demo" / "arc"
+    for path in sorted(arc.glob("?[0-9a-f]*.json"))[:20]:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    fields = {"encoder": "tiny", "workers": 0, "test_fraction": 0.5}
+    config = MultimodalDatasetConfig(source_paths=[str(tmp_path)], output_dir=str(tmp_path.parent / "arc"), **fields)  # type: ignore[arg-type]
+    build(config)
+    dataset = CapsuleDataset(config.output_dir)
+    pages = pq.read_table(Path(config.output_dir) / "samples.parquet")["pages"].to_numpy()[dataset.rows]
+    assert pages.max() > 1 and (dataset.answers[pages > 1] == 1).any(), "there is such a task among them"
+    asked = set(of_grids(dataset, **SMALL).rows.tolist())  # type: ignore[arg-type]
+    assert asked == set(dataset.rows[(pages == 1) & (dataset.answers == 1)].tolist())
+    run = open_run(output_dir=config.output_dir)
+    assert set(PictureTargets(run.samples(), run.cache, run.encoder, run.path).rows.tolist()) == asked
 
 
 def test_answers_of_several_sizes_are_laid_on_one_canvas() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import operator
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -57,6 +58,7 @@ class CapsuleDataset(Dataset[dict[str, Any]]):
         self.rows = np.asarray(kept, np.int64)
         self._targets = table["target"]
         self._items = [table["item_id"][row] for row in kept]
+        self._rows_of = Counter(table["item_id"])
         self.labels = np.asarray([number[table["label"][row]] for row in kept], np.int64)
         self.modalities, self.splits, self.sample_ids = (
             tuple(table[name][row] for row in kept) for name in ("modality", "split", "sample_id")
@@ -84,6 +86,12 @@ class CapsuleDataset(Dataset[dict[str, Any]]):
         """How many answer grids each sample has: int64 (n,)."""
         counts: np.ndarray = pc.list_value_length(self._targets).fill_null(0).to_numpy(zero_copy_only=False)
         return counts[self.rows].astype(np.int64)
+
+    @cached_property
+    def solvable(self) -> np.ndarray:
+        """Which samples hold a whole question with one answer grid, not one page of a larger task: bool (n,)."""
+        found: np.ndarray = (self.answers == 1) & np.array([self._rows_of[item] == 1 for item in self._items], bool)
+        return found
 
     @cached_property
     def followed(self) -> np.ndarray:

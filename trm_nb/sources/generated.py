@@ -28,11 +28,17 @@ class Generated:
         return f"{self.kind}-{self.side}x{self.side}"
 
     def items(self, name: str, seed: int) -> Iterator[Item]:
-        """The puzzles in their order."""
+        """The puzzles in their order; raises UserError where there are fewer different ones than asked for."""
+        number = -1
         puzzles = sudokus(self.side, seed) if self.kind == "sudoku" else mazes(self.side, seed)
         for number, puzzle in enumerate(islice(puzzles, self.count)):
             label = difficulty(puzzle.puzzle) if self.kind == "sudoku" else None
             yield Item(f"{name}/{number:07d}", "grid", puzzle, self.name, label)
+        if number + 1 < self.count:
+            raise UserError(
+                f"{self.kind}:{self.side}:{self.count}: only {number + 1} different ones were found; "
+                "ask for as many, or for a larger side"
+            )
 
 
 def parse(text: str) -> Generated:

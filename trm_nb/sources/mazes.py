@@ -17,14 +17,16 @@ from trm_nb.records import FREE, GOAL, PATH, START, WALL, Puzzle
 
 OPENED = 0.08  # of the walls between two passages
 SMALLEST, LARGEST = 5, 30
+MOST_REPEATS = 5000  # in a row; then there are no more of that size
 _AROUND = ((0, 1), (1, 0), (0, -1), (-1, 0))
 
 
 def mazes(side: int, seed: int) -> Iterator[Puzzle]:
-    """Different mazes of side x side without end, as many as there are; they follow from side and seed."""
+    """Different mazes of side x side, until no new one is found; they follow from side and seed."""
     rng = np.random.default_rng([seed, side])
     seen: set[bytes] = set()
-    while True:
+    repeats = 0
+    while repeats < MOST_REPEATS:
         cells = _carved(side, rng)
         start = _random_free(cells, rng)
         distance = distances(cells, start)
@@ -37,7 +39,9 @@ def mazes(side: int, seed: int) -> Iterator[Puzzle]:
             solution[row, column] = PATH
         for board in (puzzle, solution):
             board[start], board[goal] = START, GOAL
+        repeats += 1
         if puzzle.tobytes() not in seen:
+            repeats = 0
             seen.add(puzzle.tobytes())
             yield Puzzle("maze", puzzle, solution)
 

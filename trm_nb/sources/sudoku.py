@@ -14,17 +14,21 @@ import numpy as np
 
 from trm_nb.records import BOXES, Puzzle
 
+MOST_REPEATS = 5000  # in a row; then there are no more of that size
 BLANKS = (0.35, 0.75)  # part of the cells that are aimed at; as many as keep the solution unique
 Difficulty: TypeAlias = Literal["easy", "medium", "hard"]
 
 
 def sudokus(side: int, seed: int) -> Iterator[Puzzle]:
-    """Different Sudokus without end, as many as there are; they follow from side and seed."""
+    """Different Sudokus, until no new one is found; they follow from side and seed."""
     rng = np.random.default_rng([seed, side])
     seen: set[bytes] = set()
-    while True:
+    repeats = 0
+    while repeats < MOST_REPEATS:
         puzzle = _dug_out(_full_board(side, rng), rng)
+        repeats += 1
         if puzzle.puzzle.tobytes() not in seen:
+            repeats = 0
             seen.add(puzzle.puzzle.tobytes())
             yield puzzle
 

@@ -29,7 +29,7 @@ from trm_nb.vision_encoder import TRMVisionEncoder
 
 # One look teaches the encoder more than a model that thinks; mixing places as suits the board starts in time (LOG.md).
 READER = {"hidden_size": 128, "num_heads": 4, "H_cycles": 1, "L_cycles": 2, "halt_max_steps": 1}
-_COLUMNS = ("status", "target", "split", "key")
+_COLUMNS = ("status", "target", "split", "key", "pages")
 
 
 class PictureTRM(TinyRecursiveModel):
@@ -44,19 +44,19 @@ class PictureTRM(TinyRecursiveModel):
 
 
 class PictureTargets(Targets):
-    """The cached pictures of a run's samples, and the answers; `table` has the columns of samples.parquet."""
+    """The cached pictures that hold a whole question with one answer grid; `table` is a run's samples.parquet."""
 
     def __init__(self, table: pa.Table, cache: ImageCache, encoder: TRMVisionEncoder, where: Path) -> None:
         usable = [
             (row, *values)
             for row, values in enumerate(zip(*(table[name].to_pylist() for name in _COLUMNS), strict=True))
-            if values[0] == "ok" and len(values[1] or ()) == 1
+            if values[0] == "ok" and len(values[1] or ()) == 1 and values[4] == 1
         ]
         self.cache, self.encoder = cache, encoder
-        self.keys = [key for *_, key in usable]
+        self.keys = [key for *_, key, _ in usable]
         super().__init__(
-            [np.array(target[0], np.int8) for _, _, target, _, _ in usable],
-            [split for _, _, _, split, _ in usable],
+            [np.array(target[0], np.int8) for _, _, target, *_ in usable],
+            [split for _, _, _, split, *_ in usable],
             np.array([row for row, *_ in usable], np.int64),
             "".join([encoder.fingerprint, *self.keys]),
             where,

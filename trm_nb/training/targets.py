@@ -107,8 +107,8 @@ class CapsuleTargets(Targets):
 
 
 def of_grids(dataset: CapsuleDataset, **model: Any) -> CapsuleTargets:
-    """The samples that have one answer grid."""
-    answered = np.flatnonzero(dataset.answers == 1)
+    """The samples that hold a whole question with one answer grid."""
+    answered = np.flatnonzero(dataset.solvable)
     return CapsuleTargets(dataset, answered, [dataset.target(i)[0].numpy() for i in answered.tolist()], **model)
 
 
