@@ -313,8 +313,10 @@ def test_an_objective_with_nothing_to_learn_binds_nothing(make_config: MakeConfi
     with pytest.raises(UserError, match="training on next pages needs"):
         Run(make_config(objective="next", **values)).train()
     Run(make_config(objective="label", **values)).train()
-    with pytest.raises(UserError, match="learning_rate=0.001, not learning_rate=0.01"):
+    with pytest.raises(UserError, match=r"learning_rate=0\.001, not learning_rate=0\.01"):
         Run(make_config(objective="label", learning_rate=0.01, **values)).train()
+    (Path(make_config().output_dir) / "model" / "trm.pt").unlink()
+    Run(make_config(objective="label", learning_rate=0.01, **values)).train()
 
 
 def test_what_is_not_a_runs_folder_is_left_alone(make_config: MakeConfig, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -22,6 +23,7 @@ from torch import Tensor
 from trm_nb.records import Puzzle, UserError
 from trm_nb.sources.mazes import mazes
 from trm_nb.sources.sudoku import sudokus
+from trm_nb.tiny_recursive_model import TinyRecursiveModel
 from trm_nb.training.answers import evaluate, wilson
 from trm_nb.training.puzzle_tokens import PuzzleTokens
 from trm_nb.training.reasoning import ROW, Settings
@@ -75,6 +77,14 @@ def test_what_is_noted_while_it_trains(tmp_path: Path) -> None:
     assert curve[-1]["epoch"] == 40 * 8 / 20 and curve[-1]["chunk_progress"] == 0.0
     assert (stats["global_step"], stats["chunk_progress"]) == (40, 0.0)
     assert curve[-1]["loss"] < curve[0]["loss"]
+
+
+def test_an_embedding_of_the_task_is_learnt_too(tmp_path: Path) -> None:
+    task = {"num_puzzle_identifiers": 1, "puzzle_emb_len": 2}
+    train(tmp_path, tokens(**task), SETTINGS)  # type: ignore[arg-type]
+    saved = torch.load(tmp_path / "trm.pt", weights_only=True)
+    assert saved["model"]["puzzle_emb.weight"].abs().max() > 0, "it begins at nothing"
+    assert len(saved["optimisers"]) == 2
 
 
 @pytest.mark.parametrize("kind", ["sudoku", "maze"])
@@ -158,6 +168,44 @@ def test_a_loss_that_is_no_number_stops_it_and_names_the_rows(tmp_path: Path) ->
     saved = torch.load(tmp_path / "trm.pt", weights_only=True)
     assert saved["step"] == 20
     assert all(value.isfinite().all() for value in saved["model"].values())
+
+
+class Steep(PuzzleTokens):
+    """A model whose gradient is no number, though its loss is one."""
+
+    def new_model(self, generator: torch.Generator) -> TinyRecursiveModel:
+        model = super().new_model(generator)
+        model.lm_head.weight.register_hook(lambda gradient: gradient * float("nan"))
+        return model
+
+
+def test_a_gradient_that_is_no_number_stops_it_before_it_is_in_the_weights(tmp_path: Path) -> None:
+    puzzles = list(islice(sudokus(4, 0), 24))
+    with pytest.raises(UserError, match=r"gradient is no number at step 1, on the rows \[\d+, .*checkpoint"):
+        train(tmp_path, Steep(puzzles[:20], puzzles[20:], **SMALL), replace(SETTINGS, steps=1))  # type: ignore[arg-type]
+    assert not (tmp_path / "trm.pt").exists()
+
+
+@pytest.mark.parametrize("metrics", ["kept", "gone", "damaged"])
+def test_a_lost_tracker_learns_how_the_training_went(metrics: str, tmp_path: Path) -> None:
+    train(tmp_path, tokens(), SETTINGS)
+    (tmp_path / "progress.sqlite").write_bytes(b"")
+    told = tmp_path / "metrics.jsonl"
+    before = [json.loads(line) for line in told.read_text("utf-8").splitlines()]
+    if metrics == "gone":
+        told.unlink()
+    elif metrics == "damaged":
+        told.write_bytes(told.read_bytes()[:-20])
+    train(tmp_path, tokens(), SETTINGS)
+    with closing(TrainingProgressTracker(tmp_path)) as tracker:
+        assert tracker.get_stats()["global_step"] == 40
+        assert tracker.training_curve() == (before if metrics == "kept" else [{"global_step": 40}])
+
+
+def test_another_split_of_the_same_puzzles_is_another_training() -> None:
+    puzzles = list(islice(sudokus(4, 0), 12))
+    names = {PuzzleTokens(puzzles[:n], puzzles[n:], **SMALL).name for n in (4, 8)}  # type: ignore[arg-type]
+    assert len(names) == 2
 
 
 def test_an_epoch_holds_every_puzzle_once_and_augmentation_keeps_rows_apart(tmp_path: Path) -> None:

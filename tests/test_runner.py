@@ -99,6 +99,12 @@ def test_order_parameters_skipping_and_the_fingerprint_chain(
     prints = fingerprints(paths, load_params("params/demo.yaml", {"limit": 3}))
     other = fingerprints(paths, load_params("params/demo.yaml", {"limit": 4}))
     assert set(prints.values()).isdisjoint(other.values())
+    training = [Path("05_inspect.ipynb"), Path("06_train.ipynb")]
+    for path in training:
+        (root / path).write_bytes(paths[0].read_bytes())
+    longer = fingerprints([root / path for path in training], load_params("params/demo.yaml", {"test_steps": 9}))
+    asked = fingerprints([root / path for path in training], load_params("params/demo.yaml"))
+    assert [longer[path.stem] == asked[path.stem] for path in training] == [True, False]
     assert up_to_date(run, paths[0], prints["01_first"])
     changed = json.loads(paths[0].read_text(encoding="utf-8"))
     changed["cells"][2]["source"] = "print('changed')"

@@ -100,6 +100,10 @@ def test_rotation_depends_on_relative_places_only() -> None:
     assert abs(dots[0][1] - dots[0][2]) > 1e-2, "and a plane's two axes are told apart"
 
 
+def test_rotary_angles_are_where_the_positions_are() -> None:
+    assert rotary_angles(torch.zeros(3, 2, device="meta"), 16).device.type == "meta"
+
+
 def test_rotary_angles_refuses_a_head_that_does_not_split() -> None:
     with pytest.raises(ValueError, match="a head of 6"):
         rotary_angles(torch.zeros(3, 2), 6)

@@ -341,6 +341,8 @@ class Run:
     def train(self, on_progress: Progress | None = None) -> Answers:
         """Train the TRM for `train_steps` steps on what `objective` says, and measure it on the held-out samples.
 
+        Whoever removes model/trm.pt begins anew, with other settings if he likes.
+
         Raises UserError when there are no steps, or nothing to learn from or to measure on.
         """
         from trm_nb.training.objectives import examples_of, train_objective
@@ -350,6 +352,8 @@ class Run:
         with self.writing("training"):
             self.consolidate(on_progress)
             examples = examples_of(self.path, self.config)  # first, so that a mistake can be corrected
+            if not (self.path / "model" / "trm.pt").is_file():
+                self.tracker.unbind("train")
             self.tracker.bind("train", self.config.stage_fields("train"))
             return train_objective(self.path / "model", examples, self.config, self.tracker, on_progress)
 

@@ -197,6 +197,11 @@ class TrainingProgressTracker:
         if read_bound(self.output_dir) != held:  # a copy, as without the tracker other settings must not mix either
             write_json(self.output_dir / BOUND_FILE, {"bound": held})
 
+    def unbind(self, stage: str) -> None:
+        """Forget what a stage was bound to, when nothing is left that followed from it."""
+        with self.transaction() as db:
+            db.execute("DELETE FROM bound WHERE stage = ?", (stage,))
+
     def _restore_bound(self) -> None:
         rows = [(name, stage, json.dumps(value)) for name, (stage, value) in read_bound(self.output_dir).items()]
         if rows:

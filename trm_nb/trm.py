@@ -67,7 +67,7 @@ def rotary_angles(positions: Tensor, head_dim: int, theta: float = 1e4) -> Tenso
     if head_dim % (2 * axes):
         raise ValueError(f"a head of {head_dim} does not split into pairs over {axes} axes")
     pairs = head_dim // (2 * axes)
-    frequencies = theta ** -(torch.arange(pairs, dtype=torch.float32) / pairs)
+    frequencies = theta ** -(torch.arange(pairs, dtype=torch.float32, device=positions.device) / pairs)
     return (positions.float()[:, :, None] * frequencies).flatten(1)
 
 

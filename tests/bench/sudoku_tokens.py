@@ -27,7 +27,7 @@ from trm_nb.training.reasoning import Settings, dtype_on, train
 from trm_nb.training_progress import TrainingProgressTracker
 
 SMALL = {"hidden_size": 128, "num_heads": 4, "H_cycles": 2, "L_cycles": 3, "mlp_t": True, "halt_max_steps": 8}
-PUBLISHED = {"mlp_t": True}  # the other sizes are TRMConfig's own
+PUBLISHED = {"mlp_t": True, "num_puzzle_identifiers": 1}  # the other sizes are TRMConfig's own
 AT_ONCE = 250  # optimiser steps between two evaluations
 
 

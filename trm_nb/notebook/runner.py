@@ -155,7 +155,7 @@ def fingerprints(notebooks: Sequence[Path], config: MultimodalDatasetConfig) -> 
         number = number_of(path)
         parts = [before, trm_nb.__version__, _source(path), config.fingerprint(*_STAGES.get(number, _STAGES[LAST]))]
         if number >= LAST:
-            parts.append(str(config.train_steps))
+            parts += [str(config.train_steps), str(config.test_steps)]
         before = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
         found[path.stem] = before
     return found

@@ -47,6 +47,7 @@ class PuzzleTokens:
         self.model = TRMConfig(vocab_size=highest + 1, seq_len=first.puzzle.size, **model)  # type: ignore[arg-type]
         self.per_epoch, self.augment = len(train), augment
         said = b"".join(part.tobytes() for part in (self.train, self.test)) + (b"" if augment else b"as they are")
+        said += f"{len(train)} and {len(test)}".encode()
         self.name = hashlib.sha256(said).hexdigest()[:16]
 
     def new_model(self, generator: torch.Generator) -> TinyRecursiveModel:
@@ -58,13 +59,20 @@ class PuzzleTokens:
         rng = np.random.default_rng([seed, 1, step])
         rows = shuffled(step * size, size, len(self.train), seed)
         pairs = [self._augmented(puzzle, solution, rng) for puzzle, solution in self.train[rows]]
-        return _batch(np.array(pairs), rows)
+        return self._batch(np.array(pairs), rows)
 
     def test_batches(self, size: int) -> Iterator[dict[str, Tensor]]:
         """The held-out puzzles in their order."""
         for first in range(0, len(self.test), size):
             rows = np.arange(first, min(first + size, len(self.test)))
-            yield _batch(self.test[rows], rows)
+            yield self._batch(self.test[rows], rows)
+
+    def _batch(self, pairs: np.ndarray, rows: np.ndarray) -> dict[str, Tensor]:
+        inputs, labels = torch.from_numpy(pairs.astype(np.int64)).flatten(2).unbind(1)
+        batch = {"inputs": inputs, "labels": labels, ROW: torch.from_numpy(rows)}
+        if self.model.num_puzzle_identifiers:  # all puzzles of a kind are one task, as in the published training
+            batch["puzzle_identifiers"] = torch.zeros(len(rows), dtype=torch.int64)
+        return batch
 
     def _augmented(
         self, puzzle: np.ndarray, solution: np.ndarray, rng: np.random.Generator
@@ -81,8 +89,3 @@ class PuzzleTokens:
 def _boards(puzzles: Sequence[Puzzle]) -> np.ndarray:
     """int8 (n, 2, rows, columns): puzzles and solutions."""
     return np.array([(puzzle.puzzle, puzzle.solution) for puzzle in puzzles], np.int8)
-
-
-def _batch(pairs: np.ndarray, rows: np.ndarray) -> dict[str, Tensor]:
-    inputs, labels = torch.from_numpy(pairs.astype(np.int64)).flatten(2).unbind(1)
-    return {"inputs": inputs, "labels": labels, ROW: torch.from_numpy(rows)}

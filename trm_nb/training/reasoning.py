@@ -111,7 +111,7 @@ def train(
         state = _open(folder / "trm.pt", examples, settings)
         tracker.forget_steps(state.step, stage)
         if state.step and not tracker.training_curve(stage):
-            tracker.log_step(state.step, stage)  # the tracker was lost
+            _tell_again(folder / "metrics.jsonl", state.step, tracker, stage)
         with tracker.stage(stage, settings.steps):
             sums: list[dict[str, float]] = []
             while state.step < settings.steps:
@@ -142,16 +142,13 @@ def _step(state: _State, examples: Examples, settings: Settings, folder: Path) -
     values = torch.stack([loss.detach(), *(value.to(loss.dtype) for value in metrics.values())]).tolist()
     figures = dict(zip(("loss", *metrics), values, strict=True))
     if not math.isfinite(figures["loss"]):
-        rows = state.carry.current_data[ROW].tolist()
-        raise UserError(
-            f"{folder}: the loss is no number at step {state.step + 1}, on the rows {rows}; the checkpoint of the last "
-            "good step is kept: lower learning_rate, or look at these rows"
-        )
+        raise _no_number("loss", state, folder)
     for optimiser in state.optimisers:
         optimiser.zero_grad()
     (loss / settings.batch).backward()  # type: ignore[no-untyped-call]
     dense = [p for p in state.model.parameters() if p.grad is not None and not p.grad.is_sparse]
-    nn.utils.clip_grad_norm_(dense, CLIP)
+    if not nn.utils.clip_grad_norm_(dense, CLIP).isfinite():
+        raise _no_number("gradient", state, folder)
     state.step += 1
     rates = (settings.learning_rate, settings.embedding_rate)
     for optimiser, rate in zip(state.optimisers, rates, strict=False):
@@ -159,6 +156,26 @@ def _step(state: _State, examples: Examples, settings: Settings, folder: Path) -
         optimiser.step()
     follow(state.average, state.model, settings.average, state.step)
     return figures
+
+
+def _no_number(what: str, state: _State, folder: Path) -> UserError:
+    assert state.carry is not None
+    rows = state.carry.current_data[ROW].tolist()
+    return UserError(
+        f"{folder}: the {what} is no number at step {state.step + 1}, on the rows {rows}; the checkpoint of the last "
+        "good step is kept: look at these rows, or remove trm.pt there and begin again with a lower learning_rate"
+    )
+
+
+def _tell_again(path: Path, step: int, tracker: TrainingProgressTracker, stage: Literal["train", "fit"]) -> None:
+    """The tracker was lost: it learns from metrics.jsonl how the training up to `step` went."""
+    try:
+        told = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError):  # gone or damaged too: then only the step is known
+        told = []
+    for figures in told or [{"global_step": step}]:
+        if figures["global_step"] <= step:
+            tracker.log_step(figures.pop("global_step"), stage, **figures)
 
 
 def _figures(sums: list[dict[str, float]], settings: Settings) -> dict[str, float]:
@@ -222,9 +239,9 @@ def _save(folder: Path, state: _State, examples: Examples, settings: Settings, c
         "carry": carry and {f.name: getattr(carry, f.name) for f in fields(carry) if f.name != "current_data"},
         "data": carry.current_data if carry else {},
     }
-    save_checkpoint(folder / "trm.pt", KIND, values)
     lines = "".join(json.dumps(step) + "\n" for step in curve)
     write_file(folder / "metrics.jsonl", lines.encode())
+    save_checkpoint(folder / "trm.pt", KIND, values)
 
 
 def dtype_on(device: str) -> str:
