@@ -16,7 +16,7 @@ from trm_nb.denoise.noise import TRAINED
 from trm_nb.records import UserError
 from trm_nb.training import denoiser
 from trm_nb.training.denoiser import Settings, draw_noise, held_out_psnr, noisy_pair, rate, train_denoiser
-from trm_nb.training.denoiser_pictures import TILE, Pictures, load_pictures
+from trm_nb.training.denoiser_pictures import PARTS, TILE, Part, Pictures, load_pictures
 from trm_nb.training_progress import TrainingProgressTracker
 
 TINY = Settings(steps=400, batch=8, crop=32, widths=(8, 8, 8), learning_rate=3e-3, torch_threads=1)
@@ -63,9 +63,10 @@ def test_pairs_share_the_picture_and_not_the_noise(pictures: Pictures) -> None:
     assert not torch.equal(first, second)
 
 
-def test_every_kind_that_is_trained_on_is_drawn() -> None:
+@pytest.mark.parametrize("part", PARTS)
+def test_every_kind_that_is_trained_on_is_drawn(part: Part) -> None:
     rng = np.random.default_rng(0)
-    drawn = [draw_noise(rng) for _ in range(400)]
+    drawn = [draw_noise(part, rng) for _ in range(400)]
     assert {noise.kind for noise in drawn} == set(TRAINED)
     sigmas = [noise.level for noise in drawn if noise.kind == "gaussian"]
     assert min(sigmas) < 1 and max(sigmas) > 50

@@ -38,9 +38,9 @@ LEARNING_RATE = 2e-4  # of the self-supervised steps
 class Edit:
     """One way to use the denoiser on a picture.
 
-    `strength` is the part of what the network finds that is taken away. `scale` multiplies the picture before the
-    network, and what it finds is divided by it: below 1, noise louder than in training comes into its range. `stride`
-    2 denoises four interleaved pictures. `steps` are self-supervised steps from the base weights.
+    `strength` is the part of what the network finds that is taken away. `scale` below 1 has it assume louder noise
+    than it estimates, which noise whose neighbours are alike is. `stride` 2 denoises four interleaved pictures. `steps`
+    are self-supervised steps from the base weights.
     """
 
     name: str
@@ -69,10 +69,10 @@ def apply(edit: Edit, denoiser: Denoiser, x: Tensor) -> Tensor:
     network = adapted(denoiser.network, x, edit.steps) if edit.steps else denoiser.network
     apart = edit.stride**2
     with torch.inference_mode():
-        channels = F.pixel_unshuffle(edit.scale * x[0], edit.stride)  # (3 * apart, h / stride, w / stride)
+        channels = F.pixel_unshuffle(x[0], edit.stride)  # (3 * apart, h / stride, w / stride)
         pictures = channels.reshape(3, apart, *channels.shape[1:]).transpose(0, 1)
-        found = (pictures - network(pictures)).transpose(0, 1).flatten(0, 1)
-        restored: Tensor = x - edit.strength / edit.scale * F.pixel_shuffle(found, edit.stride)
+        found = (pictures - network(pictures, edit.scale)).transpose(0, 1).flatten(0, 1)
+        restored: Tensor = x - edit.strength * F.pixel_shuffle(found, edit.stride)
     return restored
 
 

@@ -4,7 +4,8 @@ Noise2Noise (Lehtinen et al. 2018): two independent corruptions of a picture, on
 predicted. Every sample has its own kind and level of noise (sigma 0 to 55). Its squared error is divided by its own
 noise, estimated from the pair, so that the faint ones are not drowned by the strong; and, in the second part of the
 training, when the network makes pictures, by the texture of what it made of it, so that the smooth ones are not drowned
-by the busy: PSNR, a logarithm, counts them all alike. What it made never saw the target, so the minimum stays put. A
+by the busy: PSNR, a logarithm, counts them all alike. What it made never saw the target, so the minimum stays put.
+Above a texture that photographs seldom have it makes no difference any more, or pages would count for nothing. A
 training may also begin with weights that are there; those make pictures from the first step on.
 
 AdamW; the rate rises at once, stays, and falls to nothing in the second part, the last three fifths of `steps`. What is
@@ -31,16 +32,20 @@ from trm_nb.denoise.noise import Noise, as_file
 from trm_nb.denoise.noise2noise import WIDTHS, Denoiser, Noise2NoiseUNet, from_pixels
 from trm_nb.durable import locked
 from trm_nb.records import UserError
-from trm_nb.training.denoiser_pictures import Pictures
+from trm_nb.training.denoiser_pictures import PARTS, Part, Pictures
 from trm_nb.training.optimisers import follow
 from trm_nb.training_progress import TrainingProgressTracker
 from trm_nb.trm import cpu_threads
 
 WARM_UP, DECAY, EMA, CLIP = 0.005, 0.6, 0.999, 1.0  # the first two as parts of all steps
 LOG_EVERY, CHECKPOINT_EVERY = 100, 500
-GROUPS = 4  # samples of a batch that share a kind and level of noise
+GROUP = 2  # samples of a batch of one part that share a kind and level of noise
+ODDS = (0.75, 0.2, 0.05)  # of a group to be of photographs, pages and grids
+KINDS = ("gaussian", "faint", "poisson", "jpeg", "scanner")
+PHOTOGRAPH_NOISE, DRAWN_NOISE = (0.68, 0.05, 0.12, 0.1, 0.05), (0.34, 0.1, 0.08, 0.08, 0.4)  # odds of the kinds
 FLOOR = (4 / 255) ** 2  # a sample's noise counts as at least this, so that clean ones do not outweigh all
-SMOOTH, TYPICAL = 1.5, 12.0  # textures (see `texture_of`) below which samples count alike, and that counts as 1
+# Textures (see `texture_of`): below the first and above the last samples count alike, about the second as 1.
+SMOOTH, TYPICAL, BUSY = 1.5, 12.0, 18.0
 AS_FILE = 0.5  # of the groups: the given one is clipped and rounded, as files are; a target never is
 KIND = "denoiser training"
 
@@ -50,7 +55,7 @@ class Settings:
     """What a training follows from, beside its pictures. `steps` may be raised until the rate begins to fall."""
 
     steps: int = 100_000
-    batch: int = 16
+    batch: int = 32  # an even number
     crop: int = 64
     learning_rate: float = 8e-4
     widths: tuple[int, int, int] = WIDTHS
@@ -115,16 +120,16 @@ def rate(step: int, settings: Settings) -> float:
     return settings.learning_rate * min(1.0, up, down)
 
 
-def draw_noise(rng: np.random.Generator) -> Noise:
-    """A kind and level of noise as training meets them."""
-    kind = rng.choice(["gaussian", "faint", "poisson", "jpeg", "scanner"], p=[0.55, 0.08, 0.1, 0.07, 0.2])
+def draw_noise(part: Part, rng: np.random.Generator) -> Noise:
+    """A kind and level of noise as training meets them; pages and grids are scanned more often than photographs."""
+    kind = rng.choice(KINDS, p=PHOTOGRAPH_NOISE if part == "photograph" else DRAWN_NOISE)
     if kind == "gaussian":
         return Noise("gaussian", rng.uniform(0, 55))
     if kind == "faint":
         return Noise("gaussian", rng.uniform(0, 3))
     if kind == "poisson":
         return Noise("poisson", math.exp(rng.uniform(math.log(10), math.log(200))))
-    return Noise("jpeg", rng.uniform(15, 95)) if kind == "jpeg" else Noise("scanner", rng.uniform(0.1, 2.2))
+    return Noise("jpeg", rng.uniform(15, 95)) if kind == "jpeg" else Noise("scanner", rng.uniform(0.1, 2.4))
 
 
 def noisy_pair(pictures: Pictures, settings: Settings, step: int) -> tuple[Tensor, Tensor]:
@@ -133,12 +138,13 @@ def noisy_pair(pictures: Pictures, settings: Settings, step: int) -> tuple[Tenso
     Crops are cut on the CPU, the noise is made where the network is.
     """
     rng = np.random.default_rng([settings.seed, 0, step])
-    clean = from_pixels(pictures.crops(settings.batch, settings.crop, rng)).to(settings.device)
     draws = torch.Generator(settings.device).manual_seed(int(rng.integers(2**62)))
     pairs = []
-    for group in torch.split(clean, GROUPS):
-        noise = draw_noise(rng)
-        given, target = noise.add(group, draws), noise.add(group, draws)
+    for _ in range(settings.batch // GROUP):
+        part = PARTS[rng.choice(3, p=ODDS)]
+        clean = from_pixels(pictures.crops(part, GROUP, settings.crop, rng)).to(settings.device)
+        noise = draw_noise(part, rng)
+        given, target = noise.add(clean, draws), noise.add(clean, draws)
         pairs.append((as_file(given) if rng.random() < AS_FILE else given, target))
     first, second = (torch.cat(side) for side in zip(*pairs, strict=True))
     return first, second
@@ -153,7 +159,7 @@ def _weights(restored: Tensor, state: _State, settings: Settings) -> Tensor:
     """How much each sample counts: (b, 3, h, w) -> (b,)."""
     if state.bound["start"] is None and state.step < (1 - DECAY) * settings.steps:
         return torch.ones(len(restored), device=restored.device)
-    return TYPICAL / (SMOOTH + texture_of(restored.float()))
+    return TYPICAL / (SMOOTH + texture_of(restored.float()).clamp_max(BUSY))
 
 
 def _step(state: _State, pictures: Pictures, settings: Settings) -> float:

@@ -12,6 +12,7 @@ import logging
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
 from matplotlib import get_data_path
@@ -28,8 +29,9 @@ MIN_TEXTURE = 3.0  # mean absolute difference of neighbouring pixels, of 255, bo
 HOLD_OUT = 20
 PAGES, GRIDS = 480, 120
 SOFT = 0.3  # of the photographs' crops are enlarged, up to twice: most are sharper than what a camera makes
-PARTS = (0.75, 0.2, 0.05)  # of a batch that are photographs, pages and grids
 INKS = (("#000000", "#ffffff"), ("#402010", "#f6f0dc"), ("#1a2a6c", "#ffffff"), ("#e6e6e6", "#202428"))
+Part: TypeAlias = Literal["photograph", "page", "grid"]
+PARTS: tuple[Part, ...] = ("photograph", "page", "grid")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 log = logging.getLogger(__name__)
 
@@ -48,17 +50,12 @@ class Pictures:
     grids: np.ndarray
     name: str
 
-    def crops(
-        self, count: int, size: int, rng: np.random.Generator, parts: tuple[float, float, float] = PARTS
-    ) -> np.ndarray:
-        """uint8 (count, size, size, 3): crops at random places, photographs also turned, mirrored and enlarged.
-
-        `parts` are the odds of photographs, pages and grids.
-        """
+    def crops(self, part: Part, count: int, size: int, rng: np.random.Generator) -> np.ndarray:
+        """uint8 (count, size, size, 3): crops at random places, photographs also turned, mirrored and enlarged."""
         out = np.empty((count, size, size, 3), np.uint8)
-        for i, kind in enumerate(np.searchsorted(np.cumsum(parts), rng.random(count), side="right")):
-            photograph = kind == 0
-            source = (self.tiles, self.pages, self.grids)[min(kind, 2)]
+        photograph = part == "photograph"
+        source = {"photograph": self.tiles, "page": self.pages, "grid": self.grids}[part]
+        for i in range(count):
             which = rng.choice(len(source), p=self.odds) if photograph else rng.integers(len(source))
             side = int(rng.integers(size // 2, size + 1)) if photograph and rng.random() < SOFT else size
             y, x = rng.integers(source.shape[1] - side + 1, size=2)

@@ -29,10 +29,10 @@ from trm_nb.denoise.seal import EDITS, NOOP, Edit, Policy, apply, context
 from trm_nb.denoise.seal import LEARNING_RATE as ADAPTING
 from trm_nb.durable import write_file
 from trm_nb.training.denoiser import AS_FILE
-from trm_nb.training.denoiser_pictures import Pictures
+from trm_nb.training.denoiser_pictures import PARTS, Pictures
 
 SIDE = 128
-PARTS = (0.5, 0.3, 0.2)  # of the contexts that are photographs, pages and grids
+ODDS = (0.5, 0.3, 0.2)  # of a context to be of photographs, pages and grids
 ROUNDS, SAMPLES, EPOCHS = 8, 4, 150
 OTHERS = 8  # versions of a picture that an edit is rewarded on
 LEARNING_RATE, WEIGHT_DECAY = 3e-3, 1e-3
@@ -78,7 +78,7 @@ def try_edits(
     contexts, errors = [], []
     for number in range(count):
         rng = np.random.default_rng([seed, 1, number])
-        x = from_pixels(pictures.crops(1, SIDE, rng, PARTS))
+        x = from_pixels(pictures.crops(PARTS[rng.choice(3, p=ODDS)], 1, SIDE, rng))
         noise, draws = draw_noise(rng), torch.Generator().manual_seed(int(rng.integers(2**62)))
         given = noise.add(x, draws)
         given = as_file(given) if rng.random() < AS_FILE else given
@@ -101,7 +101,7 @@ def kept_lesson(
     on_step: Callable[[], None] | None = None,
 ) -> Tried:
     """`try_edits`, kept in a file of the folder, as it takes a second a context."""
-    made_by = hashlib.sha256(f"{EDITS} {ADAPTING} {SIDE} {PARTS} {OTHERS} {AS_FILE} {FLOOR}".encode()).hexdigest()[:8]
+    made_by = hashlib.sha256(f"{EDITS} {ADAPTING} {SIDE} {ODDS} {OTHERS} {AS_FILE} {FLOOR}".encode()).hexdigest()[:8]
     path = folder / f"lesson-{denoiser.fingerprint}-{pictures.name}-{made_by}-{count}-{seed}.npz"
     if not path.is_file():
         tried = try_edits(denoiser, pictures, count, seed, on_step=on_step)

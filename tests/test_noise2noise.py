@@ -1,0 +1,62 @@
+"""The plain denoiser's network: it follows the loudness of the noise, and treats each picture for itself."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from trm_nb.denoise.noise import Noise
+from trm_nb.denoise.noise2noise import Denoiser, Noise2NoiseUNet, from_pixels, noise_level
+from trm_nb.render.grid import GridRenderer
+from trm_nb.render.text import TextRenderer
+
+
+@pytest.fixture(scope="module")
+def network() -> Noise2NoiseUNet:
+    torch.manual_seed(0)
+    return Denoiser(Noise2NoiseUNet((8, 8, 8))).network
+
+
+def _noisy(sigma: float) -> Tensor:
+    ramp = torch.linspace(0.3, 0.7, 96).expand(2, 3, 64, 96)
+    return Noise("gaussian", sigma).add(ramp, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("sigma", [3, 15, 25, 50, 110])
+def test_the_level_of_white_noise_is_estimated(sigma: float) -> None:
+    found = noise_level(_noisy(sigma))
+    assert found.shape == (2, 1, 1, 1)
+    torch.testing.assert_close(found, torch.full_like(found, sigma / 255), rtol=0.06, atol=0)
+
+
+def test_clean_pages_and_grids_have_no_noise() -> None:
+    page = TextRenderer().render_pages("Nothing here is noise. " * 9)[:1]
+    grid = GridRenderer().render([[1, 2, 3], [4, 5, 6]])[None]
+    assert noise_level(from_pixels(page)).item() == noise_level(from_pixels(grid)).item() == 0
+
+
+@pytest.mark.parametrize("louder", [0.5, 2.0, 5.0])
+def test_a_picture_of_more_contrast_is_restored_alike(network: Noise2NoiseUNet, louder: float) -> None:
+    x = _noisy(25)
+    with torch.no_grad():
+        expected = 0.5 + louder * (network(x) - 0.5)
+        torch.testing.assert_close(network(0.5 + louder * (x - 0.5)), expected, rtol=0, atol=1e-4)
+
+
+def test_below_the_least_level_pictures_are_scaled_alike(network: Noise2NoiseUNet) -> None:
+    x = _noisy(3)
+    with torch.no_grad():
+        assert not torch.allclose(network(0.5 + 2 * (x - 0.5)), 0.5 + 2 * (network(x) - 0.5), atol=1e-4)
+
+
+def test_each_picture_of_a_batch_is_restored_for_itself(network: Noise2NoiseUNet) -> None:
+    both = torch.cat([_noisy(5)[:1], _noisy(60)[:1]])
+    with torch.no_grad():
+        torch.testing.assert_close(network(both)[1:], network(both[1:]), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 60, 64), (1, 1, 64, 64), (3, 64, 64)], ids=str)
+def test_other_shapes_are_refused(network: Noise2NoiseUNet, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="multiples of 8"):
+        network(torch.zeros(shape))
