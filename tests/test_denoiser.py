@@ -15,10 +15,19 @@ from trm_nb.denoise import load_denoiser
 from trm_nb.denoise.noise import TRAINED
 from trm_nb.records import UserError
 from trm_nb.training import denoiser
-from trm_nb.training.denoiser import Settings, draw_noise, held_out_psnr, noisy_pair, rate, train_denoiser
+from trm_nb.training.denoiser import (
+    Settings,
+    draw_noise,
+    fast_in_bfloat16,
+    held_out_psnr,
+    noisy_pair,
+    rate,
+    train_denoiser,
+)
 from trm_nb.training.denoiser_pictures import PARTS, TILE, Part, Pictures, load_pictures
 from trm_nb.training_progress import TrainingProgressTracker
 
+CPU_INFO = Path("/proc/cpuinfo")
 TINY = Settings(steps=400, batch=8, crop=32, widths=(8, 8, 8), learning_rate=3e-3, torch_threads=1)
 
 
@@ -76,6 +85,12 @@ def test_the_rate_rises_stays_and_falls_to_nothing() -> None:
     rates = [rate(step, replace(TINY, steps=1000)) for step in range(1000)]
     assert rates[0] < TINY.learning_rate / 2 and rates[100] == rates[390] == TINY.learning_rate
     assert rates[-1] < TINY.learning_rate / 200
+
+
+@pytest.mark.skipif(not CPU_INFO.is_file(), reason="only Linux tells what its processor has")
+def test_bfloat16_is_for_processors_that_multiply_in_it() -> None:
+    flags = CPU_INFO.read_text(encoding="utf-8").split()
+    assert fast_in_bfloat16("cpu") == ("avx512_bf16" in flags or "amx_bf16" in flags)
 
 
 def test_it_learns_from_noisy_pairs_and_the_checkpoint_can_be_loaded(pictures: Pictures, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ class Settings:
     learning_rate: float = 8e-4
     widths: tuple[int, int, int] = WIDTHS
     seed: int = 0
-    bfloat16: bool = False  # twice as fast where the processor has it; the weights stay float32
+    bfloat16: bool = False  # see `fast_in_bfloat16`; the weights stay float32
     torch_threads: int = 2
     device: str = "cpu"
 
@@ -112,6 +112,15 @@ def train_denoiser(
                     on_step()
     tracker.close()
     return Denoiser(state.average.cpu())
+
+
+def fast_in_bfloat16(device: str) -> bool:
+    """Whether products in bfloat16 are the faster ones there, about twice; on other processors they take 12 times as
+    long. Older versions of PyTorch do not tell what a processor has, which counts as no."""
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported()
+    has = getattr(torch.cpu, "get_capabilities", dict[str, bool])()
+    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
 
 
 def rate(step: int, settings: Settings) -> float:
