@@ -7,6 +7,7 @@ import heapq
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,9 @@ from trm_nb.config import MultimodalDatasetConfig
 
 settings.register_profile("trm-nb", deadline=None)  # other work on the machine must fail no test
 settings.load_profile("trm-nb")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun with a script's &: children would ignore it too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PHOTO = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
 TASK = {

@@ -165,21 +165,23 @@ def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
 
 SLEEPS = "from pathlib import Path\nimport os, time\nPath('started').write_text(str(os.getpid()))\ntime.sleep(600)"
 RUN = "import sys; from trm_nb.notebook.runner import run_notebooks as r; sys.exit(r('params/demo.yaml').exit_code)"
+IN_BACKGROUND = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); {RUN}"  # as a shell's & does
 
 
 @pytest.mark.parametrize(
-    ("whom", "signum", "said"),
+    ("command", "whom", "signum", "said"),
     [
-        pytest.param("runner", signal.SIGINT, "interrupted", id="runner-interrupted"),
-        pytest.param("runner", signal.SIGKILL, None, id="runner-killed"),
-        pytest.param("child", signal.SIGKILL, "failed", id="child-killed"),
+        pytest.param(RUN, "runner", signal.SIGINT, "interrupted", id="runner-interrupted"),
+        pytest.param(RUN, "runner", signal.SIGKILL, None, id="runner-killed"),
+        pytest.param(IN_BACKGROUND, "runner", signal.SIGKILL, None, id="runner-in-the-background-killed"),
+        pytest.param(RUN, "child", signal.SIGKILL, "failed", id="child-killed"),
     ],
 )
 def test_kills_leave_no_process_and_no_half_written_notebook(
-    project: Callable[..., Path], whom: str, signum: int, said: str | None
+    project: Callable[..., Path], command: str, whom: str, signum: int, said: str | None
 ) -> None:
     root = project(n01_first=notebook("print('before')", SLEEPS, "print('never')"))
-    runner = subprocess.Popen([sys.executable, "-c", RUN], stderr=subprocess.DEVNULL)
+    runner = subprocess.Popen([sys.executable, "-c", command], stderr=subprocess.DEVNULL)
     wait_for((root / "started").is_file)
     wait_for((root / "started").read_text)
     kernel = int((root / "started").read_text())

@@ -151,7 +151,8 @@ def _follow_the_runner() -> None:
 def main() -> int:
     """Read the job from standard input, execute, and say by the exit code how it went (0, 1, 130)."""
     job = json.loads(sys.stdin.readline())
-    signal.signal(signal.SIGTERM, _stop)
+    for signum in (signal.SIGINT, signal.SIGTERM):  # what a shell starts with & inherits that SIGINT is ignored
+        signal.signal(signum, _stop)
     threading.Thread(target=_follow_the_runner, daemon=True).start()
     try:
         truth = execute(Path(job["source"]), Path(job["partial"]), job["parameters"], Path(job["folder"]))
