@@ -118,7 +118,7 @@ def fast_in_bfloat16(device: str) -> bool:
     """Whether products in bfloat16 are the faster ones there, about twice; on other processors they take 12 times as
     long. Older versions of PyTorch do not tell what a processor has, which counts as no."""
     if device.startswith("cuda"):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     has = getattr(torch.cpu, "get_capabilities", dict[str, bool])()
     return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
 
