@@ -9,6 +9,9 @@ ifeq ($(strip $(HOME)),)
 export HOME := $(CURDIR)/.venv/home
 endif
 
+# Two processes; one that has run out of tests takes over half of what is left to the other.
+BOTH_CORES := -n 2 --dist worksteal
+
 .DEFAULT_GOAL := help
 .PHONY: help demo smoke test slow bench peers study soak lint format lab clean venv
 
@@ -32,10 +35,10 @@ smoke: .venv/.installed  ## the same in seconds, on a few samples of each kind
 	$(BIN)/trm-nb run params/smoke.yaml
 
 test: .venv/.installed  ## the quick tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(BOTH_CORES)
 
 slow: .venv/.installed  ## the tests that take minutes; some need Debian's chromium
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest $(BOTH_CORES) -m slow
 
 bench: .venv/.installed  ## how fast is text drawn, noise taken away and a TRM trained, beside others; copy the figures into LOG.md
 	$(BIN)/python tests/bench/render_text.py
@@ -50,7 +53,8 @@ peers: .venv/.peers  ## how fast and small is our storage, beside others; they a
 	.venv/peers/bin/python -m pip install --quiet -e . -r tests/bench/peers.txt
 	touch .venv/.peers
 
-study: .venv/.installed  ## hours: train and compare denoiser, policy and Sudoku solvers; copy the figures into LOG.md
+study: .venv/.installed  ## hours: judge dependencies, train and compare denoiser, policy and Sudoku solvers; copy the figures into LOG.md
+	$(BIN)/python -m pytest -m study -s
 	$(BIN)/python tools/collect_photographs.py outputs/packages outputs/photographs
 	mkdir -p outputs/denoiser
 	$(BIN)/papermill --cwd . notebooks/models/train_denoiser.ipynb outputs/denoiser/train_denoiser.ipynb

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch when it is imported: two test processes share two cores
+
 import matplotlib
 import pytest
 from hypothesis import settings

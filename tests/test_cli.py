@@ -37,18 +37,10 @@ def out(capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-def test_help_is_instant_and_light() -> None:
+def test_help_imports_nothing_heavy() -> None:
     subprocess.run([*CLI, "--help"], check=True, capture_output=True)
-    best = min(_timed([*CLI, "--help"]) for _ in range(3))
-    assert best < 1.5, f"trm-nb --help took {best:.2f} s"  # 0.4 s on an idle machine
     code = "import sys, trm_nb.cli; print({'torch', 'zarr', 'numpy', 'pydantic', 'IPython'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
-
-
-def _timed(command: list[str]) -> float:
-    started = time.monotonic()
-    subprocess.run(command, check=True, capture_output=True)
-    return time.monotonic() - started
 
 
 @pytest.mark.parametrize(

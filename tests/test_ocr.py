@@ -17,7 +17,7 @@ from trm_nb.notebook.ocr import PAPER, edit_distance, read_page
 DEMO = Path(__file__).parents[1] / "trm_nb" / "assets" / "demo"
 LIMITS = {12: 0.01, 8: 0.03}  # the small size is denser than this engine reads without fault
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.study
 
 
 def english_pages(r: TextRenderer) -> dict[str, np.ndarray]:

@@ -43,7 +43,7 @@ def pixels_under(folder: Path | None) -> tuple[str, dict[str, str]]:
     return version, hashes
 
 
-@pytest.mark.slow
+@pytest.mark.study
 def test_golden_pixels_hold_under_two_major_versions_of_pillow(tmp_path: Path) -> None:
     installed = PIL.__version__.split(".")[0]
     other = next(version for version in VERSIONS if version.split(".")[0] != installed)

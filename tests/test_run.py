@@ -76,33 +76,6 @@ def test_a_run_killed_in_each_stage_and_continued_equals_a_build(built: Path, tm
     assert TrainingProgressTracker(output).get_stats()["state"] == "done"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("command", ["run", "build"])
-@pytest.mark.parametrize("stage", ["render", "encode", "consolidate", "train"])
-def test_a_whole_process_group_killed_in_a_stage_continues(
-    built: Path, tmp_path: Path, command: str, stage: str
-) -> None:
-    output = tmp_path / "killed"
-    arguments = [sys.executable, "-m", "trm_nb.cli", command, SMOKE, "--output-dir", str(output)]
-    process = subprocess.Popen(arguments, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL)
-    try:
-        while process.poll() is None and not _began(output, stage):
-            time.sleep(0.02)
-    finally:
-        _kill_session(process)
-    _continues(command, output, built)
-
-
-def _began(output: Path, stage: str) -> bool:
-    if not (output / "progress.sqlite").exists():
-        return False
-    tracker = TrainingProgressTracker(output)
-    try:
-        return bool(tracker.stage_status(stage) != "waiting")
-    finally:
-        tracker.close()
-
-
 def _kill_session(process: subprocess.Popen[bytes]) -> None:
     """SIGKILL for everything the command started, kernels with sessions of their own too."""
     tree = [process.pid]
@@ -118,14 +91,18 @@ def _kill_session(process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", range(6, 0, -1))
-def test_each_notebook_runs_by_itself_with_no_run_before_it(tmp_path: Path, number: int) -> None:
-    notebook = next((ROOT / "notebooks").glob(f"{number:02d}_*.ipynb"))
-    command = [sys.executable, "-m", "papermill", str(notebook), str(tmp_path / "out.ipynb"), "-f", SMOKE]
-    command += ["-p", "output_dir", str(tmp_path / "run"), "--kernel", "python3", "--no-progress-bar"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "run" / "progress.sqlite").is_file()
+@pytest.mark.parametrize(("late", "early"), [(5, 1), (6, 3), (4, 2)])
+def test_a_late_notebook_completes_a_new_run_and_an_early_one_opens_it(tmp_path: Path, late: int, early: int) -> None:
+    """No parameter is injected: this is Run All, in a project whose default params are the smoke params."""
+    for name in ("notebooks", "params"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    (tmp_path / "trm_nb").symlink_to(ROOT / "trm_nb")  # for the paths in the params file, not for imports
+    shutil.copy(SMOKE, tmp_path / "params" / "demo.yaml")
+    for number in (late, early):
+        notebook = next((tmp_path / "notebooks").glob(f"{number:02d}_*.ipynb"))
+        command = [sys.executable, "-m", "papermill", notebook.name, str(tmp_path / "out.ipynb"), "--no-progress-bar"]
+        done = subprocess.run(command, cwd=notebook.parent, capture_output=True, text=True, timeout=600, check=False)
+        assert done.returncode == 0, f"{notebook.name}: {done.stderr[-2000:]}"
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting a small disk needs root")
@@ -165,9 +142,8 @@ def test_killed_at_each_point_it_continues(built: Path, tmp_path: Path, command:
     _continues(command, output, built)
 
 
-@pytest.mark.parametrize(
-    "moment", [pytest.param(m, marks=pytest.mark.slow if m < 3 else pytest.mark.soak) for m in range(50)]
-)
+@pytest.mark.soak
+@pytest.mark.parametrize("moment", range(50))
 def test_killed_at_a_random_moment_it_continues(built: Path, tmp_path: Path, moment: int) -> None:
     command, seconds = ("build", 9) if moment % 2 else ("run", 40)  # about as long as they take here
     after = random.Random(moment).uniform(0.3, seconds)
@@ -190,19 +166,6 @@ def _continues(command: str, output: Path, built: Path) -> None:
     assert verify(output, deep=True) == []
     samples = pq.read_table(output / "samples.parquet")["sample_id"].to_pylist()
     assert len(samples) == len(set(samples)) == len(pq.read_table(built / "samples.parquet"))
-
-
-@pytest.mark.slow
-def test_run_all_with_nothing_injected_in_any_order(tmp_path: Path) -> None:
-    for name in ("notebooks", "params"):
-        shutil.copytree(ROOT / name, tmp_path / name)
-    (tmp_path / "trm_nb").symlink_to(ROOT / "trm_nb")  # for the paths in the params file, not for imports
-    shutil.copy(SMOKE, tmp_path / "params" / "demo.yaml")  # the default of the notebooks, small enough for a test
-    for number in (5, 3, 6, 1, 2, 4):
-        notebook = next((tmp_path / "notebooks").glob(f"{number:02d}_*.ipynb"))
-        command = [sys.executable, "-m", "papermill", notebook.name, str(tmp_path / "out.ipynb"), "--no-progress-bar"]
-        done = subprocess.run(command, cwd=notebook.parent, capture_output=True, text=True, timeout=600, check=False)
-        assert done.returncode == 0, f"{notebook.name}: {done.stderr[-2000:]}"
 
 
 @pytest.mark.parametrize(
