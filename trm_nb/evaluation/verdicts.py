@@ -54,6 +54,19 @@ class Accuracy:
         why = "it lies within the interval" if inside else f"fewer than {MIN_ITEMS} items allow no verdict"
         return f"**No difference** between {subject} and {named} is shown: {why}."
 
+    def gap_to(self, training: float, items: int) -> str:
+        """The verdict on the accuracy in training, a share of at least `items` independent samples, as one sentence."""
+        if not self.rows:
+            return "There are no samples to measure on."
+        outcome = outcome_of((self.low, self.high), wilson(training * items, items), self.items)
+        both = f"In the last steps of training {100 * training:.1f} % were right, held out {100 * self.share:.1f} %"
+        shown = {
+            WORSE: "a generalisation gap **is shown**, as the two 95 % intervals do not overlap",
+            NOT_SHOWN: "**no** generalisation gap is shown",
+            BETTER: "training is measured after fewer passes and on weights that are not averaged, so it can be lower",
+        }
+        return f"{both}: {shown[outcome]}."
+
 
 @dataclass(frozen=True, slots=True)
 class Paired:
