@@ -23,7 +23,7 @@ def _tracked() -> list[Path]:
 
 
 @pytest.mark.parametrize("folder", ["trm_nb", "trm_nb/render", "trm_nb/notebook", "trm_nb/training", "trm_nb/denoise",
-                                    "trm_nb/sources", "notebooks", "tools"])  # fmt: skip
+                                    "trm_nb/evaluation", "trm_nb/sources", "notebooks", "tools"])  # fmt: skip
 def test_the_file_tree_is_complete(folder: str) -> None:
     files = [path.name for path in _tracked() if path.parent == Path(folder) and path.suffix in (".py", ".ipynb")]
     missing = [name for name in files if name != "__init__.py" and f" {name} " not in README]

@@ -37,6 +37,17 @@ def test_the_majority_is_the_best_constant_answer_in_each_part() -> None:
     assert found.by_modality["text"].majority == 0.5 and found.by_modality["grid"].majority == 1.0
     assert found.by_modality["text"].accuracy == 1.0 and found.by_modality["grid"].accuracy == 0.0
     assert found.confusion.tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 0]]
+    assert (found.against_neighbour.gained, found.against_neighbour.lost) == (1, 1)
+    assert (found.against_majority.gained, found.against_majority.lost) == (1, 1)
+    assert (found.by_modality["text"].against.gained, found.by_modality["grid"].against.lost) == (1, 1)
+
+
+def test_rows_of_one_item_are_one_unit() -> None:
+    labels, items = np.repeat([0, 1], [9, 9]), np.arange(18) // 3
+    kinds = np.where(np.arange(18) < 9, "text", "grid")
+    found = figures_of(labels, labels, 1 - labels, kinds, classes=2, items=items)
+    assert found.against_neighbour.items == 6 and found.against_neighbour.p == pytest.approx(1 / 32)
+    assert found.by_modality["text"].measured.items == 3
 
 
 def test_rows_without_a_label_are_left_out_and_every_test_row_is_counted_once(tmp_path: Path) -> None:

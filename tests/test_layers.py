@@ -30,7 +30,7 @@ LAYERS = [
     },
     {"image_cache", "consolidate", "capsule_dataset", "capsule_stream", "dataset_files"},
     {"mending"},
-    {"streaming_builder", "training", "verify"},
+    {"streaming_builder", "training", "evaluation", "verify"},
     {"pipeline"},
     {"notebook", "terminal", "doctor"},
     {"cli"},

@@ -83,6 +83,8 @@ def test_the_next_page_is_found_where_pages_tell_of_it(tmp_path: Path, signal: f
     make_books(tmp_path, 150, 2, signal=signal)
     answers = trained(tmp_path, objective="next", train_steps=20, train_batch_size=16)
     assert len(answers.rows) == 48, "fifty held-out pages have a next one, and three pools of sixteen are whole"
+    assert np.array_equal(answers.items, CapsuleDataset(tmp_path).items_of(answers.rows))
+    assert answers.measured.items == 48, "each of these books has one page with a next one"
     chance = 1 / 16
     assert answers.accuracy > 0.6 if signal else answers.interval[0] < chance
     right = answers.exact[-1]

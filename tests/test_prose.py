@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
-from trm_nb.notebook.prose import counted, escaped, finding, percent, plain, size, stands, table
+from trm_nb.notebook.prose import counted, escaped, finding, percent, plain, size, table
 from trm_nb.notebook.report_cells import _plain
 
 
@@ -62,9 +62,6 @@ def test_size(nbytes: float, expected: str) -> None:
 def test_small_words() -> None:
     assert percent(0.0829, 1) == "8.3\u00a0%" and percent(float("nan")) == "-"
     assert counted({"grid": 151, "text": 1315}) == "151 grid, 1,315 text" and counted({}) == "none"
-    assert [stands((0.2, 0.4), value) for value in (0.1, 0.2, 0.4, 0.5)] == [
-        "lies above", "includes", "includes", "lies below"
-    ]  # fmt: skip
     html = table([{"size": size(12_400)}])._repr_mimebundle_()["text/html"]
     assert '<td class="number">12.4\u00a0KB</td>' in html
 

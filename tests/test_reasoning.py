@@ -24,7 +24,7 @@ from trm_nb.records import Puzzle, UserError
 from trm_nb.sources.mazes import mazes
 from trm_nb.sources.sudoku import sudokus
 from trm_nb.tiny_recursive_model import TinyRecursiveModel
-from trm_nb.training.answers import evaluate, wilson
+from trm_nb.training.answers import evaluate
 from trm_nb.training.puzzle_tokens import PuzzleTokens
 from trm_nb.training.reasoning import ROW, Settings
 from trm_nb.training_progress import TrainingProgressTracker
@@ -233,11 +233,3 @@ def test_an_epoch_holds_every_puzzle_once_and_augmentation_keeps_rows_apart(tmp_
 def test_puzzles_that_do_not_go_together_are_refused(part: list[Puzzle], message: str) -> None:
     with pytest.raises(UserError, match=message):
         PuzzleTokens(part, [next(sudokus(4, 0))], **SMALL)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("right", "n", "low", "high"),
-    [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (5, 10, 0.2366, 0.7634), (81, 263, 0.2553, 0.3662)],
-)
-def test_wilson_gives_the_published_intervals(right: int, n: int, low: float, high: float) -> None:
-    assert wilson(right, n) == pytest.approx((low, high), abs=1e-4)

@@ -233,3 +233,6 @@ def test_puzzles_go_from_pictures_to_answers(tmp_path: Path) -> None:
     assert stages["fit"]["done"] == 6 and (summary["objective"], summary["steps"]) == ("grid", 20)
     page = (tmp_path / "report" / "06_train.html").read_text(encoding="utf-8")
     assert "held-out answers are exactly right" in page and "its mistakes framed" in page
+    card = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert "held-out answers are exactly right" in card and "the answer of the nearest training sample" in card
+    assert "Nothing here" not in card

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from trm_nb.notebook.sampling import (
+    agreeing,
     agreement,
     ends,
     ink,
@@ -97,6 +98,17 @@ def test_agreement_beside_chance() -> None:
     assert agreement(near, np.full(4, -1))["counted"] == 0
     near, _ = neighbours(vectors[:1], 1)
     assert agreement(near, labels[:1])["counted"] == 0
+
+
+def test_agreement_as_an_accuracy_over_items() -> None:
+    vectors = np.array([[0, 1], [0, 1.1], [5, 0], [5.1, 0], [9, 9]], np.float32)
+    labels, items = np.array([0, 0, 1, 2, -1]), np.array([0, 0, 1, 2, 3])
+    near, _ = neighbours(vectors, 1)
+    found = agreeing(near, labels, items)
+    assert (found.share, found.rows, found.items) == (agreement(near, labels)["nearest"], 4, 3)
+    assert agreeing(near, np.full(5, -1), items).rows == 0
+    assert agreeing(neighbours(vectors[:1], 1)[0], labels[:1], items[:1]).rows == 0
+    assert agreeing(neighbours(vectors[:2], 1)[0], labels[:2], items[:2], apart=items[:2]).rows == 0
 
 
 def test_principal_plane_finds_the_plane() -> None:

@@ -99,6 +99,32 @@ class CapsuleDataset(Dataset[dict[str, Any]]):
         same = [one == other for one, other in pairwise(self._items)]
         return np.append((np.diff(self.rows) == 1) & np.array(same, bool), False)[: len(self)]
 
+    def items_of(self, rows: np.ndarray) -> np.ndarray:
+        """The items that these rows of the run belong to: int64 (n,), equal for rows of one item.
+
+        Copies of an item count as one item, and so do all forms of an ARC task (`arc_forms`).
+        """
+        numbers: np.ndarray = self._item_numbers[np.searchsorted(self.rows, rows)]
+        return numbers
+
+    @cached_property
+    def _item_numbers(self) -> np.ndarray:
+        path = self.output_dir / "samples.parquet"
+        has_keys = "key" in pq.read_schema(path).names
+        keys = pq.read_table(path, columns=["key"])["key"].to_pylist() if has_keys else None
+        names = [self._task_of(name) for name in self._items]
+        content: dict[str, list[object]] = {name: [] for name in names}
+        for name, row in zip(names, self.rows.tolist(), strict=True):
+            content[name].append(keys[row] if keys else row)
+        known: dict[tuple[object, ...], int] = {}
+        number = {name: known.setdefault(tuple(held), len(known)) for name, held in content.items()}
+        return np.array([number[name] for name in names], np.int64)
+
+    def _task_of(self, name: str) -> str:
+        """The item id of the task that an item is a form of, or the item's own."""
+        task, _, form = name.rpartition("@")
+        return task if form.isdecimal() and task in self._rows_of else name
+
     def target(self, index: int) -> tuple[Tensor, ...]:
         """The answer grids of a sample: int64 (rows, columns) each, none where there is none."""
         return tuple(torch.tensor(grid) for grid in self._targets[int(self.rows[index])].as_py() or ())

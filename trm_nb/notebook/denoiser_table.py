@@ -31,13 +31,14 @@ Restore = Callable[[np.ndarray, float], np.ndarray]  # float32 (h, w, 3), the no
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One arm on one kind of noise: mean PSNR (dB) and SSIM over the pictures, ms for 224x224."""
+    """One arm on one kind of noise: mean PSNR (dB) and SSIM over the pictures, ms for 224x224, each picture's PSNR."""
 
     noise: str
     arm: str
     psnr: float
     ssim: float
     ms: float
+    each: tuple[float, ...]
 
 
 def photographs() -> dict[str, np.ndarray]:
@@ -78,7 +79,8 @@ def compare(pictures: Mapping[str, np.ndarray], noises: Iterable[Noise], arms: M
                 restored = restore(given[name], sigma).clip(0, 1)
                 scores.append((psnr(restored, picture), _ssim(restored, picture)))
             mean = np.mean(scores, axis=0)
-            rows.append(Row(str(noise), arm, float(mean[0]), float(mean[1]), _milliseconds(restore, small)))
+            each = tuple(score[0] for score in scores)
+            rows.append(Row(str(noise), arm, float(mean[0]), float(mean[1]), _milliseconds(restore, small), each))
     return rows
 
 

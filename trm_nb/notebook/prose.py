@@ -49,12 +49,6 @@ def counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in counts.items()) or "none"
 
 
-def stands(interval: tuple[float, float], value: float) -> str:
-    """How an interval stands to a value, as a verb: lies above, includes, or lies below."""
-    low, high = interval
-    return "lies above" if low > value else "lies below" if high < value else "includes"
-
-
 def plain(text: object, length: int = 34) -> str:
     """Text of the data as a figure can show it: no mathtext, no missing glyphs, each line at most `length` long."""
     known = _glyphs()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trm_nb.evaluation.verdicts import Accuracy, accuracy
 from trm_nb.records import Item, Sample, UserError
 from trm_nb.render.errors import RejectedError
 
@@ -162,9 +163,7 @@ def agreement(near: np.ndarray, labels: np.ndarray, apart: np.ndarray | None = N
     `labels` int (n,), -1 for none: such samples are not counted, but may be neighbours. `apart` as given to
     `neighbours`. Keys: nearest, chance, counted (nan, nan, 0 when nothing can be counted).
     """
-    group = np.arange(len(labels)) if apart is None else np.unique(apart, return_inverse=True)[1]
-    others = len(labels) - np.bincount(group)[group]
-    counted = (labels >= 0) & (others > 0)
+    group, others, counted = _counted(labels, apart)
     if not counted.any() or not near.size:
         return {"nearest": float("nan"), "chance": float("nan"), "counted": 0}
     alike = labels[:, None] == labels[None]
@@ -174,6 +173,19 @@ def agreement(near: np.ndarray, labels: np.ndarray, apart: np.ndarray | None = N
         "chance": float((alike.sum(axis=1)[counted] / others[counted]).mean()),
         "counted": int(counted.sum()),
     }
+
+
+def agreeing(near: np.ndarray, labels: np.ndarray, items: np.ndarray, apart: np.ndarray | None = None) -> Accuracy:
+    """`nearest` of `agreement` as an accuracy with its interval; `items` (n,), equal for samples of one item."""
+    counted = _counted(labels, apart)[2] & (near.shape[1] > 0)
+    return accuracy(labels[near[counted, 0]] == labels[counted] if counted.any() else np.zeros(0), items[counted])
+
+
+def _counted(labels: np.ndarray, apart: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The group of each sample, how many samples are in other groups, and whether it has a label and any such."""
+    group = np.arange(len(labels)) if apart is None else np.unique(apart, return_inverse=True)[1]
+    others = len(labels) - np.bincount(group)[group]
+    return group, others, (labels >= 0) & (others > 0)
 
 
 def principal_plane(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
+from trm_nb.evaluation.verdicts import Accuracy, accuracy
 from trm_nb.tiny_recursive_model import TinyRecursiveModel
 from trm_nb.training.act_loss import IGNORED
 from trm_nb.training.reasoning import ROW, Examples, Settings, to_device
@@ -20,7 +20,7 @@ class Answers:
 
     exact, cells: bool and float (t, n): whether every cell is right, and the part that is. predictions, labels: int32
     (n, s), those of the last step; a label that is not asked for is IGNORED. rows: int64 (n,). shape: rows and columns
-    of an answer.
+    of an answer. items: int64 (n,), equal for examples of one item; None: each is an item of its own.
     """
 
     exact: np.ndarray
@@ -29,6 +29,7 @@ class Answers:
     labels: np.ndarray
     rows: np.ndarray
     shape: tuple[int, int]
+    items: np.ndarray | None = None
 
     def boards(self, cells: np.ndarray) -> np.ndarray:
         """`predictions` or `labels` as grids (n, *shape)."""
@@ -41,8 +42,13 @@ class Answers:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval of `accuracy` (Wilson), as if examples were independent."""
-        return wilson(int(self.exact[-1].sum()), self.exact.shape[1])
+        """The 95 % interval of `accuracy`, which counts examples of one item as correlated."""
+        return self.measured.low, self.measured.high
+
+    @property
+    def measured(self) -> Accuracy:
+        """`accuracy` and `interval` with what they were measured on."""
+        return accuracy(self.exact[-1], self.items)
 
 
 @torch.inference_mode()
@@ -69,13 +75,5 @@ def evaluate(model: TinyRecursiveModel, examples: Examples, settings: Settings, 
             rows.append(batch[ROW].cpu().numpy())
     return Answers(
         np.concatenate(exact, 1), np.concatenate(cells, 1), np.concatenate(predictions), np.concatenate(labels),
-        np.concatenate(rows), examples.shape,
+        np.concatenate(rows), examples.shape, examples.items_of(np.concatenate(rows)),
     )  # fmt: skip
-
-
-def wilson(right: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """The 95 % interval of a share of `right` in `n` (Wilson 1927), honest near 0 and 1 and for few rows."""
-    share = right / n
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return 0.0 if right == 0 else middle - half, 1.0 if right == n else middle + half

@@ -81,6 +81,7 @@ class NextPages:
                 "another objective, or build a new run with longer documents or a larger test_fraction"
             )
         self.test = np.random.default_rng(0).permutation(self.test)
+        self.dataset = dataset
         self.rows = dataset.rows[first]
         self.capsules, self.next = (gathered(dataset.output_dir, rows) for rows in (self.rows, self.rows + 1))
         self.model = TRMConfig(WIDTH, 1, tokens=False, capsules=True, **model)
@@ -103,6 +104,10 @@ class NextPages:
         size = min(size, len(self.test))
         for first in range(0, len(self.test) - size + 1, size):
             yield self._batch(self.test[first : first + size])
+
+    def items_of(self, rows: np.ndarray) -> np.ndarray:
+        """As in the dataset."""
+        return self.dataset.items_of(rows)
 
     def _batch(self, chosen: np.ndarray) -> dict[str, Tensor]:
         both = (torch.from_numpy(of[chosen].astype(np.float32)) for of in (self.capsules, self.next))

@@ -67,6 +67,10 @@ class PuzzleTokens:
             rows = np.arange(first, min(first + size, len(self.test)))
             yield self._batch(self.test[rows], rows)
 
+    def items_of(self, rows: np.ndarray) -> np.ndarray:
+        """Every puzzle is an item of its own."""
+        return rows
+
     def _batch(self, pairs: np.ndarray, rows: np.ndarray) -> dict[str, Tensor]:
         inputs, labels = torch.from_numpy(pairs.astype(np.int64)).flatten(2).unbind(1)
         batch = {"inputs": inputs, "labels": labels, ROW: torch.from_numpy(rows)}

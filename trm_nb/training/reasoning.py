@@ -82,6 +82,10 @@ class Examples(Protocol):
         """The held-out examples that are asked, each once, in an order of their own."""
         ...
 
+    def items_of(self, rows: np.ndarray) -> np.ndarray:
+        """The items of these examples, by ROW: int64 (n,), equal for examples of one item."""
+        ...
+
 
 @dataclass(slots=True, eq=False)
 class _State:

@@ -80,6 +80,10 @@ class Targets(ABC):
         for first in range(0, len(self.test), size):
             yield self._batch(self.test[first : first + size])
 
+    def items_of(self, rows: np.ndarray) -> np.ndarray:
+        """Every sample is an item of its own."""
+        return rows
+
     def _batch(self, chosen: np.ndarray) -> dict[str, Tensor]:
         labels = torch.from_numpy(self.labels[chosen].astype(np.int64))
         return {**self._inputs(chosen), "labels": labels, ROW: torch.from_numpy(self.rows[chosen])}
@@ -93,7 +97,7 @@ class CapsuleTargets(Targets):
     ) -> None:
         """`places` int64 (n,) are samples of the dataset, `answers` their grids, int (rows, columns)."""
         rows, splits = dataset.rows[places], [dataset.splits[i] for i in places.tolist()]
-        self.capsules = gathered(dataset.output_dir, rows)
+        self.dataset, self.capsules = dataset, gathered(dataset.output_dir, rows)
         super().__init__(answers, splits, rows, dataset.info["content_digest"], dataset.output_dir, **model)
 
     def new_model(self, generator: torch.Generator) -> TinyRecursiveModel:
@@ -101,6 +105,10 @@ class CapsuleTargets(Targets):
         model = TinyRecursiveModel(self.model, generator)
         model.set_scale(*mean_and_spread(self.capsules, self.train))
         return model
+
+    def items_of(self, rows: np.ndarray) -> np.ndarray:
+        """As in the dataset."""
+        return self.dataset.items_of(rows)
 
     def _inputs(self, chosen: np.ndarray) -> dict[str, Tensor]:
         return {"capsules": torch.from_numpy(self.capsules[chosen].astype(np.float32))}
