@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from conftest import PHOTO, config_for, make_sources
 from PIL import Image
 
 import trm_nb
+from trm_nb.capsule_dataset import CapsuleDataset
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.durable import locked
 from trm_nb.pipeline import Run, build, open_run, reset
@@ -62,6 +64,27 @@ def test_the_dataset_is_whole_and_readable_without_this_package(make_config: Mak
         "samples.parquet",
     ]  # fmt: skip
     assert verify(path, deep=True) == []
+
+
+def test_classes_are_numbered_by_one_rule_everywhere(tmp_path: Path) -> None:
+    numbers, names = tmp_path / "numbers", tmp_path / "names"
+    for folder in (numbers, *(names / unicodedata.normalize(form, "K\u00e4se") for form in ("NFC", "NFD"))):
+        folder.mkdir(parents=True)
+        (folder / "a.txt").write_text(f"words in {len(str(folder))}")
+    (numbers / "a.txt").unlink()
+    rows = {"text": [f"row {n}" for n in range(12)], "label": list(reversed(range(-1, 11)))}
+    pq.write_table(pa.table(rows), numbers / "t.parquet")
+    for folder, classes in ((numbers, [str(n) for n in range(-1, 11)]), (names, ["K\u00e4se"])):
+        config = config_for(folder, tmp_path / f"run of {folder.name}", label_column="label")
+        build(config)
+        path = Path(config.output_dir)
+        assert json.loads((path / "dataset_info.json").read_text())["classes"] == classes
+        assert TrainingProgressTracker(path).label_names() == classes
+        dataset = CapsuleDataset(path)
+        assert list(dataset.classes) == classes
+        labels = zarr.open_array(path / "capsules.zarr" / "labels", mode="r")[:].tolist()
+        expected = list(reversed(range(12))) if folder == numbers else [0, 0]
+        assert labels == dataset.labels.tolist() == expected
 
 
 def test_each_row_is_the_capsules_of_its_own_picture(make_config: MakeConfig) -> None:

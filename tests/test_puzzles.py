@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,7 +17,11 @@ MAZE = "#####S  ## # ##  G# #####"
 WAY = "#####Soo## #o##  G# #####"
 
 
-@pytest.mark.parametrize("question", [SUDOKU, SUDOKU.replace("0", "."), f" {SUDOKU}\n"], ids=["zeros", "dots", "space"])
+@pytest.mark.parametrize(
+    "question",
+    [*(SUDOKU.replace("0", blank) for blank in "0._*-? "), f" {SUDOKU}\n", "\r\n".join(wrap(SUDOKU, 9)) + "\r\n"],
+    ids=[*(f"blank {blank}" for blank in "0._*-? "), "space around", "a line a row"],
+)
 @pytest.mark.parametrize("answer", [SOLVED, None, ""], ids=["answer", "none", "empty"])
 def test_sudoku(question: str, answer: str | None) -> None:
     made = to_puzzle(question, answer)
@@ -41,6 +47,16 @@ def test_maze() -> None:
     assert to_puzzle(large).puzzle.shape == (30, 30)
 
 
+@pytest.mark.parametrize("free", " ._0*-")
+def test_free_cells_of_a_maze_and_a_line_a_row(free: str) -> None:
+    expected = to_puzzle(MAZE, WAY)
+    for form in (str, lambda text: "\n".join(text[i : i + 5] for i in range(0, 25, 5))):
+        made = to_puzzle(form(MAZE.replace(" ", free)), form(WAY.replace(" ", free)))
+        assert np.array_equal(made.puzzle, expected.puzzle)
+        assert made.solution is not None and expected.solution is not None
+        assert np.array_equal(made.solution, expected.solution)
+
+
 @pytest.mark.parametrize(
     ("question", "answer", "reason"),
     [
@@ -58,6 +74,8 @@ def test_maze() -> None:
         pytest.param(SUDOKU, "4" + SOLVED[1:], "another digit than the question's at row 0, column 0", id="differs"),
         pytest.param("S  #", None, "expected one G, got 0", id="no goal"),
         pytest.param("SGS ", None, "expected one S, got 2", id="two starts"),
+        pytest.param("S.G ", None, "expected 16, 36 or 81 digits", id="two kinds of free cells"),
+        pytest.param("-" * 81, None, "got 81 characters", id="blanks alone"),
         pytest.param("SoG ", None, "expected 16, 36 or 81 digits", id="path in the question"),
         pytest.param(MAZE, WAY[:-1], "expected 25 cells, as the question has, got 24", id="short way"),
         pytest.param(MAZE, WAY.replace("o", "x"), "answer: expected #, space, S, G and o, got 'x'", id="no way"),

@@ -76,7 +76,6 @@ def deep(depth: int) -> bytes:
         pytest.param("a.json", b'{"train": ["a.png"], "test": ["b.png"]}', "text", id="json with lists of names"),
         pytest.param("a.json", b"[[0, 1], [1, 0]]", "text", id="json of another shape"),
         pytest.param("a.json", b"1" * 5000, "text", id="json with a number of 5000 digits"),
-        pytest.param("a.jsonl", b"{}\n{}\n", "text", id="jsonl"),
         pytest.param("arc.txt", task(), "text", id="a task under another suffix"),
         pytest.param("a.txt", b"BMW and BMI are words", "text", id="prose with BMP's letters"),
         pytest.param("a.txt", b"GIF89a was a format", "text", id="prose with GIF's letters"),

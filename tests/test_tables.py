@@ -111,17 +111,20 @@ def test_a_column_that_is_not_there(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_without_columns_it_is_a_plain_text_or_refused(tmp_path: Path, name: str) -> None:
-    data = WRITERS[name]([{"a": "x", "b": "y"}])
-    (tmp_path / name).write_bytes(data)
-    (entry,) = entries(tmp_path)
-    if name in ("t.jsonl", "t.ndjson", "t.csv"):
-        assert isinstance(entry, Item)
-        assert (entry.item_id, entry.payload) == (f"{tmp_path.name}/{name}", data.decode())
-    else:
-        assert entry == Rejected(
-            f"{tmp_path.name}/{name}", "a table without a column text or image: it has a, b; set text_column"
-        )
+def test_a_table_without_columns_to_read_is_refused_and_never_a_page_of_its_labels(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(WRITERS[name]([{"a": "x", "b": "y"}]))
+    reason = "a table without a column text or image: it has a, b; set text_column or image_column"
+    assert entries(tmp_path) == [Rejected(f"{tmp_path.name}/{name}", reason)]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_name_in_another_case_or_with_spaces_around_it(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(WRITERS[name]([{"Text": "words", " KIND ": " a ", "kinder": "b"}]))
+    (item,) = items(entries(tmp_path, label_column="kind"))
+    assert (item.payload, item.label) == ("words", "a")
+    (tmp_path / name).write_bytes(WRITERS[name]([{"Text": "words", "TEXT": "others"}]))
+    assert "it has Text, TEXT; set text_column" in reasons(entries(tmp_path))[name], "two come into question"
+    assert [item.payload for item in items(entries(tmp_path, text_column="TEXT"))] == ["others"]
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -214,8 +217,9 @@ def test_a_damaged_row_group_leaves_the_others(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("value", "label"),
-    [("dog", "dog"), (3, "3"), (2.5, "2.5"), (True, "True"), (None, None), ("", None), (float("nan"), None),
-     ("a\nb", "a\\x0ab"), ("\ud800", "\\ud800")],
+    [("dog", "dog"), (" dog ", "dog"), (3, "3"), (-3, "-3"), (3.0, "3"), (-0.0, "0"), (2.5, "2.5"), (1e300, "1e+300"),
+     (True, "True"), ("3.0", "3.0"), (None, None), ("", None), (" ", None), (float("nan"), None),
+     (float("inf"), "inf"), ("a\nb", "a\\x0ab"), ("\ud800", "\\ud800"), ("Ka\u0308se", "K\u00e4se")],
     ids=repr,
 )  # fmt: skip
 def test_labels(tmp_path: Path, value: Any, label: str | None) -> None:
@@ -244,9 +248,92 @@ def test_types_of_parquet_columns(tmp_path: Path, column: Any, fields: dict[str,
 
 
 def test_a_column_twice(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(",text,label,label,\n0,a,b,c,\n")
+    assert [item.payload for item in items(entries(tmp_path))] == ["a"], "nobody asks for it"
+    twice = {"t.csv": "the column 'label' is there twice; rename one of them"}
+    assert reasons(entries(tmp_path, label_column="label")) == twice
     (tmp_path / "t.csv").write_text("text,text\na,b\n")
-    assert reasons(entries(tmp_path, text_column="text")) == {"t.csv": "the column 'text' is there twice"}
-    assert [item.payload for item in items(entries(tmp_path))] == ["text,text\na,b\n"], "else a plain text"
+    assert reasons(entries(tmp_path)) == {"t.csv": "the column 'text' is there twice; rename one of them"}
+
+
+def test_json_lines_whose_first_rows_lack_the_column(tmp_path: Path) -> None:
+    rows = [*({"id": n} for n in range(150)), {"id": 150, "text": "late", "kind": "a"}]
+    (tmp_path / "t.jsonl").write_bytes(jsonl(rows))
+    found = entries(tmp_path, label_column="kind")
+    assert [(item.payload, item.label) for item in items(found)] == [("late", "a")]
+    assert len(found) == 151 and set(reasons(found).values()) == {"no 'text' in this row"}
+    (tmp_path / "t.jsonl").write_bytes(jsonl(rows[:150]))
+    assert list(reasons(entries(tmp_path))) == ["t.jsonl"], "one note where it is in none"
+
+
+# ------------------------------------------------------------------------------------- JSON
+
+
+@pytest.mark.parametrize(
+    ("name", "pack"),
+    [
+        ("t.json", bytes),
+        ("t.JSON.GZ", lambda data: gzip.compress(data)),
+        ("t.json.zst", lambda data: bytes(pa.compress(data, "zstd", asbytes=True))),
+    ],
+)
+@pytest.mark.parametrize(
+    "data",
+    [jsonl(ROWS), b"\xef\xbb\xbf\r\n" + jsonl(ROWS).replace(b"\n", b"\r\n"), jsonl(ROWS).replace(b"\n", b"\r"),
+     json.dumps(ROWS).encode(), json.dumps(ROWS, indent=2).encode()],
+    ids=["lines", "bom, blank line, crlf", "cr", "list", "printed list"],
+)  # fmt: skip
+def test_rows_in_a_file_named_json(tmp_path: Path, name: str, pack: Callable[[bytes], bytes], data: bytes) -> None:
+    (tmp_path / name).write_bytes(pack(data))
+    found = entries(tmp_path, label_column="kind")
+    assert [(item.item_id, item.payload, item.label) for item in items(found)] == [
+        (f"{tmp_path.name}/{name}#{n}", row["text"], row["kind"]) for n, row in enumerate(ROWS)
+    ]
+    assert len(found) == len(ROWS)
+
+
+def test_bad_rows_in_a_file_named_json(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b'{"text": "a"}\n{"text": \n{"text": "c"}\n')
+    (tmp_path / "b.json").write_bytes(b'[{"text": "a", "text": "b"}, {"text": "d"}]')
+    found = entries(tmp_path)
+    assert [item.payload for item in items(found)] == ["a", "c", "d"]
+    assert reasons(found) == {
+        "a.json#1": "line 2: malformed JSON at line 1, column 9: Expecting value",
+        "b.json#0": "a key stands twice",
+    }
+
+
+@pytest.mark.parametrize(
+    "value", [{"text": "a"}, [{"x": "a"}], [{"text": "a"}, 7], ["text"], [], "text"], ids=json.dumps
+)
+def test_other_json_is_a_document(tmp_path: Path, value: Any) -> None:
+    for indent in (None, 1):
+        (tmp_path / "t.json").write_text(json.dumps(value, indent=indent))
+        assert [item.payload for item in items(entries(tmp_path))] == [json.dumps(value, indent=indent)]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("t.json", jsonl([{"a": 1}] * 2), "a table without a column text or image: it has a; "),
+        ("t.json", b'[{"text": "a"}', "malformed JSON at line 1, column 15"),
+        ("t.json.gz", gzip.compress(b'{"a":\n1}'), "packed JSON that is neither JSON Lines nor a list of objects"),
+        ("t.json.gz", gzip.compress(jsonl([{"text": "a"}]))[:-9], "damaged gzip"),
+        ("t.json.gz", b"no gzip", "damaged gzip"),
+    ],
+    ids=["no column", "torn list", "a packed document", "torn gzip", "no gzip"],
+)
+def test_json_that_is_refused(tmp_path: Path, name: str, data: bytes, reason: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    assert reasons(entries(tmp_path))[name].startswith(reason)
+
+
+def test_a_list_above_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line_tables, "MAX_JSON_BYTES", 2**20)
+    (tmp_path / "t.json").write_bytes(json.dumps([{"text": "a" * 2**20}]).encode())
+    assert reasons(entries(tmp_path))["t.json"].startswith("JSON larger than 1 MiB")
+    (tmp_path / "t.json").write_bytes(jsonl([{"text": "a" * 2**19}] * 3))
+    assert len(items(entries(tmp_path))) == 3, "lines are read one by one"
 
 
 # ------------------------------------------------------------------------------------- encodings
@@ -306,7 +393,7 @@ def test_pictures_as_bytes_struct_base64_and_files(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_bytes(csv_bytes([{"image": "p/red.png"}, {"image": text}]))
     found = {item.item_id.split("/", 1)[1]: item for item in items(entries(tmp_path))}
     red = [name for name, item in found.items() if isinstance(item.payload, ImageFile)]
-    assert red == ["b.parquet#1", "c.jsonl#2", "c.jsonl#3", "d.csv#0", "p/red.png"]
+    assert red == ["b.parquet#1", "c.jsonl#2", "c.jsonl#3", "d.csv#0"], "a file that a table names is read there alone"
     assert len({found[name].payload.sha256 for name in red}) == 1  # type: ignore[union-attr]
     held = [item for item in found.values() if isinstance(item.payload, ImageBytes)]
     assert [item.item_id.split("/", 1)[1] for item in held] == [
@@ -410,12 +497,37 @@ def test_tables_of_puzzles(tmp_path: Path) -> None:
 
 def test_questions_that_are_no_puzzles(tmp_path: Path) -> None:
     (tmp_path / "qa.csv").write_text("question,answer\nWhy?,Because.\n")
-    assert [item.payload for item in items(entries(tmp_path))] == ["question,answer\nWhy?,Because.\n"]
+    assert reasons(entries(tmp_path))["qa.csv"].endswith("it has question, answer; set text_column or image_column")
     assert [item.payload for item in items(entries(tmp_path, text_column="question"))] == ["Why?"]
     (tmp_path / "qa.csv").write_text("question,answer\nWhat is it?,a\n0123012301230123,b\nWhy?,c\n")
-    assert [item.modality for item in items(entries(tmp_path))] == ["text"], "one cell that looks like a puzzle"
+    assert not items(entries(tmp_path)), "one cell that looks like a puzzle does not make a table of them"
     (tmp_path / "qa.csv").write_text(f"text,question,answer\nread me,{SUDOKU},{SOLVED}\n")
     assert [item.payload for item in items(entries(tmp_path))] == ["read me"], "a column of texts goes first"
+
+
+@pytest.mark.parametrize(
+    "question",
+    [SUDOKU.replace("0", ".") * 3 + SUDOKU[:13], "123456789ABCDEFG" * 16, "S" + "#" * 1598 + "G", "1.3." * 5,
+     "#" * 30 + "\nS" + " " * 28 + "G\n" + "#" * 30],
+    ids=["16x16", "16x16 of letters", "40x40 maze", "20 characters", "3x30 maze"],
+)  # fmt: skip
+def test_puzzles_that_cannot_be_read_are_one_note(tmp_path: Path, question: str) -> None:
+    rows = [{"puzzle": question, "solution": "7" * len(question)}] * 20
+    for name in ("t.csv", "t.jsonl", "t.parquet", "t.json"):
+        (tmp_path / name).write_bytes(json.dumps(rows).encode() if name == "t.json" else WRITERS[name](rows))
+    found = entries(tmp_path)
+    assert {entry.path.split("/")[1] for entry in found} == {"t.csv", "t.jsonl", "t.parquet", "t.json"}
+    assert len(found) == 4
+    start = "the column 'puzzle' seems to hold puzzles, but none of the first 10 can be read: expected 16, 36 or 81 "
+    assert all(isinstance(entry, Rejected) and entry.reason.startswith(start) for entry in found)
+
+
+def test_puzzles_of_several_sizes(tmp_path: Path) -> None:
+    rows = [{"puzzle": "." * 256, "solution": "1" * 256}, {"puzzle": SUDOKU.replace("0", "_"), "solution": SOLVED}]
+    (tmp_path / "t.csv").write_bytes(csv_bytes(rows))
+    found = entries(tmp_path)
+    assert [item.item_id.split("#")[1] for item in items(found)] == ["1"]
+    assert "got 256 characters" in reasons(found)["t.csv#0"]
 
 
 # ------------------------------------------------------------------------------------- hostile files

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from trm_nb.records import UserError
+from trm_nb.records import UserError, class_order
 from trm_nb.store import read_capsules
 
 
@@ -36,8 +36,8 @@ class CapsuleDataset(Dataset[dict[str, Any]]):
     `ds[i]` is {"capsules": float32 tensor (12, 512), "label": int (an index into `classes`, -1 for none), "row": int
     (the capsule row in the run), "sample_id": str} and, where there is an answer to a puzzle or a task, "target": a
     tuple of its grids, int64 tensors (rows, columns). `rows`, `labels`: int64 (n,); `modalities`, `splits`,
-    `sample_ids`: tuples of str. `classes` are the label names of the whole run, sorted, so that all splits number them
-    alike. `info` is dataset_info.json.
+    `sample_ids`: tuples of str. `classes` are the label names of the whole run as dataset_info.json numbers them, so
+    that all splits do so alike: numbers by value, others by code points. `info` is dataset_info.json.
     Raises UserError when the run has no finished dataset or no such split, IndexError past the ends, and DamagedError
     when capsules are missing or altered.
     """
@@ -45,7 +45,8 @@ class CapsuleDataset(Dataset[dict[str, Any]]):
     def __init__(self, output_dir: str | Path, split: str | None = None) -> None:
         self.output_dir = Path(output_dir)
         table, self.info = _samples(self.output_dir)
-        self.classes = tuple(sorted({label for label in table["label"] if label is not None}))
+        labels = (label for label in table["label"] if label is not None)
+        self.classes: tuple[str, ...] = tuple(self.info.get("classes") or class_order(labels))
         if split is not None and split not in table["split"]:
             found = ", ".join(sorted(set(table["split"]))) or "none"
             raise UserError(f"split: expected one of this run's splits ({found}), got {split!r} in {self.output_dir}")

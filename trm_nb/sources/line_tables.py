@@ -1,30 +1,40 @@
-"""The rows of JSON Lines and CSV files, packed or not, one at a time.
+"""Lines of text out of packed and unpacked files, and the rows of JSON Lines and of JSON lists of objects.
 
 A row is a dictionary of values; a row that cannot be read is a `BadRow`, and the next one follows, as long as it is
-certain where the next one begins. Whatever the file's size, memory holds one line of 16 MiB at most and what it is
-parsed to. Cost: the standard library's parsers, some 100 MB/s.
+certain where the next one begins. Whatever the size of a JSON Lines file, memory holds one line of at most 16 MiB and
+what it is parsed to; a JSON list is parsed as a whole, so it has a limit. Cost: the standard library's parsers, some
+100 MB/s.
 """
 
 from __future__ import annotations
 
 import codecs
-import csv
 import io
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from trm_nb.sources import arc_json
+from trm_nb.sources.arc_files import MAX_JSON_BYTES
 from trm_nb.sources.byte_streams import BLOCK_BYTES, Recoded, RefusedError, lines, open_unpacked
-from trm_nb.sources.text_decoding import Encoding, decode_stream, find_encoding, marked_encoding, worst
+from trm_nb.sources.text_decoding import (
+    Encoding,
+    NotTextError,
+    decode,
+    decode_stream,
+    find_encoding,
+    marked_encoding,
+    worst,
+)
 
 MAX_LINE_BYTES = 16 * 2**20
 MAX_VALUES = 10**6  # lists and objects in a line: 16 MiB of brackets would take a gigabyte
 MAX_BLANK_LINES = 10**6
+MAX_COLUMNS = 10_000
+NO_ROWS = "a table without rows"
 _LOOK_ROWS = 100
 _AHEAD_BYTES = 64 * 1024
 
@@ -57,6 +67,7 @@ class TextLines:
     """The lines of a stream as text: UTF-8 until a line is not, from there what `find_encoding` makes of the next ones.
 
     A line that its encoding cannot decode has escapes. `take_encoding` tells what the lines since the last call needed.
+    Lines end in LF or CRLF, or in CR alone where the first one does.
     Raises RefusedError for binary data, LongLineError (and goes on) for a line beyond MAX_LINE_BYTES. `escape` is the
     codecs error handler that writes the escapes.
     """
@@ -71,6 +82,8 @@ class TextLines:
         self._plain, self._escape = Encoding(marked.codec), escape
         if marked.codec != "utf-8":
             stream = io.BufferedReader(Recoded(stream, marked.codec), BLOCK_BYTES)
+        if _ends_in_cr(stream.peek(BLOCK_BYTES)):
+            stream = io.BufferedReader(_CrToLf(stream), BLOCK_BYTES)
         self._lines, self._ahead = lines(stream, MAX_LINE_BYTES), deque[bytes | None]()
         self._trouble: RefusedError | None = None  # met while looking ahead
         self._found: Encoding | None = None
@@ -121,7 +134,33 @@ class TextLines:
         return find_encoding([b"\n" + sample.replace(b"\0", b"")], self._letters)
 
 
-def _one_more(blank: int) -> int:
+def _ends_in_cr(head: bytes) -> bool:
+    """Whether the first line ends in CR alone, as on old Macs (or in CR CR LF, as after a careless conversion)."""
+    first = head.find(b"\r")
+    return 0 <= first < len(head) - 1 and head[first + 1 : first + 2] != b"\n" and b"\n" not in head[:first]
+
+
+class _CrToLf(io.RawIOBase):
+    """A stream with each CR as LF, so that it can be cut at line ends."""
+
+    def __init__(self, stream: io.BufferedReader) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.read(len(buffer)).replace(b"\r", b"\n")
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+def one_more(blank: int) -> int:
+    """Count a blank line; raises RefusedError when there are too many."""
     if blank >= MAX_BLANK_LINES:  # they pack to nothing, and each takes a microsecond
         raise RefusedError(f"more than {MAX_BLANK_LINES:,} blank lines in a row; the rest of the file is left out")
     return blank + 1
@@ -148,7 +187,7 @@ def json_rows(path: Path) -> Generator[Row | BadRow, None, None]:
             try:
                 line = next(text)
                 if not line.strip():
-                    blank = _one_more(blank)
+                    blank = one_more(blank)
                     continue
                 number, blank = number + 1, 0
                 if line.count("[") + line.count("{") > MAX_VALUES:
@@ -163,74 +202,75 @@ def json_rows(path: Path) -> Generator[Row | BadRow, None, None]:
                 yield BadRow(number, f"line {place}: {error}")
 
 
-def json_columns(path: Path) -> list[str]:
-    """All keys of the first 100 rows; raises RefusedError for a file in which none of them can be read."""
+def json_columns(path: Path, enough: Callable[[Collection[str]], bool] = bool) -> list[str]:
+    """The keys of the first 100 rows and, unless these are `enough`, of the next ones until they are.
+
+    Raises RefusedError for a file in which no row can be read, and for more than MAX_COLUMNS keys.
+    """
     names: dict[str, None] = {}
-    trouble = ""
+    count, known, trouble = 0, -1, ""
     with closing(json_rows(path)) as rows:
         try:
-            for row in islice(rows, _LOOK_ROWS):
+            for count, row in enumerate(rows, 1):
                 if isinstance(row, Row):
                     names |= dict.fromkeys(row.values)
                 else:
                     trouble = trouble or row.reason
+                if len(names) > MAX_COLUMNS:
+                    raise RefusedError(f"expected at most {MAX_COLUMNS} columns, got more up to row {row.number}")
+                if count >= _LOOK_ROWS and known != (known := len(names)) and enough(names):
+                    break
         except RefusedError as refusal:
+            if len(names) > MAX_COLUMNS:
+                raise
             trouble = trouble or str(refusal)
-    if trouble and not names:
-        raise RefusedError(trouble)
+    if not names and (trouble or not count):
+        raise RefusedError(trouble or NO_ROWS)
     return list(names)
 
 
-# -- CSV -------------------------------------------------------------------------------------------------------------
+def is_json_lines(path: Path, alone: bool) -> bool:
+    """Whether a file begins with a line that is a JSON object, and more follows, or it stands `alone`.
+
+    A JSON document of one value is none: nothing can follow its end.
+    """
+    with closing(json_rows(path)) as rows:
+        first = None
+        try:
+            first = next(rows, None)
+            return isinstance(first, Row) and (alone or next(rows, None) is not None)
+        except RefusedError:
+            return isinstance(first, Row)
 
 
-def csv_columns(path: Path) -> list[str]:
-    """The first line's cells; raises RefusedError for a file that does not begin like a table."""
+# -- lists of objects ------------------------------------------------------------------------------------------------
+
+
+def json_records(path: Path) -> list[dict[str, Any]] | None:
+    """The objects of a JSON file that holds a list of nothing else; None for all other files.
+
+    Raises RefusedError for what cannot be read, and for a list above MAX_JSON_BYTES.
+    """
     with open_unpacked(path) as stream:
-        return _header(_csv_reader(TextLines(stream)))
-
-
-def _csv_reader(text: TextLines) -> Iterator[list[str]]:
-    csv.field_size_limit(MAX_LINE_BYTES)  # the module's own, of all readers of this process, is 128 KiB
-    return csv.reader(text, strict=True)
-
-
-def _header(reader: Iterator[list[str]]) -> list[str]:
+        if not stream.peek(1).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
+            return None
+        data = stream.read(MAX_JSON_BYTES + 1)
+    if len(data) > MAX_JSON_BYTES:
+        raise RefusedError(
+            f"JSON larger than {MAX_JSON_BYTES // 2**20} MiB, the most that is parsed; split it, or write it as JSON "
+            "Lines, which are read row by row"
+        )
     try:
-        return next((cells for cells in reader if cells), [])
-    except csv.Error as error:
-        raise RefusedError(f"its first line is no header of a CSV file: {error}") from None
+        value = arc_json.parse(decode(data)[0])
+    except (arc_json.ArcError, NotTextError):
+        return None
+    return value if isinstance(value, list) and value and all(isinstance(row, dict) for row in value) else None
 
 
-def csv_rows(path: Path) -> Iterator[Row | BadRow]:
-    """The rows; blank lines are none. Raises RefusedError where the rest of the file cannot be read."""
-    with open_unpacked(path) as stream:
-        text = TextLines(stream)
-        reader = _csv_reader(text)
-        header, number, blank = _header(reader), -1, 0
-        while True:
-            text.take_encoding()
-            try:
-                cells = next(reader)
-                if not cells:
-                    blank = _one_more(blank)
-                    continue
-                number, blank = number + 1, 0
-                if len(cells) == len(header):
-                    yield Row(number, dict(zip(header, cells, strict=True)), text.take_encoding())
-                else:
-                    yield BadRow(number, f"expected {len(header)} cells, as the header has, got {len(cells)}")
-            except StopIteration:
-                return
-            except csv.Error as error:
-                number += 1
-                if "field larger" in str(error):
-                    raise RefusedError(
-                        _LOST.format(number, f"a cell of more than {MAX_LINE_BYTES} characters")
-                    ) from None
-                yield BadRow(number, f"not CSV: {error}")
-            except LongLineError as error:
-                raise RefusedError(_LOST.format(number + 1, error)) from None
-
-
-_LOST = "row {}: {}; where the next row begins is not known, so the rest is left out"
+def record_rows(records: list[dict[str, Any]]) -> Iterator[Row | BadRow]:
+    """The rows of `json_records`."""
+    for number, record in enumerate(records):
+        if type(record) is dict:
+            yield Row(number, record)
+        else:  # as `arc_json.parse` marks it
+            yield BadRow(number, "a key stands twice")

@@ -1,8 +1,9 @@
 """Sudokus and mazes out of the tables in which they are published: a column of questions and one of answers.
 
-A Sudoku is its cells row by row, 16, 36 or 81 of them, `0` or `.` for a blank. A maze is a square of `#` wall, space
-free, `S` start, `G` goal and, in the answer, `o` for the path, as in the 30x30 mazes that reasoning models are measured
-on (900 characters). An answer that contradicts its question is refused, not mended.
+A Sudoku is its cells row by row, 16, 36 or 81 of them, with one of `0._*-?` or a space for a blank. A maze is a square
+of `#` wall, `S` start, `G` goal, a space or one of `._0*-` for a free cell and, in the answer, `o` for the path, as in
+the 30x30 mazes that reasoning models are measured on (900 characters). Both may have a line a row. An answer that
+contradicts its question is refused, not mended.
 """
 
 from __future__ import annotations
@@ -16,9 +17,19 @@ from trm_nb.records import BOXES, FREE, GOAL, PATH, START, WALL, Puzzle
 
 QUESTIONS = ("puzzle", "quizzes", "quiz", "question")
 ANSWERS = ("solution", "solutions", "answer")
+SHAPES = (
+    "16, 36 or 81 digits (0 . _ * - ? or a space for a blank), or a square of #, space (or . _ 0 * -), S and G up to "
+    "30x30"
+)
 _SUDOKU_SIDES = {side * side: side for side in BOXES}
+_BLANKS = str.maketrans("._*-? ", "000000")
+_DIGITS = frozenset("0123456789")
 _MAZE_SIDE = 30
 _MAZE_CELLS = {" ": FREE, "#": WALL, "S": START, "G": GOAL, "o": PATH}
+_FREE_CELLS = "._0*-"  # besides the space
+_USUAL = frozenset("0123456789._*-?# ")
+_SMALLEST = 16  # characters that a puzzle of unknown size has at least
+_LONG_WORD = 64  # as 16x16 Sudokus are, with letters for digits above 9
 
 
 class PuzzleError(ValueError):
@@ -36,25 +47,53 @@ def puzzle_columns(columns: Collection[str]) -> tuple[str, str | None] | None:
 
 
 def is_puzzle(value: object) -> bool:
-    """Whether a cell looks like a question: its length and its characters, no more."""
-    if not isinstance(value, str):
+    """Whether a cell looks like a question that can be read: its length and its characters, no more."""
+    return isinstance(value, str) and (_as_sudoku(value) is not None or _as_maze(value) is not None)
+
+
+def resembles_puzzle(value: object) -> bool:
+    """Whether a cell seems meant as a puzzle, of whatever size: mostly digits, blanks and walls, or one long word."""
+    if not isinstance(value, str) or len(cells := _in_one_line(value)) < _SMALLEST:
         return False
-    sudoku = len(value.strip()) in _SUDOKU_SIDES and set(value.strip()) <= set("0123456789.")
-    side = math.isqrt(len(value))
-    square = side * side == len(value) and 2 <= side <= _MAZE_SIDE
-    return sudoku or (square and "S" in value and set(value) <= set("# SG"))
+    letters = [cell for cell in cells if cell not in _USUAL]
+    one_word = len(cells) >= _LONG_WORD and " " not in cells and all(map(str.isalnum, letters))
+    return one_word or len(letters) * 5 <= len(cells)
 
 
 def to_puzzle(question: str, answer: str | None = None) -> Puzzle:
     """A checked puzzle, int8 (side, side) as `records.Puzzle` says; raises PuzzleError. An empty answer is none."""
-    if not is_puzzle(question):
-        raise PuzzleError(
-            "expected 16, 36 or 81 digits (0 or . for a blank), or a square of #, space, S and G up to 30x30, "
-            f"got {len(question)} characters: {question[:20]!r}"
-        )
-    if question.strip()[:1] in set("0123456789."):
-        return _sudoku(question.strip(), (answer or "").strip())
-    return _maze(question, answer or "")
+    if (sudoku := _as_sudoku(question)) is not None:
+        return _sudoku(sudoku, _in_one_line(answer or "").strip())
+    if (maze := _as_maze(question)) is not None:
+        free = next((cell for cell in _FREE_CELLS if cell in _in_one_line(question)), " ")
+        return _maze(maze, _in_one_line(answer or "").replace(free, " "))
+    raise PuzzleError(f"expected {SHAPES}, got {len(question)} characters: {question[:20]!r}")
+
+
+def _in_one_line(text: str) -> str:
+    """A square that has a line a row as one line; any other text as it is."""
+    lines = text.strip("\r\n").splitlines()
+    return "".join(lines) if len(lines) > 1 and {len(line) for line in lines} == {len(lines)} else text
+
+
+def _as_sudoku(text: str) -> str | None:
+    """The cells of a Sudoku, 0 for a blank; None for a text that is none."""
+    line = _in_one_line(text)
+    for cells in (line, line.strip()):
+        if len(cells) in _SUDOKU_SIDES and not _DIGITS.isdisjoint(cells) and set(cells.translate(_BLANKS)) <= _DIGITS:
+            return cells.translate(_BLANKS)
+    return None
+
+
+def _as_maze(text: str) -> str | None:
+    """The cells of a maze, a space for a free one; None for a text that is none."""
+    cells = _in_one_line(text)
+    side = math.isqrt(len(cells))
+    free = set(cells) - set("#SG")
+    square = side * side == len(cells) and 2 <= side <= _MAZE_SIDE
+    if not square or "S" not in cells or len(free) > 1 or not free <= set(f" {_FREE_CELLS}"):
+        return None
+    return cells.replace(free.pop(), " ") if free else cells
 
 
 def _sudoku(question: str, answer: str) -> Puzzle:
@@ -70,10 +109,10 @@ def _sudoku(question: str, answer: str) -> Puzzle:
 
 
 def _digits(text: str, which: str) -> np.ndarray:
-    side = _SUDOKU_SIDES[len(text)]
-    if not set(text) <= set("0123456789."):
-        raise PuzzleError(f"{which}: expected digits, got {min(set(text) - set('0123456789.'))!r}")
-    cells = np.array([int(c) for c in text.replace(".", "0")], np.int8).reshape(side, side)
+    side, text = _SUDOKU_SIDES[len(text)], text.translate(_BLANKS)
+    if not set(text) <= _DIGITS:
+        raise PuzzleError(f"{which}: expected digits, got {min(set(text) - _DIGITS)!r}")
+    cells = np.array([int(c) for c in text], np.int8).reshape(side, side)
     _refuse(cells > side, f"{which}: a digit above {side}")
     return cells
 

@@ -1,9 +1,8 @@
-"""Tables -> items: which columns hold texts, pictures, labels or puzzles, and what a row of them becomes.
+"""Tables -> items: what a row becomes.
 
-The config names the columns; where it does not, they are `text` and `image`. A table without either is, as a packed
-or a Parquet file, refused with the names of the columns that it has, and else a plain text like any other file. A row
-becomes one item, `file#row`; where a table has texts and pictures, a row becomes two, `file#row/text` and
-`file#row/image`. A table of Sudokus or mazes is known by its columns and what stands in them.
+`table_columns.py` says which columns hold texts, images, labels or puzzles. A row becomes one item, `file#row`; where a
+table has texts and images, a row becomes two, `file#row/text` and `file#row/image`. An image in a file belongs to the
+row that names it (`named_images.py`).
 """
 
 from __future__ import annotations
@@ -11,157 +10,40 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Literal, TypeAlias
+from collections.abc import Iterator
+from pathlib import Path
 
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.records import ImageBytes, ImageFile, Item, Modality, Payload, Rejected
-from trm_nb.sources.byte_streams import PACKED, RefusedError, is_picture, open_file, read_up_to, sha256_of_rest
+from trm_nb.sources.byte_streams import RefusedError, is_picture, open_file, read_up_to, sha256_of_rest
 from trm_nb.sources.files import Skipped, SourceFile, left_out
-from trm_nb.sources.line_tables import BadRow, Row, csv_columns, csv_rows, json_columns, json_rows
-from trm_nb.sources.parquet_tables import parquet_columns, parquet_rows
-from trm_nb.sources.puzzles import PuzzleError, is_puzzle, puzzle_columns, to_puzzle
+from trm_nb.sources.line_tables import NO_ROWS, BadRow, Row
+from trm_nb.sources.named_images import path_below
+from trm_nb.sources.puzzles import PuzzleError, to_puzzle
 from trm_nb.sources.roots import printable
+from trm_nb.sources.table_columns import Columns, Table, find_columns
 
 MAX_PICTURE_BYTES = 256 * 2**20
 MAX_TEXT = 8 * 2**20  # characters of one row; files of text may be longer, as they are cut
 MAX_LABEL = 200  # characters; a longer one is no class's name
-MAX_COLUMNS = 10_000
-_SIGHT = 10  # rows looked at for a puzzle
-
-Kind: TypeAlias = Literal["jsonl", "csv", "parquet"]
-_KINDS: dict[str, Kind] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Columns:
-    """Which columns are used; None: there is no such one. `absent` is asked for, and another one is there."""
-
-    text: str | None = None
-    image: str | None = None
-    question: str | None = None
-    answer: str | None = None
-    label: str | None = None
-    absent: str | None = None
 
 
 def table_entries(
     file: SourceFile, source: str, config: MultimodalDatasetConfig
 ) -> Iterator[Item | Rejected | Skipped] | None:
-    """The items of a table, streamed; None for a file that is no table, or one to be read as a plain text.
+    """The items of a table, streamed; None for a file that is no table.
 
     Raises RefusedError, at once or after some rows, for what makes (the rest of) the file unusable.
     """
-    kind = table_kind(file.path)
-    if kind is None:
-        return None
-    try:
-        types = _columns_of(file.path, kind)
-        columns = _choose(file.path, kind, types, config)
-    except RefusedError:
-        if _needs_columns(file.path, kind) or config.text_column or config.image_column or config.label_column:
-            raise
-        return None
-    return None if columns is None else _entries(file, source, kind, columns, config)
-
-
-def _needs_columns(path: Path, kind: Kind) -> bool:
-    """Whether it can be read in no other way: JSON Lines and CSV are plain texts too."""
-    return kind == "parquet" or path.suffix.lower() in PACKED
-
-
-def table_kind(path: Path) -> Kind | None:
-    """What kind of table a file is, by its suffixes; None: no table. Parquet is never packed from outside."""
-    suffix = path.suffix.lower()
-    if suffix in PACKED:
-        kind = _KINDS.get(path.with_suffix("").suffix.lower())
-        return None if kind == "parquet" else kind
-    return _KINDS.get(suffix)
-
-
-def _columns_of(path: Path, kind: Kind) -> dict[str, str]:
-    """A table's columns with the type of each ("" where any row may hold another one); raises RefusedError."""
-    columns = json_columns if kind == "jsonl" else csv_columns
-    found = parquet_columns(path) if kind == "parquet" else [(name, "") for name in columns(path)]
-    if len(found) > MAX_COLUMNS:
-        raise RefusedError(f"expected at most {MAX_COLUMNS} columns, got {len(found)}")
-    twice = next((name for name, count in Counter(name for name, _ in found).items() if count > 1), None)
-    if twice is not None:
-        raise RefusedError(f"the column {printable(twice, also='')!r} is there twice")
-    return dict(found)
-
-
-def _rows_of(path: Path, kind: Kind, columns: Sequence[str]) -> Iterator[Row | BadRow]:
-    if kind == "parquet":
-        return parquet_rows(path, columns)
-    return csv_rows(path) if kind == "csv" else json_rows(path)
-
-
-def _choose(path: Path, kind: Kind, types: Mapping[str, str], config: MultimodalDatasetConfig) -> _Columns | None:
-    asked = [name for name in (config.text_column, config.image_column) if name is not None]
-    missing = [name for name in asked if name not in types]
-    text, image = config.text_column or "text", config.image_column or "image"
-    label = config.label_column
-    columns = _Columns(
-        text if text in types else None,
-        image if image in types else None,
-        label=label,
-        absent=next(iter(missing), None),
-    )
-    question, answer = puzzle_columns(types) or ("", None)
-    no_other = (columns.text is None and columns.image is None) or (missing == asked != [])
-    if no_other and question and _holds_puzzles(path, kind, question):
-        columns = _Columns(question=question, answer=answer, label=label)
-    elif missing and missing == asked:
-        raise RefusedError(_lacking(missing[0], types))
-    if columns.text is None and columns.image is None and columns.question is None:
-        if _needs_columns(path, kind):
-            raise RefusedError(f"a table without a column text or image: {_told(types)}; set text_column")
-        return None
-    if label is not None and label not in types:
-        raise RefusedError(_lacking(label, types))
-    _check_types(columns, types)
-    return columns
-
-
-def _holds_puzzles(path: Path, kind: Kind, question: str) -> bool:
-    try:
-        rows = list(islice(_rows_of(path, kind, [question]), _SIGHT))
-    except RefusedError:
-        return False
-    whole = [row for row in rows if isinstance(row, Row)]
-    return bool(whole) and sum(is_puzzle(row.values.get(question)) for row in whole) * 2 > len(whole)
-
-
-def _check_types(columns: _Columns, types: Mapping[str, str]) -> None:
-    """Refuse a Parquet file whose column cannot hold what is asked of it; elsewhere each row is checked."""
-    text, no_class = ("string", "large_string", "string_view", "dictionary<values=string"), ("list", "struct", "map")
-    for name in (columns.text, columns.question, columns.answer):
-        if name is not None and types[name] and not types[name].startswith(text):
-            raise RefusedError(f"column {name!r}: expected text, got {types[name]}")
-    if columns.label is not None and types[columns.label].startswith(no_class):
-        raise RefusedError(f"column {columns.label!r}: expected a class name or number, got {types[columns.label]}")
-
-
-def _lacking(name: str, types: Mapping[str, str]) -> str:
-    return f"no column {printable(name, also='')!r}: {_told(types)}"
-
-
-def _told(types: Mapping[str, str]) -> str:
-    names = [printable(name, also="")[:60] for name in types]
-    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-    return f"it has {', '.join(names[:20])}{more}" if names else "it has none"
+    found = find_columns(file.path, config)
+    return None if found is None else _entries(file, source, *found, config)
 
 
 # -- rows ------------------------------------------------------------------------------------------------------------
 
 
 def _entries(
-    file: SourceFile, source: str, kind: Kind, columns: _Columns, config: MultimodalDatasetConfig
+    file: SourceFile, source: str, table: Table, columns: Columns, config: MultimodalDatasetConfig
 ) -> Iterator[Item | Rejected | Skipped]:
     if columns.absent is not None:
         yield Skipped(file.name, f"no column {printable(columns.absent, also='')!r} in it")
@@ -176,34 +58,53 @@ def _entries(
             parts[modality] = column
     if not parts:
         return
-    both = columns.text is not None and columns.image is not None
     wanted = [name for name in (*parts.values(), columns.answer, columns.label) if name is not None]
     empty = True
-    for row in _rows_of(file.path, kind, list(dict.fromkeys(wanted))):
+    for row in table.rows(list(dict.fromkeys(wanted))):
         empty = False
-        name = f"{file.name}#{row.number}"
         if isinstance(row, BadRow):
-            yield Rejected(name, printable(row.reason, also=""))
-            continue
-        there = [column for column in parts.values() if row.values.get(column) is not None]
-        for modality, column in parts.items():
-            item_id = f"{name}/{modality}" if both else name
-            if there and column not in there:
-                yield Skipped(item_id, f"no {printable(column, also='')!r} in this row, only {there[0]!r}")
-                continue
-            try:
-                payload = _payload(modality, column, row, columns, file.path.parent)
-                label = file.label if columns.label is None else _label(row.values.get(columns.label))
-            except (RefusedError, PuzzleError) as refusal:
-                yield Rejected(item_id, printable(str(refusal), also=""))
-                continue
-            encoding = row.encoding if modality == "text" else None
-            yield Item(item_id, modality, payload, source, label, encoding)
+            yield Rejected(f"{file.name}#{row.number}", printable(row.reason, also=""))
+        else:
+            yield from _row_entries(file, source, row, parts, columns)
     if empty:
-        yield Rejected(file.name, "a table without rows")
+        yield Rejected(file.name, NO_ROWS)
 
 
-def _payload(modality: Modality, column: str, row: Row, columns: _Columns, folder: Path) -> Payload:
+def _row_entries(
+    file: SourceFile, source: str, row: Row, parts: dict[Modality, str], columns: Columns
+) -> Iterator[Item | Rejected | Skipped]:
+    both = columns.text is not None and columns.image is not None
+    there = [column for column in parts.values() if row.values.get(column) is not None]
+    made: dict[Modality, Payload | RefusedError | PuzzleError] = {}
+    for modality, column in parts.items():
+        try:
+            made[modality] = _payload(modality, column, row, columns, file.path.parent)
+        except (RefusedError, PuzzleError) as refusal:
+            made[modality] = refusal
+    for modality, payload in made.items():
+        item_id = f"{file.name}#{row.number}" + (f"/{modality}" if both else "")
+        if there and parts[modality] not in there:
+            yield Skipped(item_id, f"no {printable(parts[modality], also='')!r} in this row, only {there[0]!r}")
+            continue
+        try:
+            if isinstance(payload, RefusedError | PuzzleError):
+                raise payload
+            label = _folder(file, made.get("image")) if columns.label is None else _label(row.values.get(columns.label))
+        except (RefusedError, PuzzleError) as refusal:
+            yield Rejected(item_id, printable(str(refusal), also=""))
+            continue
+        yield Item(item_id, modality, payload, source, label, row.encoding if modality == "text" else None)
+
+
+def _folder(file: SourceFile, image: object) -> str:
+    """The label of a row without a label column: as the walk labels the image in a file, or else the table."""
+    if isinstance(image, ImageFile) and "/" not in file.name.partition("/")[2]:
+        folders = image.path.relative_to(file.path.parent).parts[:-1]
+        return printable(folders[0]) if folders else file.label
+    return file.label
+
+
+def _payload(modality: Modality, column: str, row: Row, columns: Columns, folder: Path) -> Payload:
     value = row.values.get(column)
     if value is None:
         raise RefusedError(f"no {printable(column, also='')!r} in this row")
@@ -220,15 +121,20 @@ def _payload(modality: Modality, column: str, row: Row, columns: _Columns, folde
 
 
 def _label(value: object) -> str | None:
-    """A class's name: str() of a text, a number or a truth value; None for none, not-a-number and the empty text."""
-    if value is None or value == "" or value != value:
+    """A class's name: a text without the spaces around it, a number, 3 for 3.0 as well, or a truth value as text.
+
+    None for none, not-a-number and the empty text.
+    """
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        value = int(value)  # as programs write a column of integers in which some are missing
+    if value is None or value != value:
         return None
     if isinstance(value, bytes | list | tuple | dict):
         raise RefusedError(f"label: expected a class name or number, got {type(value).__name__}")
-    label = str(value)
+    label = str(value).strip()
     if len(label) > MAX_LABEL:
         raise RefusedError(f"label: {len(label)} characters, {MAX_LABEL} are the most a class name has")
-    return printable(label, also="")
+    return printable(label, also="") or None
 
 
 def _picture(value: object, folder: Path) -> ImageBytes | ImageFile:
@@ -265,15 +171,12 @@ def _beside(name: str, folder: Path) -> ImageFile:
     shown = printable(name[:100], also="")
     if "://" in name:
         raise RefusedError(f"the address {shown!r}: pictures are not fetched")
-    windows = PureWindowsPath(name)
-    if not name or PurePosixPath(name).is_absolute() or windows.drive or windows.root or ".." in windows.parts:
-        raise RefusedError(f"{shown!r}: expected a path below the table's folder")
-    path = folder / name
+    path = path_below(name, folder)
     try:
-        inside = path.resolve().is_relative_to(folder.resolve())
+        inside = path is not None and path.resolve().is_relative_to(folder.resolve())
     except (OSError, ValueError, RuntimeError):  # too long, a NUL in it, a loop of links
         inside = False
-    if not inside:
+    if path is None or not inside:
         raise RefusedError(f"{shown!r}: expected a path below the table's folder")
     try:
         with open_file(path) as file:
