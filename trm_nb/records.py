@@ -37,7 +37,7 @@ class DamagedError(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GridTask:
-    """Demonstration pairs and test inputs of one ARC task.
+    """Demonstration pairs and test inputs of one ARC task, or pairs alone, which ask nothing.
 
     Every grid is an int array (rows, columns) of values 0..9, 1..30 on each side. `test_outputs` is the answer: never
     drawn, empty where the source does not tell it.
@@ -103,7 +103,8 @@ class Item:
     `payload` is str for text; GridTask, Puzzle or an int array (rows, columns) for grids; ImageFile or ImageBytes for
     pictures.
     `label` is a class name, None where there is none. `encoding` names what a text was decoded from, and whether bytes
-    of it stand as escapes (`cp1252`, `utf-8 with escapes`); None is plain UTF-8.
+    of it stand as escapes (`cp1252`, `utf-8 with escapes`); None is plain UTF-8. `split_as` is the payload that decides
+    the side of the split, for items that belong together; None is the item's own.
     """
 
     item_id: str
@@ -112,6 +113,7 @@ class Item:
     source: str = ""
     label: str | None = None
     encoding: str | None = None
+    split_as: Payload | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

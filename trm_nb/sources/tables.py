@@ -20,6 +20,7 @@ from typing import Literal, TypeAlias
 
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.records import ImageBytes, ImageFile, Item, Modality, Payload, Rejected
+from trm_nb.sources.arc_rows import arc_rows
 from trm_nb.sources.byte_streams import PACKED, RefusedError, is_picture, open_file, read_up_to, sha256_of_rest
 from trm_nb.sources.files import Skipped, SourceFile, left_out
 from trm_nb.sources.line_tables import BadRow, Row, csv_columns, csv_rows, json_columns, json_rows
@@ -59,6 +60,8 @@ def table_entries(
     kind = table_kind(file.path)
     if kind is None:
         return None
+    if (tasks := arc_rows(file, source, kind, config, _label)) is not None:
+        return tasks
     try:
         types = _columns_of(file.path, kind)
         columns = _choose(file.path, kind, types, config)
