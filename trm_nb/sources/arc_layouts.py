@@ -57,16 +57,18 @@ def find(value: Any) -> list[Leaf] | None:
     Raises:
         ArcError: For an id that occurs twice or is empty, and for grids in a layout that is not known.
     """
-    value = _without_strings(value)
     if not isinstance(value, dict | list):
         return None
-    if not _is_task(value) and not _holds_task(value) and not _mostly_grids(value):
-        return None
-    leaves = [found] if (found := _leaf("", value)) else list(_leaves(value, ""))
-    if not leaves and isinstance(value, list) and all(is_grid(grid) for grid in value):
-        leaves = [Leaf("", grids=tuple(value))]
+    parsed = _without_strings(value)
+    leaves: list[Leaf] = []
+    if _is_task(parsed) or _holds_task(parsed) or _mostly_grids(parsed):
+        leaves = [found] if (found := _leaf("", parsed)) else list(_leaves(parsed, ""))
+        if not leaves and isinstance(parsed, list) and all(is_grid(grid) for grid in parsed):
+            leaves = [Leaf("", grids=tuple(parsed))]
+        if not leaves and _mostly_grids(value):
+            raise ArcError(f"JSON with grids in a form that is not known: {_described(value)}")
     if not leaves:
-        raise ArcError(f"JSON with grids in a form that is not known: {_described(value)}")
+        return None
     names = Counter(leaf.name for leaf in leaves)
     if len(names) < len(leaves):
         raise ArcError(f"two tasks have the id {names.most_common(1)[0][0]!r}")
@@ -114,6 +116,8 @@ def _leaf(name: str, value: Any) -> Leaf | None:
             return Leaf(name, pairs=lists, unknown=unknown)
         further = {key: pairs for key, pairs in lists.items() if key not in ("train", "test")}
         return Leaf(name, task={**value, **lists}, pairs=further, unknown=unknown)
+    if (pairs := _pairs(value)) is not None:
+        return Leaf(name, pairs={"": pairs})
     if _is_pair(value):
         group = next((str(value[key]) for key in _TASK_IDS if isinstance(value.get(key), str | int)), None)
         return Leaf(name, pairs={"": [value]}, group=group)

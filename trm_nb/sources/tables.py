@@ -4,6 +4,7 @@ The config names the columns; where it does not, they are `text` and `image`. A 
 or a Parquet file, refused with the names of the columns that it has, and else a plain text like any other file. A row
 becomes one item, `file#row`; where a table has texts and pictures, a row becomes two, `file#row/text` and
 `file#row/image`. A table of Sudokus or mazes is known by its columns and what stands in them.
+Tables of ARC data are left to `arc_rows.py`.
 """
 
 from __future__ import annotations
