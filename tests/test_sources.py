@@ -74,7 +74,7 @@ def deep(depth: int) -> bytes:
         pytest.param("a.svg", b"<svg onload='alert(1)'/>", "text", id="svg is its source"),
         pytest.param("a.json", b'{"train": "a.csv", "test": "b.csv"}', "text", id="json with paths"),
         pytest.param("a.json", b'{"train": ["a.png"], "test": ["b.png"]}', "text", id="json with lists of names"),
-        pytest.param("a.json", b"[[0, 1], [1, 0]]", "text", id="json of another shape"),
+        pytest.param("a.json", b"[[0, 1], [1, 0.5]]", "text", id="json of another shape"),
         pytest.param("a.json", b"1" * 5000, "text", id="json with a number of 5000 digits"),
         pytest.param("arc.txt", task(), "text", id="a task under another suffix"),
         pytest.param("a.txt", b"BMW and BMI are words", "text", id="prose with BMP's letters"),

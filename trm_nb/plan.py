@@ -56,8 +56,9 @@ class _Laid:
 def split_of(item: Item, seed: int, test_fraction: float, *, names_count: bool = True, forms_count: bool = True) -> str:
     """ "train" or "test", from the item's content: copies of one document never straddle the two.
 
-    Puzzles go by their solution; unless `names_count`, Sudokus whose solutions differ only in the names of digits are
-    on one side too, and unless `forms_count` all forms of an ARC task (sources/arc_forms.py).
+    Items that belong together (`split_as`) are on one side. Puzzles go by their solution; unless `names_count`, Sudokus
+    whose solutions differ only in the names of digits are on one side too, and unless `forms_count` all forms of an ARC
+    task (sources/arc_forms.py).
     """
     digest = hashlib.blake2b(seed.to_bytes(8, "little"), digest_size=8)
     for part in _content(item, names_count, forms_count):
@@ -66,7 +67,7 @@ def split_of(item: Item, seed: int, test_fraction: float, *, names_count: bool =
 
 
 def _content(item: Item, names_count: bool, forms_count: bool) -> Iterator[bytes]:
-    payload = item.payload
+    payload = item.payload if item.split_as is None else item.split_as
     if isinstance(payload, str):
         yield payload.encode("utf-8", "surrogatepass")
     elif isinstance(payload, ImageFile):

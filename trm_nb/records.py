@@ -52,7 +52,7 @@ class DamagedError(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GridTask:
-    """Demonstration pairs and test inputs of one ARC task.
+    """Demonstration pairs and test inputs of one ARC task, or pairs alone, which ask nothing.
 
     Every grid is an int array (rows, columns) of values 0..9, 1..30 on each side. `test_outputs` is the answer: never
     drawn, empty where the source does not tell it.
@@ -119,7 +119,8 @@ class Item:
     pictures.
     `label` is a class name, None where there is none; it becomes NFC, so that one name in two Unicode forms is one
     class. `encoding` names what a text was decoded from, and whether bytes of it stand as escapes (`cp1252`, `utf-8
-    with escapes`); None is plain UTF-8.
+    with escapes`); None is plain UTF-8. `split_as` is the payload that decides the side of the split, for items that
+    belong together; None is the item's own.
     """
 
     item_id: str
@@ -128,6 +129,7 @@ class Item:
     source: str = ""
     label: str | None = None
     encoding: str | None = None
+    split_as: Payload | None = None
 
     def __post_init__(self) -> None:
         if self.label is not None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from trm_nb.records import Item, Rejected
-from trm_nb.sources import arc_json
+from trm_nb.sources import arc_json, arc_layouts
+from trm_nb.sources.arc_items import arc_items
 from trm_nb.sources.byte_streams import RefusedError, open_file, read_up_to
 from trm_nb.sources.files import SourceFile
 from trm_nb.sources.roots import printable
@@ -18,26 +19,16 @@ _CHALLENGES, _SOLUTIONS = "_challenges.json", "_solutions.json"
 def arc_entries(file: SourceFile, text: str, source: str) -> list[Item | Rejected] | None:
     """The tasks of a JSON file, or [] for answers that belong to one beside it; None: JSON that is not ARC.
 
-    Raises ArcError for malformed JSON, RefusedError for answers without their tasks.
+    Raises ArcError for malformed JSON and for grids in an unknown layout, RefusedError for answers without their tasks.
     """
     value = arc_json.parse(text)
     if file.path.name.endswith(_SOLUTIONS) and (answers := arc_json.find_answers(value)):
         return _orphans(file, answers)
-    tasks = arc_json.find_tasks(value)
-    if tasks is None:
+    leaves = arc_layouts.find(value)
+    if leaves is None:
         return None
-    answers = _answers_beside(file.path)
-    entries: list[Item | Rejected] = []
-    for task_id, raw in tasks.items():
-        if not task_id.startswith(file.part):
-            continue
-        name = f"{file.name}#{printable(task_id)}" if task_id else file.name
-        try:
-            task = arc_json.to_task(raw, answers.get(task_id))
-            entries.append(Item(name, "grid", task, source, file.label))
-        except arc_json.ArcError as error:
-            entries.append(Rejected(name, str(error)))
-    return entries
+    wanted = (leaf for leaf in leaves if leaf.name.startswith(file.part))
+    return list(arc_items(wanted, file.name, source, file.label, _answers_beside(file.path)))
 
 
 def _orphans(file: SourceFile, answers: dict[str, object]) -> list[Item | Rejected]:

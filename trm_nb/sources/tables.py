@@ -2,7 +2,7 @@
 
 `table_columns.py` says which columns hold texts, images, labels or puzzles. A row becomes one item, `file#row`; where a
 table has texts and images, a row becomes two, `file#row/text` and `file#row/image`. An image in a file belongs to the
-row that names it (`named_images.py`).
+row that names it (`named_images.py`). Tables of ARC data are left to `arc_rows.py`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from pathlib import Path
 
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.records import ImageBytes, ImageFile, Item, Modality, Payload, Rejected
+from trm_nb.sources.arc_rows import arc_rows
 from trm_nb.sources.byte_streams import RefusedError, is_picture, open_file, read_up_to, sha256_of_rest
 from trm_nb.sources.files import Skipped, SourceFile, left_out
 from trm_nb.sources.line_tables import NO_ROWS, BadRow, Row
 from trm_nb.sources.named_images import path_below
 from trm_nb.sources.puzzles import PuzzleError, to_puzzle
 from trm_nb.sources.roots import printable
-from trm_nb.sources.table_columns import Columns, Table, find_columns
+from trm_nb.sources.table_columns import Columns, Table, find_columns, table_kind
 
 MAX_PICTURE_BYTES = 256 * 2**20
 MAX_TEXT = 8 * 2**20  # characters of one row; files of text may be longer, as they are cut
@@ -35,6 +36,11 @@ def table_entries(
 
     Raises RefusedError, at once or after some rows, for what makes (the rest of) the file unusable.
     """
+    kind = table_kind(file.path)
+    if kind is None:
+        return None
+    if kind != "json" and (tasks := arc_rows(file, source, kind, config, _label)) is not None:
+        return tasks
     found = find_columns(file.path, config)
     return None if found is None else _entries(file, source, *found, config)
 
