@@ -165,9 +165,8 @@ def test_killed_at_each_point_it_continues(built: Path, tmp_path: Path, command:
     _continues(command, output, built)
 
 
-@pytest.mark.parametrize(
-    "moment", [pytest.param(m, marks=pytest.mark.slow if m < 3 else pytest.mark.soak) for m in range(50)]
-)
+@pytest.mark.soak
+@pytest.mark.parametrize("moment", range(50))
 def test_killed_at_a_random_moment_it_continues(built: Path, tmp_path: Path, moment: int) -> None:
     command, seconds = ("build", 9) if moment % 2 else ("run", 40)  # about as long as they take here
     after = random.Random(moment).uniform(0.3, seconds)

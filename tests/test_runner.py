@@ -91,9 +91,7 @@ def test_order_parameters_skipping_and_the_fingerprint_chain(
     tracker.close()
     assert noted["status"] == "done" and noted["seconds"] > 0
 
-    started = time.monotonic()
     assert run_notebooks("params/demo.yaml", overrides={"limit": 3}, last=1).skipped == ("01_first",)
-    assert time.monotonic() - started < 1
     # another value, another source or a missing output makes a notebook stale; the later ones follow their elders
     paths = find_notebooks(root)
     prints = fingerprints(paths, load_params("params/demo.yaml", {"limit": 3}))

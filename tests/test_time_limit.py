@@ -50,9 +50,9 @@ def test_a_long_block_is_ended_in_another_thread() -> None:
 
 def test_a_short_block_is_left_alone_and_so_is_what_follows() -> None:
     for _ in range(3):
-        with time_limit(0.1):
+        with time_limit(0.5):
             pass
-    spin(0.4)
+    spin(0.7)
 
 
 def test_no_except_exception_swallows_it() -> None:
