@@ -9,7 +9,7 @@ import sqlite3
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -424,3 +424,91 @@ def test_clearing_a_cache_with_a_damaged_receipt_works(runs: Runs, tmp_path: Pat
     assert run.cache.stats()["pictures"] == 0
     run.close()
     assert build(config).content_digest == runs.digest
+
+
+def test_an_altered_checkpoint_is_refused(tmp_path: Path) -> None:
+    TRMVisionEncoder("tiny").save(tmp_path / "encoder.pt")
+    assert TRMVisionEncoder.load(tmp_path / "encoder.pt").preset == "tiny"
+    _flip(tmp_path / "encoder.pt")
+    with pytest.raises(UserError, match=r"encoder\.pt: .*the checksum of .* is wrong"):
+        TRMVisionEncoder.load(tmp_path / "encoder.pt")
+
+
+# -- a dataset that cannot be written ----------------------------------------------------------------------------------
+
+READ = """
+import json, sys
+from pathlib import Path
+from trm_nb import CapsuleDataset, ImageCache, TrainingProgressTracker
+from trm_nb.cli import main
+from trm_nb.pipeline import open_run
+whole, damaged = map(Path, sys.argv[1:])
+try:
+    (whole / "written").touch()
+    sys.exit("it can be written")
+except OSError:
+    pass
+codes = [main(arguments.split() + [str(whole)]) for arguments in ("verify", "verify --deep", "status", "cache stats")]
+assert codes == [0, 0, 0, 0], codes
+dataset, tracker, run = CapsuleDataset(whole), TrainingProgressTracker(whole), open_run(output_dir=whole)
+keys = run.samples()["key"].to_pylist()
+assert len(dataset) == dataset.all()[0].shape[0] == len(keys) == tracker.get_stats()["rows_planned"]
+assert ImageCache(whole / "images.zarr").get_many(keys).shape == run.cache.get_many(keys).shape
+assert main(["verify", "--deep", str(damaged)]) == 1
+"""
+
+
+def _leave_half_a_transaction(path: Path) -> None:
+    """As a kill does: some of its pages are written, and the journal to undo them lies beside the file."""
+    copy = path.with_suffix(".copy")
+    shutil.copy(path, copy)
+    with sqlite3.connect(copy, isolation_level=None) as database:
+        database.execute("PRAGMA cache_size=1")
+        database.execute("BEGIN")
+        database.execute("UPDATE rows SET label = hex(zeroblob(3000))")
+        shutil.copy(copy, path)
+        shutil.copy(f"{copy}-journal", f"{path}-journal")
+        database.execute("ROLLBACK")
+    database.close()
+    copy.unlink()
+
+
+@pytest.fixture(params=["permissions", pytest.param("mounted", marks=pytest.mark.slow)])
+def read_only(request: pytest.FixtureRequest, runs: Runs, tmp_path: Path) -> Iterator[tuple[Path, list[str]]]:
+    """A folder with the whole run twice, in which nothing can be written, and what a command there has to begin with.
+
+    root is bound by permissions only without the capability to override them.
+    """
+    folder, root = tmp_path / "read-only", os.name == "posix" and os.geteuid() == 0
+    for name in ("whole", "damaged"):
+        shutil.copytree(runs.whole, folder / name)
+    _leave_half_a_transaction(folder / "whole" / "progress.sqlite")
+    _flip(folder / "damaged" / f"{CHUNKS}/c/1/0/0")
+    (folder / "damaged" / IMAGES / "receipts" / "index.sqlite").unlink()
+    if request.param == "mounted":
+        if not root:
+            pytest.skip("mounting needs root")
+        subprocess.run(["mount", "--bind", folder, folder], check=True)
+        subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
+        yield folder, []
+        subprocess.run(["umount", "--lazy", folder], check=True)
+        return
+    without = ["--bounding-set", "-dac_override", "--inh-caps", "-dac_override"]
+    if root and not shutil.which("setpriv"):
+        pytest.skip("permissions do not bind root, and there is no setpriv to give the privilege up")
+    paths = [folder, *folder.rglob("*")]
+    for path in paths:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    yield folder, ["setpriv", *without] if root else []
+    for path in paths:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def test_a_read_only_dataset_is_read_and_verified(read_only: tuple[Path, list[str]]) -> None:
+    folder, prefix = read_only
+    command = [*prefix, sys.executable, "-c", READ, folder / "whole", folder / "damaged"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{CHUNKS}/c/1/0/0: its bytes are not those that were written" in done.stdout
+    assert done.stdout.count("run again to mend") == 1
+    assert "cannot be written, so the damage is not noted" in done.stderr

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -46,30 +45,28 @@ def project(tmp_path: Path) -> Path:
 @pytest.fixture
 def lab(project: Path) -> Iterator[str]:
     """The address of a JupyterLab that serves the project."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0",
                f"--IdentityProvider.token={TOKEN}", "--LabApp.news_url=None"]  # fmt: skip
-    environment = {**os.environ, "HOME": str(project / "home"), "PYTHONPATH": str(ROOT)}
+    homes = {"HOME": str(project / "home"), "JUPYTER_RUNTIME_DIR": str(project / "runtime")}
+    environment = {**os.environ, **homes, "PYTHONPATH": str(ROOT)}
     with (project / "lab.log").open("w") as log:
         server = subprocess.Popen(command, cwd=project, env=environment, stdout=log, stderr=subprocess.STDOUT)
-        address = f"http://127.0.0.1:{port}"
         try:
-            _wait_for(f"{address}/api?token={TOKEN}", server)
-            yield address
+            yield _address(project / "runtime" / f"jpserver-{server.pid}.json", server)
         finally:
             server.terminate()
             server.wait(30)
 
 
-def _wait_for(address: str, server: subprocess.Popen[bytes]) -> None:
+def _address(described: Path, server: subprocess.Popen[bytes]) -> str:
+    """The address that the server took and wrote down, once it answers there."""
     for _ in range(240):
         assert server.poll() is None, "JupyterLab ended"
         try:
-            with urllib.request.urlopen(address, timeout=5):
-                return
-        except OSError:
+            address = f"http://127.0.0.1:{json.loads(described.read_text(encoding='utf-8'))['port']}"
+            with urllib.request.urlopen(f"{address}/api?token={TOKEN}", timeout=5):
+                return address
+        except (OSError, ValueError):
             time.sleep(0.5)
     pytest.fail("JupyterLab did not answer within two minutes")
 

@@ -201,7 +201,7 @@ def test_bad_rows_of_parquet(tmp_path: Path) -> None:
 
 
 def test_a_damaged_row_group_leaves_the_others(tmp_path: Path) -> None:
-    rows = [{"text": f"row {n} {os.urandom(20).hex()}"} for n in range(300)]
+    rows = [{"text": f"row {n} {random.Random(n).randbytes(20).hex()}"} for n in range(300)]
     data = bytearray(parquet(rows, row_group_size=100, use_dictionary=False, compression="gzip"))
     second = pq.read_metadata(io.BytesIO(bytes(data))).row_group(1).column(0)
     middle = second.data_page_offset + second.total_compressed_size // 2

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,16 @@ def load_checkpoint(path: str | Path, kind: str) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: expected a checkpoint of the {kind}, found no file; check the path")
     try:
+        if zipfile.is_zipfile(path):  # torch does not look at the checksums in it
+            with zipfile.ZipFile(path) as archive:
+                if altered := archive.testzip():
+                    raise ValueError(f"the checksum of {altered} is wrong")
         values = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a stranger's bytes make of the reader: IndexError, EOFError and many more
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"{path}: expected a checkpoint of the {kind}, got a file torch cannot read ({reason})"
+            f"{path}: expected a checkpoint of the {kind}, got a file torch cannot read ({reason}); "
+            "check the path, or remove the file to begin anew"
         ) from None
     got = values.get("kind") if isinstance(values, dict) else type(values).__name__
     if got != kind:

@@ -19,14 +19,16 @@ from trm_nb.durable import (
     Staged,
     commit,
     fault_point,
+    file_numbers,
     read_receipt,
     receipt_path,
     sha256_of,
     stage_pieces,
+    trouble_with,
     write_receipt,
 )
 from trm_nb.records import DamagedError, Progress, Receipt
-from trm_nb.store import batch_layout, chunk_layout, read_stored, shard_index, write_metadata
+from trm_nb.store import Layout, batch_layout, chunk_layout, read_stored, shard_index, write_metadata
 from trm_nb.training_progress import TrainingProgressTracker
 
 
@@ -51,6 +53,12 @@ class Consolidator:
         """Batches of the whole run; None while the plan still grows."""
         frozen = self.tracker.get("plan_frozen", False)
         return -(-self.tracker.rows_planned() // self.batch.rows) if frozen else None
+
+    def complete(self) -> bool:
+        """Whether the whole run is consolidated."""
+        total = self.batches_total()
+        made = self.tracker.value("SELECT coalesce(sum(batches), 0) FROM chunks")
+        return total is not None and int(made) >= total
 
     def members(self, chunk: int, total: int | None) -> range:
         """The numbers of the batches in a chunk."""
@@ -177,6 +185,46 @@ class Consolidator:
                 digests.append(hashlib.sha256(file.read(part.nbytes)).hexdigest())
             return _tree_sha256(digests, file.read())
 
+    # -- is it what was written? ------------------------------------------------------------------------------------
+
+    def damaged_chunks(self, deep: bool = False) -> dict[int, str]:
+        """Chunk -> what is wrong with its file: no receipt, missing, of another size or, `deep`, of other bytes."""
+        found = {}
+        for chunk in sorted(self.tracker.chunks()):
+            path = self.chunk.file(self.array, chunk)
+            try:
+                receipt = self.receipt(chunk)
+                trouble = trouble_with(path, receipt.nbytes, "", deep=False)
+                if deep and not trouble and self.chunk_sha256(receipt) != receipt.sha256:
+                    trouble = f"{path}: its bytes are not those that were written (sha256)"
+            except (DamagedError, FileNotFoundError) as error:
+                trouble = f"{path}: its receipt cannot be read ({error})"
+            if trouble:
+                found[chunk] = trouble
+        return found
+
+    def damaged_batches(self, deep: bool = False) -> dict[int, str]:
+        """The same for the batches that are in no chunk yet."""
+        found, chunks = {}, self.tracker.chunks()
+        for batch in sorted(batch for batch in self.tracker.batches() if batch // self.per_chunk not in chunks):
+            path, receipt = self.batch.file(self.loose, batch), self.batch_receipt_or_none(batch)
+            if receipt is None or (receipt.nbytes, receipt.sha256) != self.tracker.batch_file(batch):
+                trouble: str | None = f"{path}: its receipt is missing or damaged"
+            else:
+                trouble = trouble_with(path, receipt.nbytes, receipt.sha256, deep)
+            if trouble:
+                found[batch] = trouble
+        return found
+
+    def unknown_files(self) -> list[Path]:
+        """Files that neither a receipt nor the tracker knows: a kill came between a file and its receipt."""
+        batches = set(_files_without_receipt(self.loose, self.batch)) - self.tracker.batches()
+        chunks = set(_files_without_receipt(self.array, self.chunk)) - self.tracker.chunks()
+        paths = [self.batch.file(self.loose, number) for number in sorted(batches)]
+        return paths + [self.chunk.file(self.array, number) for number in sorted(chunks)]
+
+    # -- tidying up -------------------------------------------------------------------------------------------------
+
     def drop_loose(self, batches: Sequence[int]) -> None:
         """Delete batch files and their receipts (they are in a chunk, or are to be made again)."""
 
@@ -194,6 +242,11 @@ class Consolidator:
     def remove_batches_zarr(self) -> None:
         """Once everything is consolidated, the batches' folder goes."""
         shutil.rmtree(self.loose.parent, ignore_errors=True)
+
+
+def _files_without_receipt(array: Path, layout: Layout) -> list[int]:
+    numbers = file_numbers(array)
+    return [n for n in numbers if layout.file(array, n).is_file() and not receipt_path(array, n).is_file()]
 
 
 def _tree_sha256(parts: Sequence[str], index: bytes) -> str:

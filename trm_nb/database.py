@@ -6,14 +6,16 @@ of readers; both wait for each other for at most BUSY_SECONDS. Safe to use from 
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from trm_nb.records import DamagedError, UserError
+from trm_nb.records import DamagedError, NotWritableError, UserError
 
 BUSY_SECONDS = 30.0
 
@@ -21,28 +23,33 @@ BUSY_SECONDS = 30.0
 class Database:
     """The database at `path`, with the tables of `schema` (made where there are none).
 
-    `lasting` waits for the disk at every commit. Raises UserError for a full disk or a folder that cannot be written,
-    DamagedError for a file that is no database.
+    `lasting` waits for the disk at every commit. A file that cannot be written can be read. Raises UserError for a full
+    disk, NotWritableError for a write where none is possible, DamagedError for a file that is no database.
     """
 
     def __init__(self, path: Path | str, schema: str, *, lasting: bool = True) -> None:
         self.path = path
         self._lock = threading.RLock()
+        self._copy: TemporaryDirectory[str] | None = None
         with self._told_to_the_user():
-            self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, check_same_thread=False, isolation_level=None)
             try:
-                self._db.execute("PRAGMA journal_mode=DELETE")
-                self._db.execute(f"PRAGMA synchronous={'FULL' if lasting else 'NORMAL'}")
-                if not self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
-                    self._db.executescript(f"BEGIN EXCLUSIVE; {schema} COMMIT;")
-            except sqlite3.DatabaseError:
-                self._db.close()
-                raise
+                self._db = _connect(path, schema, lasting)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+                    raise
+                # a kill left half a transaction where nothing can be written: it is undone in a copy
+                self._copy = TemporaryDirectory(prefix="trm-nb-")
+                for name in (str(path), f"{path}-journal"):
+                    shutil.copyfile(name, Path(self._copy.name) / Path(name).name)  # and not its mode
+                self._db = _connect(Path(self._copy.name) / Path(path).name, schema, lasting)
+                self._db.execute("PRAGMA query_only=ON")  # nothing that is written here would last
 
     def close(self) -> None:
         """Close the file; the database cannot be used afterwards."""
         with self._lock:
             self._db.close()
+            if self._copy:
+                self._copy.cleanup()
 
     def trouble(self) -> str | None:
         """One sentence when the file is damaged; reads all of it. It cannot tell values that were altered."""
@@ -101,9 +108,23 @@ class Database:
             elif "locked" in text:
                 advice = f"another process kept it for over {BUSY_SECONDS:.0f} s; run again, it continues"
             elif "readonly" in text or "unable to open" in text:
-                advice = "choose a folder that can be written"
+                raise NotWritableError(f"{self.path}: {text}; choose a folder that can be written") from None
             elif "not a database" in text or "malformed" in text:
                 raise DamagedError(f"{self.path}: damaged ({text})") from None
             else:
                 raise
             raise UserError(f"{self.path}: {text}; {advice}") from None
+
+
+def _connect(path: Path | str, schema: str, lasting: bool) -> sqlite3.Connection:
+    """Open a database, and make its tables where there are none."""
+    db = sqlite3.connect(path, timeout=BUSY_SECONDS, check_same_thread=False, isolation_level=None)
+    try:
+        db.execute("PRAGMA journal_mode=DELETE")
+        db.execute(f"PRAGMA synchronous={'FULL' if lasting else 'NORMAL'}")
+        if not db.execute("SELECT 1 FROM sqlite_master").fetchone():
+            db.executescript(f"BEGIN EXCLUSIVE; {schema} COMMIT;")
+    except sqlite3.DatabaseError:
+        db.close()
+        raise
+    return db

@@ -25,7 +25,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from trm_nb.records import DamagedError, Receipt, Treatment, UserError
+from trm_nb.records import DamagedError, NotWritableError, Receipt, Treatment, UserError
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG}
@@ -51,7 +51,7 @@ _passed: dict[str, int] = {}
 
 @contextmanager
 def writing_into(folder: Path) -> Iterator[None]:
-    """Turn "no space left" and a folder that cannot be written into one sentence for the user; other errors pass."""
+    """Turn "no space left" into a UserError and a folder that cannot be written into a NotWritableError."""
     try:
         yield
     except OSError as error:
@@ -62,7 +62,7 @@ def writing_into(folder: Path) -> Iterator[None]:
             ) from None
         if error.errno in _NOT_OURS:
             why = "it is a file, or lies below one" if error.errno in (errno.ENOTDIR, errno.EEXIST) else error.strerror
-            raise UserError(f"{folder} cannot be written: {why}; choose another folder") from None
+            raise NotWritableError(f"{folder} cannot be written: {why}; choose another folder") from None
         raise
 
 

@@ -339,10 +339,6 @@ class ImageCache:
                 found[shard] = trouble
         return found
 
-    def keys_in(self, shard: int) -> list[str]:
-        """The keys in one shard, those of its failures included."""
-        return self._index.keys_in(shard)
-
     def restore_metadata(self) -> None:
         """Write the array's metadata again where it is missing or damaged."""
         shards = self._next_number()
@@ -391,9 +387,9 @@ class ImageCache:
         """Those of the keys whose picture is there."""
         return set(self._index.slots(keys))
 
-    def known(self, key: str) -> bool:
-        """Whether this picture was drawn once, also if it was cleared since (`clear(keep_index=True)`)."""
-        return self._index.known(key)
+    def known(self, keys: Sequence[str]) -> set[str]:
+        """Those of the keys whose image was rendered once, also if it was cleared since (`clear(keep_index=True)`)."""
+        return self._index.known(keys)
 
     def stats(self) -> dict[str, Any]:
         """pictures, shards, failed, cleared, bytes on disk, bytes a picture, the ratio to raw pixels (None: empty)."""

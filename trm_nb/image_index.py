@@ -13,7 +13,7 @@ from pathlib import Path
 
 from trm_nb.database import Database
 from trm_nb.durable import read_receipt
-from trm_nb.records import DamagedError, Receipt, Treatment, UserError
+from trm_nb.records import DamagedError, NotWritableError, Receipt, Treatment, UserError
 
 _VERSION = 2
 _SCHEMA = f"""
@@ -39,6 +39,8 @@ class ImageIndex:
             self.sync()
         except DamagedError:
             self.make_again()
+        except NotWritableError:
+            self._keep_in_memory()
 
     @staticmethod
     def _open(path: Path) -> Database:
@@ -84,9 +86,21 @@ class ImageIndex:
                 self.sync()
         except DamagedError:
             self._db.close()
-            (self._receipts / "index.sqlite").unlink(missing_ok=True)
+            try:
+                (self._receipts / "index.sqlite").unlink(missing_ok=True)
+            except OSError:
+                self._keep_in_memory()
+                return
             self._db = self._open(self._receipts / "index.sqlite")
             self.sync()
+        except NotWritableError:
+            self._keep_in_memory()
+
+    def _keep_in_memory(self) -> None:
+        """For a reader of an index that is behind the receipts, or may be damaged, and cannot be written."""
+        self._db.close()
+        self._db = Database(":memory:", _SCHEMA)
+        self.sync()
 
     def add(self, receipt: Receipt) -> None:
         """Index one shard's receipt."""
@@ -109,9 +123,10 @@ class ImageIndex:
         )
         return {key: (shard, slot) for key, shard, slot in self._db.query(query, (json.dumps(list(keys)),))}
 
-    def known(self, key: str) -> bool:
-        """Whether this picture was drawn once, also if it was cleared since."""
-        return bool(self._db.query("SELECT 1 FROM slots WHERE key = ?", (key,)))
+    def known(self, keys: Sequence[str]) -> set[str]:
+        """Those of the keys whose image was rendered once, also if it was cleared since."""
+        query = "SELECT slots.key FROM json_each(?) AS wanted CROSS JOIN slots ON slots.key = wanted.value"
+        return {key for (key,) in self._db.query(query, (json.dumps(list(keys)),))}
 
     def failure(self, key: str) -> str | None:
         """Why the picture of this key could not be made; None where it was made or never tried."""
@@ -127,11 +142,6 @@ class ImageIndex:
         """The indexed shards that hold pictures, in order: number -> (nbytes, sha256)."""
         query = "SELECT shard, nbytes, sha256 FROM shards WHERE nbytes > 0 ORDER BY 1"
         return {shard: (nbytes, sha256) for shard, nbytes, sha256 in self._db.query(query)}
-
-    def keys_in(self, shard: int) -> list[str]:
-        """The keys of one shard, those that failed in it included."""
-        query = "SELECT key FROM slots WHERE shard = ?1 UNION ALL SELECT key FROM failed WHERE shard = ?1"
-        return [key for (key,) in self._db.query(query, (shard,))]
 
     def counts(self) -> tuple[int, int, int]:
         """(pictures, failures, pictures that were cleared)."""

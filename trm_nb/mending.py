@@ -7,38 +7,47 @@ and receipts decide; the tracker is made to agree. Everything here can be killed
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from trm_nb.consolidate import Consolidator
-from trm_nb.durable import file_numbers, receipt_numbers, receipt_path, sha256_of, sweep, write_receipt
+from trm_nb.durable import file_numbers, receipt_numbers, receipt_path, sweep
 from trm_nb.image_cache import ImageCache
-from trm_nb.records import Receipt
-from trm_nb.store import Layout
-from trm_nb.training_progress import PlannedRow, TrainingProgressTracker
+from trm_nb.records import DamagedError, UserError
+from trm_nb.training_progress import SUSPECT, PlannedRow, TrainingProgressTracker
 
 ROWS_AT_ONCE = 10_000
 
 
-def mend(tracker: TrainingProgressTracker, cache: ImageCache, consolidator: Consolidator) -> list[str]:
-    """Forget what is missing or not what its receipt says, so that it is made again; returns what it was.
+@contextmanager
+def noting_damage(tracker: Callable[[], TrainingProgressTracker]) -> Iterator[None]:
+    """In a run that the caller has locked: when damage is met, have the next run read and hash everything."""
+    try:
+        yield
+    except DamagedError:
+        with suppress(UserError, DamagedError):  # the error that is on its way tells more
+            tracker().set(SUSPECT, True)
+        raise
 
-    Pictures in a damaged shard wait again, and so do pictures that an encoding still to come needs and the cache no
-    longer has. A cache cleared on purpose is not damage: encoded batches do not need it. What `verify --deep` found
-    is in the tracker.
+
+def mend(tracker: TrainingProgressTracker, cache: ImageCache, consolidator: Consolidator) -> None:
+    """Forget what is missing or not what its receipt says, so that it is made again.
+
+    Existence and size are compared; every byte is hashed when the run is SUSPECT. Images in a damaged shard are pending
+    again, and so are images that an encoding still to come needs and the cache no longer has. A cache cleared on
+    purpose is not damage: encoded batches do not need it.
     """
-    deep = tracker.get("damaged", {})
-    found = _mend_cache(tracker, cache, deep.get("images", ()))
+    deep = bool(tracker.get(SUSPECT, False))
+    _mend_cache(tracker, cache, deep)
     sweep_run(tracker.output_dir)
-    found += _mend_chunks(tracker, consolidator, deep.get("chunks", ()))
-    found += _mend_batches(tracker, consolidator, deep.get("batches", ()))
-    _drop_unknown(tracker, consolidator)
+    _mend_capsules(tracker, consolidator, deep)
     for first, end in batches_to_come(tracker, consolidator):
         keys = {row.key for row in tracker.rows(first, end) if row.status == "ok"}
         tracker.unsettle(keys - cache.present(sorted(keys)))
+    tracker.write_bound_copy()
     if deep:
-        tracker.set("damaged", {})
-    return found
+        tracker.set(SUSPECT, False)
 
 
 def sweep_run(output_dir: Path) -> None:
@@ -59,102 +68,32 @@ def batches_to_come(tracker: TrainingProgressTracker, consolidator: Consolidator
             yield batch * size, (batch + 1) * size
 
 
-def _mend_cache(tracker: TrainingProgressTracker, cache: ImageCache, damaged: Iterable[int]) -> list[str]:
-    nameless = bool(cache.without_receipt())
-    with cache.writing("looking for damaged pictures"):
-        found = {**dict.fromkeys(damaged, "by its hash"), **cache.damaged()}
-        for shard in found:
-            keys = cache.keys_in(shard)
-            nameless |= not keys
-            tracker.unsettle(keys)
+def _mend_cache(tracker: TrainingProgressTracker, cache: ImageCache, deep: bool) -> None:
+    lost = bool(cache.without_receipt())  # `writing` deletes them
+    with cache.writing("looking for damaged images"):
+        damaged = cache.damaged(deep)
+        for shard in damaged:
             cache.drop_shard(shard)
         cache.restore_metadata()
-    if nameless and not cache.was_cleared():  # without its receipt, a shard's pictures are those that are missing
+    if (lost or damaged) and not cache.was_cleared():
         for first in range(0, tracker.rows_planned(), ROWS_AT_ONCE):
-            keys = [row.key for row in tracker.rows(first, first + ROWS_AT_ONCE) if row.status == "ok"]
-            tracker.unsettle(key for key in keys if not cache.known(key))
-    return list(found.values())
+            keys = {row.key for row in tracker.rows(first, first + ROWS_AT_ONCE) if row.status == "ok"}
+            tracker.unsettle(keys - cache.known(sorted(keys)))
 
 
-def _mend_chunks(tracker: TrainingProgressTracker, consolidator: Consolidator, damaged: Collection[int]) -> list[str]:
-    found = []
-    for chunk in sorted(tracker.chunks()):
-        path = consolidator.chunk.file(consolidator.array, chunk)
-        receipt = consolidator.receipt_or_none(chunk) or _chunk_receipt(tracker, consolidator, chunk)
-        size = path.stat().st_size if path.is_file() else None
-        whole = receipt is not None and size == receipt.nbytes
-        if receipt is not None and whole and chunk in damaged:
-            whole = consolidator.chunk_sha256(receipt) == receipt.sha256
-        if not whole:
-            receipt_path(consolidator.array, chunk).unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
-            tracker.drop(batches=consolidator.members(chunk, consolidator.batches_total()), chunks=[chunk])
-            found.append(f"{path}: {'missing' if size is None else 'not what its receipt says'}")
-    return found
-
-
-def _mend_batches(tracker: TrainingProgressTracker, consolidator: Consolidator, damaged: Collection[int]) -> list[str]:
-    found, chunks = [], tracker.chunks()
+def _mend_capsules(tracker: TrainingProgressTracker, consolidator: Consolidator, deep: bool) -> None:
+    for chunk in consolidator.damaged_chunks(deep):
+        receipt_path(consolidator.array, chunk).unlink(missing_ok=True)
+        consolidator.chunk.file(consolidator.array, chunk).unlink(missing_ok=True)
+        tracker.drop(batches=consolidator.members(chunk, consolidator.batches_total()), chunks=[chunk])
+    chunks = tracker.chunks()
     on_disk = {*file_numbers(consolidator.loose), *receipt_numbers(consolidator.loose)}
     consolidator.drop_loose([batch for batch in on_disk if batch // consolidator.per_chunk in chunks])  # left by a kill
-    for batch in sorted(batch for batch in tracker.batches() if batch // consolidator.per_chunk not in chunks):
-        path = consolidator.batch.file(consolidator.loose, batch)
-        receipt = consolidator.batch_receipt_or_none(batch) or _batch_receipt(tracker, consolidator, batch)
-        size = path.stat().st_size if path.is_file() else None
-        same = receipt is not None and (size, receipt.sha256) == tracker.batch_file(batch)
-        if not same or (batch in damaged and receipt is not None and sha256_of(path) != receipt.sha256):
-            consolidator.drop_loose([batch])
-            tracker.drop(batches=[batch])
-            found.append(f"{path}: {'missing' if size is None else 'not what its receipt says'}")
-    return found
-
-
-def _drop_unknown(tracker: TrainingProgressTracker, consolidator: Consolidator) -> None:
-    """Delete files that neither a receipt nor the tracker knows: a kill came between the file and its receipt."""
-    batches, chunks = tracker.batches(), tracker.chunks()
-    for batch in files_without_receipt(consolidator.loose, consolidator.batch):
-        if batch not in batches:
-            consolidator.drop_loose([batch])
-    for chunk in files_without_receipt(consolidator.array, consolidator.chunk):
-        if chunk not in chunks:
-            consolidator.chunk.file(consolidator.array, chunk).unlink()
-
-
-def files_without_receipt(array: Path, layout: Layout) -> list[int]:
-    """The numbers of an array's files that have no receipt."""
-    numbers = file_numbers(array)
-    return [n for n in numbers if layout.file(array, n).is_file() and not receipt_path(array, n).is_file()]
-
-
-# -- receipts out of the tracker -------------------------------------------------------------------------------------
-
-
-def _chunk_receipt(tracker: TrainingProgressTracker, consolidator: Consolidator, chunk: int) -> Receipt | None:
-    """The receipt of a chunk that lost it, made again when the file has the bytes that the tracker knows."""
-    nbytes, sha256 = tracker.chunk_file(chunk)
-    members = consolidator.members(chunk, consolidator.batches_total())
-    parts = [_receipt_of(tracker, consolidator, batch) for batch in members]
-    receipt = Receipt("chunk", chunk, sum(part.rows for part in parts), nbytes, sha256, parts=parts)
-    if not consolidator.chunk.file(consolidator.array, chunk).is_file() or consolidator.chunk_sha256(receipt) != sha256:
-        return None
-    write_receipt(consolidator.array, receipt)
-    return receipt
-
-
-def _batch_receipt(tracker: TrainingProgressTracker, consolidator: Consolidator, batch: int) -> Receipt | None:
-    """The same for a batch that is not consolidated."""
-    path = consolidator.batch.file(consolidator.loose, batch)
-    if not path.is_file() or sha256_of(path) != tracker.batch_file(batch)[1]:
-        return None
-    receipt = _receipt_of(tracker, consolidator, batch)
-    write_receipt(consolidator.loose, receipt)
-    return receipt
-
-
-def _receipt_of(tracker: TrainingProgressTracker, consolidator: Consolidator, batch: int) -> Receipt:
-    rows = tracker.rows(batch * consolidator.batch.rows, (batch + 1) * consolidator.batch.rows)
-    weights = tracker.bound().get("encoder_weights", "")
-    return Receipt("batch", batch, len(rows), *tracker.batch_file(batch), made_from=made_from(weights, rows))
+    damaged = list(consolidator.damaged_batches(deep))
+    consolidator.drop_loose(damaged)
+    tracker.drop(batches=damaged)
+    for path in consolidator.unknown_files():
+        path.unlink()
 
 
 # -- taking over what is durable -------------------------------------------------------------------------------------
@@ -188,7 +127,7 @@ def take_stock(tracker: TrainingProgressTracker, cache: ImageCache, consolidator
     for first in range(0, tracker.rows_planned(), size):
         keys = {row.key for row in tracker.rows(first, first + size)}
         failed = {key: reason for key in keys if (reason := cache.failure(key)) is not None}
-        tracker.settle([key for key in keys - failed.keys() if cache.known(key)], failed)
+        tracker.settle(cache.known(sorted(keys - failed.keys())), failed)
     for first, end in batches_to_come(tracker, consolidator):
         if not tracker.waiting(first, end):
             rows = tracker.rows(first, end)

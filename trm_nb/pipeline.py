@@ -27,7 +27,7 @@ from trm_nb.consolidate import Consolidator
 from trm_nb.dataset_files import finish_dataset, samples_table
 from trm_nb.durable import locked
 from trm_nb.image_cache import ImageCache
-from trm_nb.mending import mend, take_stock
+from trm_nb.mending import mend, noting_damage, take_stock
 from trm_nb.plan import Planner, source_changes
 from trm_nb.records import NAMED_SOURCES, Item, Progress, Rejected, Sample, UserError
 from trm_nb.render import RenderSettings
@@ -36,7 +36,6 @@ from trm_nb.sources import scan
 from trm_nb.sources.roots import reads_from
 from trm_nb.streaming_builder import StreamingEncoderBuilder
 from trm_nb.training_progress import TrainingProgressTracker
-from trm_nb.verify import noting_damage
 
 if TYPE_CHECKING:
     from trm_nb.training.answers import Answers
@@ -216,7 +215,7 @@ class Run:
         with locked(self.path, purpose):
             self._depth += 1
             try:
-                with noting_damage(self.path, lambda: self.tracker):
+                with noting_damage(lambda: self.tracker):
                     yield
             finally:
                 self._depth -= 1
@@ -236,7 +235,7 @@ class Run:
         source_changes(self.config, self.tracker)
         if self.config.cluster and not self._all_encoded():
             self._ask_the_cluster(self.config.cluster)
-        if self._tracker_was_lost():
+        if self.tracker.was_lost():
             self.tracker.set("lost", True)  # until all is taken over, also if this is killed
         if self.tracker.get("lost", False):
             log.warning("%s: its tracker was lost and is made again from the receipts", self.path)
@@ -244,18 +243,14 @@ class Run:
         mend(self.tracker, self.cache, self.consolidator)
         self._prepared = True
 
-    def _tracker_was_lost(self) -> bool:
-        encoded = any(self.consolidator.batch_receipts.glob("[0-9]*")) or any(
-            self.consolidator.chunk_receipts.glob("[0-9]*")
-        )
-        return encoded and not self.tracker.rows_planned()
-
     def _make_tracker_again(self) -> None:
-        """Plan once more, without drawing, and take over all that is durable."""
+        """Plan once more, without rendering, and take over all that is durable; `mend` then looks at every byte."""
         for _ in self._planned():
             self.tracker.beat()
         weights = self.tracker.bound().get("encoder_weights") or self.encoder.fingerprint
         take_stock(self.tracker, self.cache, self.consolidator, weights)
+        if self.tracker.batches():  # encoded with these settings, which `.bound.json` may have lost too
+            self.tracker.bind("encode", {**self._encode_settings(), "encoder_weights": weights})
         self.tracker.set("lost", False)
 
     def _ask_the_cluster(self, address: str) -> None:

@@ -46,6 +46,10 @@ class UserError(Exception):
     """
 
 
+class NotWritableError(UserError):
+    """A folder or a file that this user cannot write, or that is on a read-only file system."""
+
+
 class DamagedError(Exception):
     """Data that was written and is now missing, truncated or altered. The message names the file."""
 

@@ -26,6 +26,12 @@ def is_run(folder: Path) -> bool:
     return any((folder / name).is_dir() for name in made)
 
 
+def has_capsules(folder: Path) -> bool:
+    """Whether a folder holds receipts of encoded batches or of chunks."""
+    arrays = ("batches.zarr/capsules", "capsules.zarr/capsules")
+    return any(any((folder / array / "receipts").glob("[0-9]*")) for array in arrays)
+
+
 def refuse_foreign(folder: Path) -> None:
     """Raise UserError when the folder holds something and is no run: a run would overwrite what is not its own."""
     if not folder.is_dir() or (folder / "progress.sqlite").exists():

@@ -92,13 +92,14 @@ def chunk_layout(batch_size: int, batches_per_chunk: int) -> Layout:
 def write_metadata(array: Path, layout: Layout, rows: int) -> None:
     """Write (or enlarge to `rows`) an array's zarr.json, and its group's, durably, unless it is that already."""
     _write_if_new(array / "zarr.json", _metadata(layout, rows))
-    group = MemoryStore()
-    zarr.create_group(group)
-    _write_if_new(array.parent / "zarr.json", group._store_dict["zarr.json"].to_bytes())
+    _write_if_new(array.parent / "zarr.json", _group_metadata())
 
 
 def metadata_trouble(array: Path, layout: Layout) -> str | None:
-    """One sentence when an array's zarr.json is missing or not what `write_metadata` writes, for any number of rows."""
+    """One sentence when the zarr.json of an array or of its group is missing or not what `write_metadata` writes.
+
+    The number of rows may be any.
+    """
     path = array / "zarr.json"
     try:
         shape = read_shape(array)
@@ -110,7 +111,16 @@ def metadata_trouble(array: Path, layout: Layout) -> str | None:
         same = path.read_bytes() == _metadata(layout, shape[0])
     except (ValueError, TypeError, IndexError, OverflowError):  # what zarr says to a number of rows that is none
         same = False
-    return None if same else f"{path}: not the metadata of these arrays"
+    if not same:
+        return f"{path}: not the metadata of these arrays"
+    group = array.parent / "zarr.json"
+    return None if group.is_file() and group.read_bytes() == _group_metadata() else f"{group}: not a group's metadata"
+
+
+def _group_metadata() -> bytes:
+    memory = MemoryStore()
+    zarr.create_group(memory)
+    return bytes(memory._store_dict["zarr.json"].to_bytes())
 
 
 def _metadata(layout: Layout, rows: int) -> bytes:

@@ -19,7 +19,7 @@ from trm_nb.dataset_files import finish_dataset
 from trm_nb.durable import commit, fault_point, locked, write_receipt
 from trm_nb.encoding import Batch, EncodedBatch, EncodeRecipe, Place, encode_batch, encode_with
 from trm_nb.image_cache import ImageCache
-from trm_nb.mending import adopt_batch, made_from, mend
+from trm_nb.mending import adopt_batch, made_from, mend, noting_damage
 from trm_nb.plan import Planner, refuse_too_many_errors
 from trm_nb.pool import Task, WorkerDied, run_tasks
 from trm_nb.records import DamagedError, Progress, Receipt, Sample, UserError
@@ -27,7 +27,6 @@ from trm_nb.render import Renderer, RenderSettings
 from trm_nb.sources.memory import as_items
 from trm_nb.store import write_metadata
 from trm_nb.training_progress import PlannedRow, TrainingProgressTracker
-from trm_nb.verify import noting_damage
 
 if TYPE_CHECKING:
     from trm_nb.vision_encoder import TRMVisionEncoder
@@ -124,7 +123,7 @@ class StreamingEncoderBuilder:
         """
         if renderer is not None:
             self._use(renderer)
-        with locked(self.path, "stream_build"), noting_damage(self.path, lambda: self.tracker):
+        with locked(self.path, "stream_build"), noting_damage(lambda: self.tracker):
             self.tracker.bind("plan", {"seed": self.seed, "renderers": self.cache.fingerprints()})
             mend(self.tracker, self.cache, self.consolidator)
             self.announce()

@@ -23,10 +23,11 @@ from typing import Any, Literal, TypeAlias
 from trm_nb.database import Database
 from trm_nb.durable import write_json, writing_into
 from trm_nb.records import DamagedError, Receipt, Rejected, UserError, class_order
-from trm_nb.run_folder import BOUND_FILE, is_run, read_bound, refuse_foreign
+from trm_nb.run_folder import BOUND_FILE, has_capsules, is_run, read_bound, refuse_foreign
 from trm_nb.run_stats import disk_usage, gather
 
 BEAT_SECONDS = 1.0
+SUSPECT = "suspect"  # set where damage was found or a tracker was lost: the next run reads and hashes everything
 _REBUILD = "run again, or `trm-nb doctor --rebuild DIR`: it is made anew from the receipts"
 log = logging.getLogger(__name__)
 
@@ -111,9 +112,9 @@ class TrainingProgressTracker:
             with writing_into(self.output_dir):
                 self.output_dir.mkdir(parents=True, exist_ok=True)
             self._put_aside_if_damaged()
-        elif not self.path.is_file():
+        elif not self.path.is_file() or (not self.path.stat().st_size and is_run(self.output_dir)):
             if is_run(self.output_dir):
-                raise DamagedError(f"{self.path}: missing; {_REBUILD}")
+                raise DamagedError(f"{self.path}: missing or empty; {_REBUILD}")
             raise UserError(
                 f"{self.output_dir}: no run here (progress.sqlite is missing); `trm-nb build PARAMS.yaml` makes one"
             )
@@ -125,6 +126,8 @@ class TrainingProgressTracker:
             self._add_what_older_versions_lack()
             if not self.bound():
                 self._restore_bound()
+            if self.was_lost():
+                self.set(SUSPECT, True)
 
     def _put_aside_if_damaged(self) -> None:
         if not self.path.is_file():
@@ -136,7 +139,8 @@ class TrainingProgressTracker:
         except DamagedError as error:
             trouble = str(error)
         if trouble:
-            aside = self.path.with_suffix(f".damaged-{int(time.time())}")
+            taken = len(list(self.output_dir.glob(f"{self.path.stem}.damaged-*")))
+            aside = self.path.with_suffix(f".damaged-{taken + 1}")
             log.warning("%s; it is put aside as %s and made again from the receipts", trouble, aside.name)
             self.path.rename(aside)
 
@@ -147,6 +151,10 @@ class TrainingProgressTracker:
         if not self.value("SELECT count(*) FROM sqlite_master WHERE name = 'fit_steps'"):
             with self.transaction() as db:
                 db.execute("CREATE TABLE fit_steps (global_step INTEGER PRIMARY KEY, figures TEXT NOT NULL)")
+
+    def was_lost(self) -> bool:
+        """Whether this tracker knows no sample of a run that has encoded some."""
+        return not self.rows_planned() and has_capsules(self.output_dir)
 
     def trouble(self) -> str | None:
         """One sentence when the database itself is damaged; reads all of it."""
@@ -192,10 +200,21 @@ class TrainingProgressTracker:
                 "INSERT OR IGNORE INTO bound VALUES (?, ?, ?)",
                 [(name, stage, json.dumps(value)) for name, value in fields.items()],
             )
+        self.write_bound_copy()
+
+    def write_bound_copy(self) -> None:
+        """Copy the frozen settings to `.bound.json`: without the tracker, other settings must not mix either."""
+        if self.bound_copy_trouble():
+            write_json(self.output_dir / BOUND_FILE, {"bound": self._bound_by_stage()})
+
+    def bound_copy_trouble(self) -> str | None:
+        """One sentence when `.bound.json` is missing, damaged, or holds other settings than the tracker."""
+        same = read_bound(self.output_dir) == self._bound_by_stage()
+        return None if same else f"{self.output_dir / BOUND_FILE}: not the settings that the tracker holds"
+
+    def _bound_by_stage(self) -> dict[str, tuple[str, Any]]:
         rows = self.query("SELECT field, stage, value FROM bound ORDER BY stage, field")
-        held = {name: (stage, json.loads(value)) for name, stage, value in rows}
-        if read_bound(self.output_dir) != held:  # a copy, as without the tracker other settings must not mix either
-            write_json(self.output_dir / BOUND_FILE, {"bound": held})
+        return {name: (stage, json.loads(value)) for name, stage, value in rows}
 
     def unbind(self, stage: str) -> None:
         """Forget what a stage was bound to, when nothing is left that followed from it."""
@@ -380,11 +399,6 @@ class TrainingProgressTracker:
     def batch_file(self, batch: int) -> tuple[int, str]:
         """(nbytes, sha256) of an encoded batch's file."""
         found = self.query("SELECT nbytes, sha256 FROM batches WHERE batch = ?", (batch,))
-        return (int(found[0][0]), str(found[0][1]))
-
-    def chunk_file(self, chunk: int) -> tuple[int, str]:
-        """(nbytes, sha256) of a consolidated chunk's file."""
-        found = self.query("SELECT nbytes, sha256 FROM chunks WHERE chunk = ?", (chunk,))
         return (int(found[0][0]), str(found[0][1]))
 
     def chunks(self) -> builtins.set[int]:
