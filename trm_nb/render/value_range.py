@@ -109,10 +109,7 @@ def _shades(values: np.ndarray, low: float, high: float, white_is_zero: bool) ->
     values = values.astype(np.float64)
     with np.errstate(invalid="ignore"):  # infinity times 0, where low is high
         shades = np.clip(np.rint((values - low) * (255 / (high - low) if high > low else 0.0)), 0, 255)
-    if white_is_zero:
-        shades = 255 - shades
-    shades[np.isnan(values)] = 0
-    eight_bit: np.ndarray = np.nan_to_num(shades).astype(np.uint8)
+    eight_bit: np.ndarray = np.nan_to_num(255 - shades if white_is_zero else shades).astype(np.uint8)
     return eight_bit
 
 

@@ -27,6 +27,7 @@ from trm_nb.sources.arc_files import MAX_JSON_BYTES, arc_entries
 from trm_nb.sources.arc_forms import forms
 from trm_nb.sources.byte_streams import RefusedError, blocks, is_picture, open_file, read_up_to, sha256_of_rest, stamp
 from trm_nb.sources.files import Skipped, SourceFile, left_out, list_source_files
+from trm_nb.sources.foreign_formats import foreign, no_image
 from trm_nb.sources.roots import printable
 from trm_nb.sources.tables import table_entries
 from trm_nb.sources.text_decoding import Encoding, NotTextError, decode, find_encoding, text_parts
@@ -35,7 +36,9 @@ __all__ = ["Entry", "Reading", "Skipped", "SourceFile", "list_files", "read", "r
 
 MAX_FILE_BYTES = 256 * 2**20  # of a picture
 PART = 8 * 2**20  # bytes of a file that is read whole, and characters of an item of a larger text
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp"})
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif"}
+)
 
 Entry: TypeAlias = Item | Rejected | Skipped
 
@@ -157,14 +160,18 @@ class _OpenFile:
         known = is_picture(head)
         if known or (known is None and (self.suffix in IMAGE_SUFFIXES or b"\0" in head)):
             return self._picture(head)
+        if (other := foreign(head, self.suffix)) is not None:
+            return self._refused(other, head)
         if self.suffix in IMAGE_SUFFIXES:
-            return self._refused(f"no picture in a {self.suffix} file" + ("" if head else ": it is empty"), head)
+            return self._refused(no_image(head, f" in a {self.suffix} file"), head)
         try:
             rows = table_entries(self.file, self.source, self.config)
             if rows is not None:
                 return Reading(self.file, self._until_refused(rows), self._hash_again)
             if self.suffix == ".json":
                 return self._json(head)
+            if (packed := foreign(head)) is not None:
+                return self._refused(packed, head)
             return self._text(head) if len(head) <= PART else self._long_text(head)
         except (RefusedError, NotTextError, arc_json.ArcError) as refusal:
             return self._refused(str(refusal), head)

@@ -15,13 +15,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.records import ImageBytes, ImageFile, Item, Modality, Payload, Rejected
 from trm_nb.sources.byte_streams import PACKED, RefusedError, is_picture, open_file, read_up_to, sha256_of_rest
-from trm_nb.sources.files import Skipped, SourceFile, left_out
+from trm_nb.sources.files import Skipped, SourceFile, left_out, named_file
+from trm_nb.sources.foreign_formats import HEAD_BYTES, foreign, no_image
 from trm_nb.sources.line_tables import BadRow, Row, csv_columns, csv_rows, json_columns, json_rows
 from trm_nb.sources.parquet_tables import parquet_columns, parquet_rows
 from trm_nb.sources.puzzles import PuzzleError, is_puzzle, puzzle_columns, to_puzzle
@@ -31,6 +32,7 @@ MAX_PICTURE_BYTES = 256 * 2**20
 MAX_TEXT = 8 * 2**20  # characters of one row; files of text may be longer, as they are cut
 MAX_LABEL = 200  # characters; a longer one is no class's name
 MAX_COLUMNS = 10_000
+_LONGEST_PATH = 300  # characters; base64 that is longer and holds a known format is no path
 _SIGHT = 10  # rows looked at for a puzzle
 
 Kind: TypeAlias = Literal["jsonl", "csv", "parquet"]
@@ -192,7 +194,7 @@ def _entries(
                 yield Skipped(item_id, f"no {printable(column, also='')!r} in this row, only {there[0]!r}")
                 continue
             try:
-                payload = _payload(modality, column, row, columns, file.path.parent)
+                payload = _payload(modality, column, row, columns, file)
                 label = file.label if columns.label is None else _label(row.values.get(columns.label))
             except (RefusedError, PuzzleError) as refusal:
                 yield Rejected(item_id, printable(str(refusal), also=""))
@@ -203,12 +205,12 @@ def _entries(
         yield Rejected(file.name, "a table without rows")
 
 
-def _payload(modality: Modality, column: str, row: Row, columns: _Columns, folder: Path) -> Payload:
+def _payload(modality: Modality, column: str, row: Row, columns: _Columns, file: SourceFile) -> Payload:
     value = row.values.get(column)
     if value is None:
         raise RefusedError(f"no {printable(column, also='')!r} in this row")
     if modality == "image":
-        return _picture(value, folder)
+        return _picture(value, file)
     if not isinstance(value, str):
         raise RefusedError(f"{printable(column, also='')!r}: expected text, got {type(value).__name__}")
     if len(value) > MAX_TEXT:
@@ -231,20 +233,20 @@ def _label(value: object) -> str | None:
     return printable(label, also="")
 
 
-def _picture(value: object, folder: Path) -> ImageBytes | ImageFile:
+def _picture(value: object, file: SourceFile) -> ImageBytes | ImageFile:
     """A picture from its bytes, from Hugging Face's `{"bytes": ..., "path": ...}`, from base64, or beside the table."""
     if isinstance(value, dict):
         value = value.get("bytes") if value.get("bytes") is not None else value.get("path")
     if isinstance(value, str):
         data = _from_base64(value)
         if data is None:
-            return _beside(value, folder)
+            return _beside(value, file)
         value = data
     if not isinstance(value, bytes):
         got = "nothing" if value is None else type(value).__name__
         raise RefusedError(f"expected a picture as bytes, base64 or a relative path, got {got}")
     if is_picture(value) is False:
-        raise RefusedError("no picture: its first bytes are those of no known format")
+        raise RefusedError(no_image(value))
     return ImageBytes(value)
 
 
@@ -257,31 +259,25 @@ def _from_base64(text: str) -> bytes | None:
         if url:
             raise RefusedError("a data URL that is no base64") from None
         return None
-    return data if url or is_picture(data) is not False else None
+    is_path = not url and is_picture(data) is False and (len(text) < _LONGEST_PATH or foreign(data) is None)
+    return None if is_path else data
 
 
-def _beside(name: str, folder: Path) -> ImageFile:
-    """A picture in a file below the table's folder; whatever leads elsewhere is refused, links included."""
+def _beside(name: str, table: SourceFile) -> ImageFile:
+    """An image in a file that the table names; raises RefusedError."""
     shown = printable(name[:100], also="")
     if "://" in name:
-        raise RefusedError(f"the address {shown!r}: pictures are not fetched")
-    windows = PureWindowsPath(name)
-    if not name or PurePosixPath(name).is_absolute() or windows.drive or windows.root or ".." in windows.parts:
-        raise RefusedError(f"{shown!r}: expected a path below the table's folder")
-    path = folder / name
+        raise RefusedError(f"the address {shown!r}: pictures are not fetched; download it, and name the file")
     try:
-        inside = path.resolve().is_relative_to(folder.resolve())
-    except (OSError, ValueError, RuntimeError):  # too long, a NUL in it, a loop of links
-        inside = False
-    if not inside:
-        raise RefusedError(f"{shown!r}: expected a path below the table's folder")
-    try:
+        path = named_file(table, name)
+        if os.path.isdir(path):  # noqa: PTH112 - as Path's raises for a name that is too long
+            raise RefusedError("not a file but a folder; name one image in each row")
         with open_file(path) as file:
             if os.fstat(file.fileno()).st_size > MAX_PICTURE_BYTES:
                 raise RefusedError(f"larger than {MAX_PICTURE_BYTES // 2**20} MiB, the most that is read of a picture")
-            head = read_up_to(file, 16)
+            head = read_up_to(file, HEAD_BYTES)
             if is_picture(head) is False:
-                raise RefusedError("no picture: its first bytes are those of no known format")
+                raise RefusedError(no_image(head))
             return ImageFile(path, sha256_of_rest(file, head))
     except RefusedError as refusal:
         raise RefusedError(f"{shown!r}: {refusal}") from None
