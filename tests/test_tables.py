@@ -442,6 +442,39 @@ def test_what_is_no_picture(tmp_path: Path, value: Any, reason: str) -> None:
     assert [item.item_id for item in items(found)] == ["root/t.jsonl#1"]
 
 
+def test_a_link_is_followed_where_the_walk_follows_it(tmp_path: Path) -> None:
+    snapshot, outside = tmp_path / "hub/snapshots/abc", tmp_path / "outside"
+    for folder in (snapshot / "images", snapshot / ".hidden", tmp_path / "hub/blobs", outside):
+        folder.mkdir(parents=True)
+    (tmp_path / "hub/blobs/1").write_bytes(png(1))
+    (outside / "2.png").write_bytes(png(2))
+    (snapshot / "images/a.png").symlink_to("../../../blobs/1")
+    (snapshot / "linked").symlink_to(outside)
+    (snapshot / "up").symlink_to(tmp_path)
+    (snapshot / ".hidden/b.png").symlink_to("../../../blobs/1")
+    names = [
+        "images/a.png",
+        "./linked//2.png",
+        "up/outside/2.png",
+        ".hidden/b.png",
+        "images/../../../blobs/1",
+        "no.png",
+    ]
+    (tmp_path / "hub/blobs/table").write_bytes(jsonl([{"image": name} for name in names]))
+    (snapshot / "t.jsonl").symlink_to("../../blobs/table")
+    followed = ["t.jsonl#0", "t.jsonl#1"]
+    for source, expected in [
+        (snapshot, followed), (tmp_path / "hub/snapshots", followed), (snapshot / "**", followed),
+        (snapshot / "*.jsonl", []), (snapshot / "t.jsonl", []),
+    ]:  # fmt: skip
+        found = entries(source)
+        rows = [item.item_id.rpartition("/")[2] for item in items(found) if "t.jsonl" in item.item_id]
+        assert rows == expected, source
+        refused = {name.rpartition("/")[2]: reason for name, reason in reasons(found).items()}
+        assert all("expected a path below" in refused[f"t.jsonl#{n}"] for n in (2, 3, 4)), refused
+        assert "it leads nowhere" in refused["t.jsonl#5"]
+
+
 def test_texts_and_pictures_in_one_table_are_two_items_a_row(tmp_path: Path) -> None:
     rows = [{"image": png(), "text": "a caption"}, {"image": None, "text": "no picture"}]
     (tmp_path / "t.parquet").write_bytes(parquet(rows))

@@ -18,7 +18,7 @@ from typing import Any, Literal, Self, TypeAlias
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from trm_nb.records import MODALITIES, NAMED_SOURCES, Modality, UserError
+from trm_nb.records import ADDRESS, MODALITIES, NAMED_SOURCES, Modality, UserError
 
 Stage: TypeAlias = Literal["plan", "denoise", "encode", "consolidate", "train", "free"]
 _COLOUR = r"^#[0-9a-fA-F]{6}$"
@@ -277,7 +277,7 @@ def resolve_paths(config: MultimodalDatasetConfig, root: Path) -> MultimodalData
         return str(root / os.path.expanduser(path))  # noqa: PTH111 - pathlib's raises for an unknown user
 
     return config.with_changes(
-        source_paths=[p if p.startswith(NAMED_SOURCES) else under(p) for p in config.source_paths],
+        source_paths=[p if p.startswith(NAMED_SOURCES) or ADDRESS.match(p) else under(p) for p in config.source_paths],
         output_dir=under(config.output_dir),
         denoiser_path=config.denoiser_path and under(config.denoiser_path),
         encoder_path=config.encoder_path and under(config.encoder_path),

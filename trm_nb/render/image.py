@@ -1,11 +1,12 @@
 """Photographs and scans to square pictures, a picture for each page, frame and tile.
 
 Choice: neutral gray (128) around what is no square, LANCZOS, EXIF orientation applied, transparency on white, ICC
-profiles to sRGB where the profile is whole (else the numbers are taken as sRGB), 16-bit and float scaled instead of
-clipped. JPEGs are decoded at the nearest scale that is at least twice the picture (55 dB from the full decode, five
-times faster). Files are hostile: only six formats are tried, the size is checked before any pixel is decoded, a
-truncated file is an error, and each picture has its time.
-Cost: about 35 ms for a JPEG of 12 megapixels; at most 0.6 GB of memory, for 64 megapixels with a palette or alpha.
+profiles to sRGB where the profile is whole (else the numbers are taken as sRGB), 16-bit and float values scaled from
+their range (see `value_range`). JPEGs are decoded at the nearest scale that is at least twice the picture (55 dB from
+the full decode, five times faster). Files are hostile: only seven formats are tried, the size is checked before any
+pixel is decoded, a truncated file is an error, and each picture has its time.
+Cost: about 35 ms for a JPEG of 12 megapixels; at most 0.6 GB of memory for 64 megapixels with a palette or alpha, 0.8
+GB for 16-bit colours of low values, which are decoded twice.
 Pixels are equal for equal versions of Pillow and its codecs.
 """
 
@@ -21,6 +22,7 @@ import numpy as np
 import PIL
 from PIL import Image, ImageCms, features
 
+from trm_nb.render import tiff_samples, value_range
 from trm_nb.render.errors import PassingReason, RejectedError
 from trm_nb.render.fit import Fit, fitted
 from trm_nb.render.tiff_check import check_tables
@@ -28,8 +30,8 @@ from trm_nb.render.time_limit import TimeLimitError, time_limit
 
 T = TypeVar("T")
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
-ANIMATED = ("GIF", "WEBP", "PNG")  # beside the pages of a TIFF; a second picture in a JPEG is a thumbnail or the like
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")
+ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")  # beside TIFF's pages; a second image in a JPEG is a thumbnail or the like
 MAX_PIXELS = 64_000_000
 MAX_SIDE = 500_000
 MAX_FRAMES = 1000
@@ -37,7 +39,7 @@ MAX_ANIMATION = 1_000_000_000  # pixels of all frames: to draw the last one, all
 MAX_PROFILE_BYTES, MAX_EXIF_BYTES = 4 * 2**20, 2**16
 DECODE_SECONDS = 30.0
 BACKGROUND = (128, 128, 128)
-_STRIP = 1 << 20  # pixels worked on together where that needs more than a few bytes a pixel
+_STRIP = 1 << 20  # pixels flattened on white together: the steps between need more than a few bytes a pixel
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
@@ -46,9 +48,10 @@ _TURNS = {
 
 
 def versions() -> str:
-    """What decides the pixels beside the file: Pillow and its codecs."""
-    codecs = ("libjpeg_turbo", "jpg", "zlib", "libtiff", "webp", "littlecms2")
-    return " ".join([PIL.__version__, *(f"{name}={features.version(name)}" for name in codecs)])
+    """What decides the pixels beside the file: Pillow, its codecs, and the revision of how values become pixels."""
+    codecs = ("libjpeg_turbo", "jpg", "zlib", "libtiff", "webp", "avif", "littlecms2")
+    versions = [f"{name}={features.version(name)}" for name in codecs]
+    return " ".join([PIL.__version__, *versions, f"values={value_range.REVISION}"])
 
 
 def probe(
@@ -126,17 +129,17 @@ class PictureReader:
             self._image = _opened(data)
         image = self._image
         if frame != image.tell():
-            image.seek(frame)
+            tiff_samples.seek(image, frame)
             _check_size(image)
         fit = fitted(self.fit, *image.size, self.image_size)
         least = (2 * self.image_size,) * 2 if fit.squares == 1 else (2 * fit.width, 2 * fit.height)
         image.draft(image.mode, least)  # a JPEG comes smaller, but at least so large
         if fit.squares == 1:
             fit = fitted(self.fit, *image.size, self.image_size)
-        image.load()
+        shown = _eight_bit(image, data)
         turn, profile = _TURNS.get(_orientation(image)), image.info.get("icc_profile")
-        shown = _middle(image) if self.fit == "crop" else None
-        small = _eight_bit(image).resize((fit.width, fit.height), Image.Resampling.LANCZOS, shown)
+        part = _middle(image) if self.fit == "crop" else None
+        small = shown.resize((fit.width, fit.height), Image.Resampling.LANCZOS, part)
         picture = _to_srgb(small if turn is None else small.transpose(turn), profile)
         columns, rows = (-(-length // self.image_size) for length in picture.size)
         canvas = Image.new("RGB", (columns * self.image_size, rows * self.image_size), BACKGROUND)
@@ -158,20 +161,25 @@ def _guarded(work: Callable[[], T]) -> T:
             raise RejectedError(PassingReason(f"took longer than {DECODE_SECONDS:g} s to decode")) from None
         except MemoryError:
             raise RejectedError(PassingReason("there was not enough memory to decode it")) from None
-        except PIL.UnidentifiedImageError:
-            raise RejectedError(f"expected a picture in one of {', '.join(FORMATS)}, got something else") from None
         except Image.DecompressionBombError:
             raise RejectedError(f"expected at most {MAX_PIXELS // 10**6} megapixels, got far more") from None
         except Exception as error:  # the decoders raise OSError, SyntaxError, struct.error, zlib.error and many more
             raise RejectedError(f"the picture cannot be decoded: {error or type(error).__name__}") from error
 
 
-def _opened(data: bytes | BinaryIO) -> Image.Image:
-    """The picture, header only."""
+def _opened(data: bytes | BinaryIO, frame: int = 0) -> Image.Image:
+    """The image at one of its pages, header only."""
     stream = io.BytesIO(data) if isinstance(data, bytes) else data
     check_tables(stream, MAX_FRAMES + 1)
-    image = Image.open(stream, formats=FORMATS)
+    try:
+        image = Image.open(stream, formats=FORMATS)
+    except PIL.UnidentifiedImageError:
+        raise RejectedError(
+            tiff_samples.unread(stream) or f"expected a picture in one of {', '.join(FORMATS)}, got something else"
+        ) from None
     _check_size(image)
+    tiff_samples.check_kind(image)
+    tiff_samples.seek(image, frame)
     return image
 
 
@@ -203,7 +211,7 @@ def _page_sizes(image: Image.Image, frames: Literal["all", "first"]) -> Iterator
     else:
         while count <= MAX_FRAMES:
             try:
-                image.seek(count)
+                tiff_samples.seek(image, count)
             except EOFError:
                 return
             _check_size(image)
@@ -232,10 +240,15 @@ def _middle(image: Image.Image) -> tuple[float, float, float, float]:
     return left, top, left + short, top + short
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """L, RGB, CMYK or LAB without alpha: what can be resized and colour-managed."""
-    if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_scaled(np.asarray(image)))
+def _eight_bit(image: Image.Image, data: bytes) -> Image.Image:
+    """L, RGB, CMYK or LAB without alpha, decoded: what can be resized and colour-managed."""
+    deep = value_range.is_deep_colour(image)
+    image.load()
+    means = value_range.meaning(image, data)
+    if value_range.is_deep(image) or means.dtype:
+        return value_range.gray(image, means)
+    if deep:
+        image = value_range.colour(image, means, lambda: _opened(data, image.tell()))
     if image.has_transparency_data:
         return _on_white(image)
     return image if image.mode in ("L", "RGB", "CMYK", "LAB") else image.convert("L" if image.mode == "1" else "RGB")
@@ -250,28 +263,6 @@ def _on_white(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", strip.size, (255, 255, 255, 255))
         flat.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
     return flat
-
-
-def _scaled(values: np.ndarray) -> np.ndarray:
-    """uint8 (h, w) of 16-bit, 32-bit or float pixels (h, w).
-
-    Integers up to 65535 are taken as 16-bit; larger ones, negative ones and floats outside 0..1 are stretched from
-    their least to their greatest value. Not-a-number is black.
-    """
-    parts = [values.reshape(-1)[start : start + _STRIP] for start in range(0, values.size, _STRIP)]
-    spans = [(part.min(), part.max(), np.array_equal(part, part.round())) for part in map(_finite, parts)]
-    low, high = float(min(span[0] for span in spans)), float(max(span[1] for span in spans))
-    whole = all(span[2] for span in spans)
-    if low >= 0 and high <= 1 and not whole:
-        low, high = 0.0, 1.0
-    elif low >= 0 and high <= 65535 and whole:
-        low, high = 0.0, 65535.0
-    scaled = [np.rint((_finite(part) - low) * (255 / max(high - low, 1e-300))).astype(np.uint8) for part in parts]
-    return np.concatenate(scaled).reshape(values.shape)
-
-
-def _finite(values: np.ndarray) -> np.ndarray:
-    return np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _to_srgb(image: Image.Image, profile: object) -> Image.Image:

@@ -28,6 +28,7 @@ from trm_nb.sources.arc_files import MAX_JSON_BYTES, arc_entries
 from trm_nb.sources.arc_forms import forms
 from trm_nb.sources.byte_streams import RefusedError, blocks, is_picture, open_file, read_up_to, sha256_of_rest, stamp
 from trm_nb.sources.files import Skipped, SourceFile, left_out, list_source_files
+from trm_nb.sources.foreign_formats import foreign, no_image
 from trm_nb.sources.named_images import NamedImages
 from trm_nb.sources.roots import printable
 from trm_nb.sources.tables import table_entries
@@ -37,7 +38,9 @@ __all__ = ["Entry", "NamedImages", "Reading", "Skipped", "SourceFile", "list_fil
 
 MAX_FILE_BYTES = 256 * 2**20  # of a picture
 PART = 8 * 2**20  # bytes of a file that is read whole, and characters of an item of a larger text
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp"})
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif"}
+)
 
 Entry: TypeAlias = Item | Rejected | Skipped
 
@@ -166,14 +169,18 @@ class _OpenFile:
             return Reading(self.file, iter([]), self._sha256_unless_large(head))
         if image:
             return self._picture(head)
+        if (other := foreign(head, self.suffix)) is not None:
+            return self._refused(other, head)
         if self.suffix in IMAGE_SUFFIXES:
-            return self._refused(f"no picture in a {self.suffix} file" + ("" if head else ": it is empty"), head)
+            return self._refused(no_image(head, f" in a {self.suffix} file"), head)
         try:
             rows = table_entries(self.file, self.source, self.config)
             if rows is not None:
                 return Reading(self.file, self._until_refused(rows), self._hash_again)
             if self.suffix == ".json":
                 return self._json(head)
+            if (packed := foreign(head)) is not None:
+                return self._refused(packed, head)
             return self._text(head) if len(head) <= PART else self._long_text(head)
         except (RefusedError, NotTextError, arc_json.ArcError) as refusal:
             return self._refused(str(refusal), head)

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from trm_nb.sources.foreign_formats import is_avif
+
 BLOCK_BYTES = 2**20
 UNPACKED_BYTES = 2**16  # unpacked at once, and lost where the packing is damaged
 UNPACKED_FREELY = 256 * 2**20  # whatever the ratio
@@ -40,7 +42,7 @@ def why(error: OSError) -> str:
 def kind(mode: int) -> str:
     """What a thing that is no regular file is, by its `st_mode`."""
     kinds = {stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket", stat.S_IFBLK: "device", stat.S_IFCHR: "device"}
-    return kinds.get(stat.S_IFMT(mode), "special file")
+    return {**kinds, stat.S_IFDIR: "folder"}.get(stat.S_IFMT(mode), "special file")
 
 
 def open_file(path: Path) -> io.BufferedReader:
@@ -86,7 +88,7 @@ def stamp(file: io.BufferedReader) -> tuple[int, ...]:
 
 def is_picture(head: bytes) -> bool | None:
     """By the first bytes: yes, no, or None for letters that prose may begin with too (GIF89a, RIFF, BM)."""
-    if head.startswith(_MAGIC):
+    if head.startswith(_MAGIC) or is_avif(head):
         return True
     letters = (
         head.startswith((b"GIF87a", b"GIF89a"))

@@ -36,6 +36,7 @@ class SourceFile:
     a run. `label` is the first folder under the source, or the source's own name. `source` counts the source paths
     from 0. `refusal` says why the file will not be opened (hidden, a broken link, a FIFO); None: it will be. `part`
     begins the ids of the tasks to take from a file of many ("": all). `generated` is no file but puzzles to be made.
+    `root` is the source that was walked; None: the file was not found by a walk.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class SourceFile:
     refusal: Rejected | Skipped | None = None
     part: str = ""
     generated: Generated | None = None
+    root: Root | None = None
 
 
 def list_source_files(source_paths: list[str]) -> Iterator[SourceFile]:
@@ -115,7 +117,7 @@ def _walk(root: Root) -> Iterator[SourceFile]:
                 yield _source_file(root, relative, rejected=f"not a file but a {kind(status.st_mode)}")
         except OSError as error:
             if status is not None or root.takes(relative):  # a glob has no use for a broken link of another name
-                yield _source_file(root, relative, rejected=f"cannot be opened: {why(error)}")
+                yield _source_file(root, relative, rejected=annexed(path) or f"cannot be opened: {why(error)}")
         except RefusedError as refusal:
             yield _source_file(root, relative, rejected=str(refusal))
 
@@ -123,7 +125,7 @@ def _walk(root: Root) -> Iterator[SourceFile]:
 def _follow(link: Path, seen: set[Path], root: Root) -> None:
     """Note the folder a link leads to, or refuse it: every folder is entered once by a link, so loops end."""
     target, top = link.resolve(), root.path.resolve()
-    if link.parent.resolve().is_relative_to(target) or top.is_relative_to(target):
+    if leads_up(link, top):
         raise RefusedError("a link to a folder it lies in")
     for folder in (target, *target.parents):
         way = target.relative_to(folder)
@@ -132,6 +134,21 @@ def _follow(link: Path, seen: set[Path], root: Root) -> None:
         if folder in seen and not any(part.startswith(".") for part in way.parts):
             raise RefusedError("a link to a folder that is read without it")
     seen.add(target)
+
+
+def leads_up(link: Path, top: Path) -> bool:
+    """Whether a link leads to a folder that it lies in, or that holds the folder `top` where the walk begins."""
+    target = link.resolve()
+    return link.parent.resolve().is_relative_to(target) or top.is_relative_to(target)
+
+
+def annexed(path: Path) -> str | None:
+    """What to do about a broken link of git-annex; None for any other path."""
+    try:
+        is_annexed = path.is_symlink() and not path.exists() and "/annex/objects/" in path.readlink().as_posix()
+    except (OSError, ValueError):
+        return None
+    return "a git-annex link whose file is not here: run `git annex get` in the repository" if is_annexed else None
 
 
 def _names(folder: Path) -> list[str]:
@@ -156,4 +173,4 @@ def _source_file(
     label = printable(inner.partition("/")[0]) if "/" in inner else root.label
     refusal = Rejected(name, rejected) if rejected else Skipped(name, skipped) if skipped else None
     size, mtime_ns = (status.st_size, status.st_mtime_ns) if status else (0, 0)
-    return SourceFile(path, name, label, root.number, size, mtime_ns, refusal, root.part)
+    return SourceFile(path, name, label, root.number, size, mtime_ns, refusal, root.part, root=root)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from trm_nb.records import GridTask, ImageBytes, Item, Modality, Payload, Puzzle, UserError
+from trm_nb.render import value_range
 
-_PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
+_ORIENTATION = 0x0112
+_PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA"}
 
 
 def as_items(values: Iterable[Any]) -> Iterator[Item]:
@@ -54,13 +58,32 @@ def _payload(value: Any, position: int) -> tuple[Modality, Payload]:
 
 
 def _encoded(image: Image.Image) -> ImageBytes:
-    """As a file would hold it, upright, nothing rounded: PNG, or TIFF for 32-bit and float pixels."""
-    buffer = io.BytesIO()
+    """As a PNG, upright; gray values of more than 8 bits are scaled as those of a file are.
+
+    A TIFF, and a PNG of more than 8 bits a channel, that was opened and not yet decoded is taken as the file that it
+    is: Pillow keeps neither all that the file says about its values nor the lower bytes of its colours.
+    """
+    means = value_range.meaning(image)
+    deep = value_range.is_deep(image) or means.dtype is not None
+    pending = isinstance(image, PngImageFile | TiffImageFile) and image.tile and image.fp
+    if pending and (image.format == "TIFF" or deep or value_range.is_deep_colour(image)):
+        return ImageBytes(_whole(pending))
+    if deep:
+        image.load()
+        orientation = image.getexif().get(_ORIENTATION, 1)
+        image = value_range.gray(image, means)
+        image.getexif()[_ORIENTATION] = orientation
     image = ImageOps.exif_transpose(image)
-    if image.mode in ("I", "F"):
-        image.save(buffer, format="TIFF")
-        return ImageBytes(buffer.getvalue())
     if image.mode not in _PNG_MODES:
         image = image.convert("RGBA" if image.mode in ("PA", "La", "RGBa") else "RGB")
+    buffer = io.BytesIO()
     image.save(buffer, format="PNG", compress_level=1)
     return ImageBytes(buffer.getvalue())
+
+
+def _whole(file: IO[bytes]) -> bytes:
+    place = file.tell()
+    file.seek(0)
+    data = file.read()
+    file.seek(place)
+    return data

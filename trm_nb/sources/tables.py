@@ -11,22 +11,23 @@ import base64
 import binascii
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.records import ImageBytes, ImageFile, Item, Modality, Payload, Rejected
 from trm_nb.sources.arc_rows import arc_rows
 from trm_nb.sources.byte_streams import RefusedError, is_picture, open_file, read_up_to, sha256_of_rest
 from trm_nb.sources.files import Skipped, SourceFile, left_out
+from trm_nb.sources.foreign_formats import HEAD_BYTES, foreign, no_image
 from trm_nb.sources.line_tables import NO_ROWS, BadRow, Row
-from trm_nb.sources.named_images import path_below
 from trm_nb.sources.puzzles import PuzzleError, to_puzzle
 from trm_nb.sources.roots import printable
 from trm_nb.sources.table_columns import Columns, Table, find_columns, table_kind
+from trm_nb.sources.table_paths import named_file
 
 MAX_PICTURE_BYTES = 256 * 2**20
 MAX_TEXT = 8 * 2**20  # characters of one row; files of text may be longer, as they are cut
 MAX_LABEL = 200  # characters; a longer one is no class's name
+_LONGEST_PATH = 300  # characters; base64 that is longer and holds a known format is no path
 
 
 def table_entries(
@@ -84,7 +85,7 @@ def _row_entries(
     made: dict[Modality, Payload | RefusedError | PuzzleError] = {}
     for modality, column in parts.items():
         try:
-            made[modality] = _payload(modality, column, row, columns, file.path.parent)
+            made[modality] = _payload(modality, column, row, columns, file)
         except (RefusedError, PuzzleError) as refusal:
             made[modality] = refusal
     for modality, payload in made.items():
@@ -110,12 +111,12 @@ def _folder(file: SourceFile, image: object) -> str:
     return file.label
 
 
-def _payload(modality: Modality, column: str, row: Row, columns: Columns, folder: Path) -> Payload:
+def _payload(modality: Modality, column: str, row: Row, columns: Columns, file: SourceFile) -> Payload:
     value = row.values.get(column)
     if value is None:
         raise RefusedError(f"no {printable(column, also='')!r} in this row")
     if modality == "image":
-        return _picture(value, folder)
+        return _picture(value, file)
     if not isinstance(value, str):
         raise RefusedError(f"{printable(column, also='')!r}: expected text, got {type(value).__name__}")
     if len(value) > MAX_TEXT:
@@ -143,20 +144,20 @@ def _label(value: object) -> str | None:
     return printable(label, also="") or None
 
 
-def _picture(value: object, folder: Path) -> ImageBytes | ImageFile:
+def _picture(value: object, file: SourceFile) -> ImageBytes | ImageFile:
     """A picture from its bytes, from Hugging Face's `{"bytes": ..., "path": ...}`, from base64, or beside the table."""
     if isinstance(value, dict):
         value = value.get("bytes") if value.get("bytes") is not None else value.get("path")
     if isinstance(value, str):
         data = _from_base64(value)
         if data is None:
-            return _beside(value, folder)
+            return _beside(value, file)
         value = data
     if not isinstance(value, bytes):
         got = "nothing" if value is None else type(value).__name__
         raise RefusedError(f"expected a picture as bytes, base64 or a relative path, got {got}")
     if is_picture(value) is False:
-        raise RefusedError("no picture: its first bytes are those of no known format")
+        raise RefusedError(no_image(value))
     return ImageBytes(value)
 
 
@@ -169,28 +170,25 @@ def _from_base64(text: str) -> bytes | None:
         if url:
             raise RefusedError("a data URL that is no base64") from None
         return None
-    return data if url or is_picture(data) is not False else None
+    is_path = not url and is_picture(data) is False and (len(text) < _LONGEST_PATH or foreign(data) is None)
+    return None if is_path else data
 
 
-def _beside(name: str, folder: Path) -> ImageFile:
-    """A picture in a file below the table's folder; whatever leads elsewhere is refused, links included."""
+def _beside(name: str, table: SourceFile) -> ImageFile:
+    """An image in a file that the table names; raises RefusedError."""
     shown = printable(name[:100], also="")
     if "://" in name:
-        raise RefusedError(f"the address {shown!r}: pictures are not fetched")
-    path = path_below(name, folder)
+        raise RefusedError(f"the address {shown!r}: pictures are not fetched; download it, and name the file")
     try:
-        inside = path is not None and path.resolve().is_relative_to(folder.resolve())
-    except (OSError, ValueError, RuntimeError):  # too long, a NUL in it, a loop of links
-        inside = False
-    if path is None or not inside:
-        raise RefusedError(f"{shown!r}: expected a path below the table's folder")
-    try:
+        path = named_file(table, name)
+        if os.path.isdir(path):  # noqa: PTH112 - as Path's raises for a name that is too long
+            raise RefusedError("not a file but a folder; name one image in each row")
         with open_file(path) as file:
             if os.fstat(file.fileno()).st_size > MAX_PICTURE_BYTES:
                 raise RefusedError(f"larger than {MAX_PICTURE_BYTES // 2**20} MiB, the most that is read of a picture")
-            head = read_up_to(file, 16)
+            head = read_up_to(file, HEAD_BYTES)
             if is_picture(head) is False:
-                raise RefusedError("no picture: its first bytes are those of no known format")
+                raise RefusedError(no_image(head))
             return ImageFile(path, sha256_of_rest(file, head))
     except RefusedError as refusal:
         raise RefusedError(f"{shown!r}: {refusal}") from None
