@@ -332,6 +332,9 @@ def test_a_list_above_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(line_tables, "MAX_JSON_BYTES", 2**20)
     (tmp_path / "t.json").write_bytes(json.dumps([{"text": "a" * 2**20}]).encode())
     assert reasons(entries(tmp_path))["t.json"].startswith("JSON larger than 1 MiB")
+    monkeypatch.setattr(line_tables, "MAX_VALUES", 2)
+    (tmp_path / "t.json").write_bytes(json.dumps([{"text": "a"}] * 3).encode())
+    assert reasons(entries(tmp_path))["t.json"].startswith("JSON of more than 2 objects")
     (tmp_path / "t.json").write_bytes(jsonl([{"text": "a" * 2**19}] * 3))
     assert len(items(entries(tmp_path))) == 3, "lines are read one by one"
 

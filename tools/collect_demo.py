@@ -242,7 +242,10 @@ def chapter(work: Path, name: str) -> str:
 
 
 def tables(folder: Path) -> list[Origin]:
-    """Rows of measured numbers, `PAGES` pages a file, until there are `DOCUMENTS`."""
+    """Rows of measured numbers, `PAGES` pages a file, until there are `DOCUMENTS`.
+
+    They are meant as text, so they are not named .csv: a table without a column of texts is quarantined.
+    """
     data = package_folder("sklearn") / "datasets" / "data"
     origins: list[Origin] = []
     for source, licence in TABLES.items():
@@ -254,7 +257,7 @@ def tables(folder: Path) -> list[Origin]:
                 if pages("\n".join([*lines, row])) > PAGES:
                     break
                 lines.append(row)
-            file = write(folder / f"{Path(source).stem}_{part:02}.csv", ("\n".join(lines) + "\n").encode())
+            file = write(folder / f"{Path(source).stem}_{part:02}.txt", ("\n".join(lines) + "\n").encode())
             origins.append(Origin(file, f"scikit-learn, datasets/data/{source}, rows from {start}", licence))
     return origins
 

@@ -252,17 +252,17 @@ def is_json_lines(path: Path, alone: bool) -> bool:
 def json_records(path: Path) -> list[dict[str, Any]] | None:
     """The objects of a JSON file that holds a list of nothing else; None for all other files.
 
-    Raises RefusedError for what cannot be read, and for a list above MAX_JSON_BYTES.
+    Raises RefusedError for what cannot be read, and for a list above MAX_JSON_BYTES or MAX_VALUES objects.
     """
     with open_unpacked(path) as stream:
         if not stream.peek(1).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
             return None
         data = stream.read(MAX_JSON_BYTES + 1)
+    advice = "the most that is parsed; split it, or write it as JSON Lines, which are read row by row"
     if len(data) > MAX_JSON_BYTES:
-        raise RefusedError(
-            f"JSON larger than {MAX_JSON_BYTES // 2**20} MiB, the most that is parsed; split it, or write it as JSON "
-            "Lines, which are read row by row"
-        )
+        raise RefusedError(f"JSON larger than {MAX_JSON_BYTES // 2**20} MiB, {advice}")
+    if data.count(b"{") > MAX_VALUES:
+        raise RefusedError(f"JSON of more than {MAX_VALUES} objects, {advice}")
     try:
         value = arc_json.parse(decode(data)[0])
     except (arc_json.ArcError, NotTextError):

@@ -28,7 +28,7 @@ _MAZE_SIDE = 30
 _MAZE_CELLS = {" ": FREE, "#": WALL, "S": START, "G": GOAL, "o": PATH}
 _FREE_CELLS = "._0*-"  # besides the space
 _USUAL = frozenset("0123456789._*-?# ")
-_SMALLEST = 16  # characters that a puzzle of unknown size has at least
+_SMALLEST, _LARGEST = 16, 100_000  # characters of a puzzle of unknown size
 _LONG_WORD = 64  # as 16x16 Sudokus are, with letters for digits above 9
 
 
@@ -53,7 +53,7 @@ def is_puzzle(value: object) -> bool:
 
 def resembles_puzzle(value: object) -> bool:
     """Whether a cell seems meant as a puzzle, of whatever size: mostly digits, blanks and walls, or one long word."""
-    if not isinstance(value, str) or len(cells := _in_one_line(value)) < _SMALLEST:
+    if not isinstance(value, str) or not _SMALLEST <= len(cells := _in_one_line(value)) <= _LARGEST:
         return False
     letters = [cell for cell in cells if cell not in _USUAL]
     one_word = len(cells) >= _LONG_WORD and " " not in cells and all(map(str.isalnum, letters))
@@ -72,7 +72,7 @@ def to_puzzle(question: str, answer: str | None = None) -> Puzzle:
 
 def _in_one_line(text: str) -> str:
     """A square that has a line a row as one line; any other text as it is."""
-    lines = text.strip("\r\n").splitlines()
+    lines = text.strip("\r\n").splitlines() if len(text) <= _LARGEST else []
     return "".join(lines) if len(lines) > 1 and {len(line) for line in lines} == {len(lines)} else text
 
 
