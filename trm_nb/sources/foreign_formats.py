@@ -87,6 +87,8 @@ _TEXTS = (
     ),
     (re.compile(rb"\s*<\?xml"), "an XML file", "it may be an error message of a download; look into it"),
     (re.compile(rb"%!PS"), "a PostScript file", _EPS),
+)
+_IMAGES = (  # images whose first bytes are text
     (re.compile(rb"P[1-6]\s+(#[^\n]*\n\s*)*\d+\s+(#[^\n]*\n\s*)*\d+\s"), "a Netpbm image", _CONVERT),
     (re.compile(rb"P[fF]\s+\d+\s+\d+\s"), "a PFM image", _DEEP),
     (re.compile(rb"#\?(RADIANCE|RGBE)"), "a Radiance HDR image", _DEEP),
@@ -125,7 +127,7 @@ def foreign(head: bytes, suffix: str = "") -> str | None:
         if found is not None and _READ_UNDER.get(suffix) == found[0]:
             return None
     if found is None and (suffix in _TEXT_IMAGES or b"\0" in head):
-        found = _text(head)
+        found = _text(head, _IMAGES)
     return None if found is None else f"{found[0]}, which is not read: {found[1]}"
 
 
@@ -135,7 +137,7 @@ def no_image(head: bytes, where: str = "") -> str:
         return f"no picture{where}: it is empty"
     if (other := foreign(head)) is not None:
         return other
-    if (found := _text(head)) is not None:
+    if (found := _text(head, _IMAGES + _TEXTS)) is not None:
         return f"{found[0]}, which is not read as an image: {found[1]}"
     return f"no picture{where}: its first bytes are those of no known format"
 
@@ -169,5 +171,5 @@ def _container(head: bytes) -> tuple[str, str] | None:
     return None
 
 
-def _text(head: bytes) -> tuple[str, str] | None:
-    return next(((name, todo) for start, name, todo in _TEXTS if start.match(head[:HEAD_BYTES])), None)
+def _text(head: bytes, kinds: tuple[tuple[re.Pattern[bytes], str, str], ...]) -> tuple[str, str] | None:
+    return next(((name, todo) for start, name, todo in kinds if start.match(head[:HEAD_BYTES])), None)
