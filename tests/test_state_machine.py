@@ -198,7 +198,15 @@ def _lost_settings(state: Storage) -> None:
     state.damage(which="images.zarr/images/receipts/00000002.json", how="truncated")
 
 
-EXAMPLES = (_lost_settings,)
+def _altered_chunk(state: Storage) -> None:
+    """A chunk is altered, and with the tracker lost and the images cleared it is taken over only at the end."""
+    state.work(step="build", fault=None, passing=1)
+    state.damage(which="capsules.zarr/capsules/c/2/0/0", how="a flipped bit")
+    state.damage(which="progress.sqlite", how="missing")
+    state.clear_the_cache(keep_index=False)
+
+
+EXAMPLES = (_lost_settings, _altered_chunk)
 
 
 def main(examples: int, number: int) -> None:

@@ -42,6 +42,7 @@ class Consolidator:
         self.batch, self.chunk = batch_layout(batch_size), chunk_layout(batch_size, batches_per_chunk)
         self.loose, self.array = output_dir / "batches.zarr" / "capsules", output_dir / "capsules.zarr" / "capsules"
         self.batch_receipts, self.chunk_receipts = self.loose / "receipts", self.array / "receipts"
+        self._hashed: dict[tuple[str, int], str] = {}  # (sha256 of a receipt, time of its file) -> sha256 of the file
 
     def ready(self, full_only: bool = False) -> list[int]:
         """Chunks that are not made yet and whose batches all are; once the plan is frozen, the last may hold fewer."""
@@ -86,9 +87,9 @@ class Consolidator:
                 self.tracker.add_chunk(receipt)
 
     def _made_already(self, chunk: int, members: Sequence[int]) -> Receipt | None:
-        """The receipt of a chunk that is durable but not in the tracker."""
-        receipt, path = self.receipt_or_none(chunk), self.chunk.file(self.array, chunk)
-        if receipt is None or _size(path) != receipt.nbytes:
+        """The receipt of a chunk that is durable, to the last byte, but not in the tracker."""
+        receipt = self.receipt_or_none(chunk)
+        if receipt is None or self._chunk_trouble(receipt, deep=True):
             return None
         same = [(p.nbytes, p.sha256) for p in receipt.parts] == [self.tracker.batch_file(batch) for batch in members]
         return receipt if same else None
@@ -99,7 +100,7 @@ class Consolidator:
         if receipt is not None and path.is_file():
             return receipt if sha256_of(path) == receipt.sha256 else None
         chunk = self.receipt_or_none(batch // self.per_chunk)
-        if chunk is None or _size(self.chunk.file(self.array, chunk.number)) != chunk.nbytes:
+        if chunk is None or self._chunk_trouble(chunk, deep=True):
             return None
         return next((part for part in chunk.parts if part.number == batch), None)
 
@@ -193,15 +194,24 @@ class Consolidator:
         for chunk in sorted(self.tracker.chunks()):
             path = self.chunk.file(self.array, chunk)
             try:
-                receipt = self.receipt(chunk)
-                trouble = trouble_with(path, receipt.nbytes, "", deep=False)
-                if deep and not trouble and self.chunk_sha256(receipt) != receipt.sha256:
-                    trouble = f"{path}: its bytes are not those that were written (sha256)"
+                trouble = self._chunk_trouble(self.receipt(chunk), deep)
             except (DamagedError, FileNotFoundError) as error:
                 trouble = f"{path}: its receipt cannot be read ({error})"
             if trouble:
                 found[chunk] = trouble
         return found
+
+    def _chunk_trouble(self, receipt: Receipt, deep: bool) -> str | None:
+        """One sentence when a chunk's file is not what its receipt says; `deep` reads it, once if it stays as it is."""
+        path = self.chunk.file(self.array, receipt.number)
+        trouble = trouble_with(path, receipt.nbytes, "", deep=False)
+        if trouble or not deep:
+            return trouble
+        state = (receipt.sha256, path.stat().st_mtime_ns)
+        if state not in self._hashed:
+            self._hashed[state] = self.chunk_sha256(receipt)
+        same = self._hashed[state] == receipt.sha256
+        return None if same else f"{path}: its bytes are not those that were written (sha256)"
 
     def damaged_batches(self, deep: bool = False) -> dict[int, str]:
         """The same for the batches that are in no chunk yet."""
