@@ -59,6 +59,7 @@ def verify(output_dir: str | Path, deep: bool = False) -> list[str]:
             trouble = tracker.trouble()
             if trouble:
                 return [trouble]
+            tracker.end_stages_of_the_dead()
             check = _Check(path, tracker, deep=True)
             found = check.all()
             tracker.set("damaged", check.damaged)
