@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
 import threading
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from trm_nb.durable import locked
-from trm_nb.lock_holder import OWNER, Holder, holder_of
+from trm_nb.lock_holder import LOCK, OWNER, Holder, holder_of
 
 HOLD = (
     "import sys, time; from pathlib import Path; from trm_nb.durable import locked\n"
@@ -56,16 +57,11 @@ def test_a_holder_that_was_killed_is_known_to_be_gone_on_its_own_machine_only(
 
 
 def test_looking_disturbs_nobody_who_takes_the_lock(tmp_path: Path) -> None:
-    over = threading.Event()
-
-    def look() -> None:
-        while not over.wait(0.001):  # a thousand times as often as `status` or a view does
-            holder_of(tmp_path)
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    for _ in range(50):
+    (tmp_path / LOCK).touch()
+    with (tmp_path / LOCK).open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)  # as `holder_of` does, for much longer
+        over = threading.Timer(0.2, lambda: fcntl.flock(looking, fcntl.LOCK_UN))
+        over.start()
         with locked(tmp_path, "mine"):
             assert holder_of(tmp_path) is not None
-    over.set()
-    thread.join()
+        over.join()
