@@ -91,6 +91,11 @@ def test_a_run_from_build_to_reset(project: Path, capsys: pytest.CaptureFixture[
     assert main(["cache", "clear", run]) == 0 and "2 pictures deleted" in out(capsys)
     assert main(["reset", run, "--yes"]) == 0 and "progress.sqlite" in out(capsys)
     assert not (project / run / "progress.sqlite").exists()
+    for option in ([], ["--with-cache"]):
+        assert main(["reset", run, "--yes", *option]) == 0
+        for command in (["status"], ["verify"], ["report"], ["cache", "stats"]):
+            assert main([*command, run]) == 2
+            assert f"{run}: no dataset here yet; `trm-nb build PARAMS.yaml` makes one" in capsys.readouterr().err
 
 
 def test_a_run_of_notebooks_says_what_it_did(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,20 +117,60 @@ def test_doctor_lists_every_field(project: Path, capsys: pytest.CaptureFixture[s
     assert str(project) in said and "torch" in said and "GB free" in said
 
 
-def test_interrupted_is_130_and_says_what_next(project: Path) -> None:
+@pytest.mark.parametrize(
+    ("signum", "workers", "said"),
+    [
+        pytest.param(signal.SIGINT, "0", "trm-nb: interrupted; what was done is kept", id="ctrl-c"),
+        pytest.param(signal.SIGTERM, "1", "trm-nb: stopped by SIGTERM; what was done is kept", id="sigterm"),
+    ],
+)
+def test_a_build_that_is_stopped_says_what_next(project: Path, signum: int, workers: str, said: str) -> None:
     (project / "data" / "a" / "one.txt").write_text("many lines\n" * 200_000, encoding="utf-8")
-    child = subprocess.Popen(
-        [*CLI, "build", "params/demo.yaml"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    command = [*CLI, "build", "params/demo.yaml", "-p", f"workers={workers}"]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     path = project / "outputs" / "demo"
     end = time.monotonic() + 30
     while not (path / "progress.sqlite").exists() or not _planned(path):
         assert time.monotonic() < end and child.poll() is None, child.communicate()
         time.sleep(0.1)
-    os.kill(child.pid, signal.SIGINT)
-    _, errors = child.communicate(timeout=30)
-    assert child.returncode == 130, errors
-    assert "run again to continue" in errors and "Traceback" not in errors
+    os.killpg(child.pid, signum)  # as SLURM does, to all of them; the workers leave it to the build
+    _, errors = child.communicate(timeout=30)  # the workers have its standard error, so they are gone too
+    assert child.returncode == 128 + signum, errors
+    assert errors == f"{said}, run again to continue\n"
+    tracker = TrainingProgressTracker(path)
+    stats = tracker.get_stats()
+    tracker.close()
+    assert (stats["state"], stats["stages"]["render"]["status"], stats["gone"]) == ("stopped", "stopped", None)
+
+
+def test_sigterm_stops_a_run_publishes_the_notebook_and_writes_the_report(project: Path) -> None:
+    sleeps = "from pathlib import Path\nimport os, time\nPath('started').write_text(str(os.getpid()))\ntime.sleep(600)"
+    cells = [nbformat.v4.new_code_cell(source) for source in ("print('before')", sleeps, "print('never')")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), project / "notebooks" / "01_first.ipynb")
+    command = [*CLI, "run", "params/demo.yaml"]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    started, end = project / "started", time.monotonic() + 60
+    while not started.is_file() or not started.read_text():
+        assert time.monotonic() < end and child.poll() is None, child.communicate()
+        time.sleep(0.1)
+    child.send_signal(signal.SIGTERM)
+    output, errors = child.communicate(timeout=60)
+    assert child.returncode == 143, errors
+    assert errors == "trm-nb: stopped by SIGTERM; what was done is kept, run again to continue\n"
+    assert "01_first  interrupted" in output and output.endswith("report: outputs/demo/report/index.html\n")
+    run = project / "outputs" / "demo"
+    made = json.loads((run / "notebooks" / "01_first.ipynb").read_text(encoding="utf-8"))
+    assert made["metadata"]["trm_nb"]["status"] == "interrupted"
+    statuses = [cell["metadata"]["papermill"]["status"] for cell in made["cells"]]
+    assert statuses == ["completed", "completed", "failed", "pending"]
+    assert "interrupted" in (run / "report" / "index.html").read_text(encoding="utf-8")
+    assert not Path("/proc", started.read_text()).exists()
+
+
+def test_a_command_leaves_the_handlers_of_its_caller_alone(project: Path) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)]
+    assert main(["build", "params/demo.yaml"]) == 0
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)] == before
 
 
 def _planned(path: Path) -> int:

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "trm_nb"
 # Lowest first. A module imports only from its own row and the rows above it.
 LAYERS = [
     {"records"},
-    {"config", "durable", "database"},
+    {"config", "durable", "database", "lock_holder"},
     {"checkpoints", "run_folder"},
     {"training_progress", "run_stats", "store", "pool", "cluster", "trm"},
     {
@@ -32,7 +32,7 @@ LAYERS = [
     {"mending"},
     {"streaming_builder", "training", "evaluation", "verify"},
     {"pipeline"},
-    {"notebook", "terminal", "doctor"},
+    {"notebook", "terminal", "doctor", "stopping"},
     {"cli"},
 ]
 

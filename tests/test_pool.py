@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from trm_nb.pool import WorkerDied, _noted, in_worker, run_tasks, working_on
+from trm_nb.pool import MIN_POOL, WorkerDied, _noted, in_worker, run_tasks, working_on
 
 
 def _squares(task: Sequence[int]) -> list[int]:
@@ -199,3 +199,23 @@ def test_workers_end_when_their_run_is_killed(run_python: Callable[..., subproce
             return
         time.sleep(0.1)
     pytest.fail(f"workers {workers} outlived their run by ten seconds")
+
+
+def _sleep(task: Sequence[str]) -> int:
+    Path(task[0]).touch()
+    time.sleep(600)
+    return 0
+
+
+def test_workers_end_with_whoever_does_not_want_the_rest(tmp_path: Path) -> None:
+    begun = [[str(tmp_path / name)] * MIN_POOL for name in "ab"]
+
+    def stop() -> None:
+        if any(tmp_path.iterdir()):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(run_tasks(_sleep, begun, workers=1, on_wait=stop))
+    started = time.monotonic()
+    assert [result for _, result in run_tasks(len, begun, workers=1)] == [MIN_POOL] * 2  # not after ten minutes
+    assert time.monotonic() - started < 60

@@ -13,9 +13,9 @@ from typing import Any
 import nbformat
 import pytest
 
-from trm_nb.notebook.progress_view import ProgressView, curve, duration
+from trm_nb.notebook.progress_view import ProgressView, _Widgets, curve, duration
 from trm_nb.records import Receipt, Rejected
-from trm_nb.run_stats import STALLED_SECONDS
+from trm_nb.run_stats import STALLED_SECONDS, TRAIN_STEPS
 from trm_nb.training_progress import PlannedRow, TrainingProgressTracker
 
 
@@ -140,7 +140,34 @@ def test_left_is_told_after_some_seconds(tracker: TrainingProgressTracker, monke
     assert "left" not in line(view, "render")
     tracker.settle([f"{0:032x}"], {})
     view._first_seen["render"] = (time.monotonic() - 20, 0)
-    assert "about 1 min left" in line(view, "render")
+    assert "running 0 s, 3 pictures/min, about 1 min left" in line(view, "render")
+    view._first_seen["render"] = (time.monotonic() - 20, -199)
+    assert "10 pictures/s, about 0 s left" in line(view, "render")
+
+
+def test_the_live_widgets_tell_pace_and_time_left_too(tracker: TrainingProgressTracker) -> None:
+    planned(tracker)
+    tracker.begin("render")
+    tracker.settle([f"{0:032x}"], {})
+    view, widgets = ProgressView(tracker), _Widgets()
+    view._widgets = widgets
+    view._first_seen["render"] = (time.monotonic() - 20, 0)
+    view.tick()
+    labels = [row.children[1].value for row in widgets.box.children[1:-1]]
+    assert labels[0] == "1 / 4 pictures, running 0 s, 3 pictures/min, about 1 min left"
+    assert labels[1:] == ["waiting"] * 4
+    assert widgets.box.children[0].value.startswith("running render: 4 samples planned")
+    widgets.close()
+
+
+def test_watching_goes_on_between_two_stages(tracker: TrainingProgressTracker) -> None:
+    planned(tracker)
+    tracker.ask(TRAIN_STEPS, 9)
+    tracker.already_done("consolidate")
+    other = threading.Timer(0.5, lambda: tracker.begin("train", 9))
+    other.start()
+    assert ProgressView(tracker).watch(timeout=1.5, poll=0.1) == "running train"
+    other.join()
 
 
 CELL = """

@@ -113,6 +113,31 @@ def test_order_parameters_skipping_and_the_fingerprint_chain(
     assert not up_to_date(run, paths[0], prints["01_first"])
 
 
+def test_a_model_that_was_removed_is_trained_again_in_any_way(project: Callable[..., Path]) -> None:
+    root = project(n06_train=notebook("print('trains')"))
+    run, path = root / "outputs" / "demo", root / "notebooks" / "06_train.ipynb"
+    tracker = TrainingProgressTracker(run, create=True)
+    tracker.bind("encode", {"micro_batch": 16})
+    tracker.bind("train", {"learning_rate": 0.001})
+    tracker.already_done("train")
+    for made in (run / "notebooks" / path.name, run / "model" / "trm.pt"):
+        made.parent.mkdir()
+        made.write_bytes(path.read_bytes())
+    same = fingerprints([path], load_params("params/demo.yaml"))["06_train"]
+    tracker.set("notebook:06_train", {"status": "done", "fingerprint": same})
+    assert run_notebooks("params/demo.yaml").skipped == ("06_train",)
+    with pytest.raises(UserError, match=r"made with learning_rate=0.001, not .* or delete .*demo/model/trm\.pt"):
+        run_notebooks("params/demo.yaml", {"learning_rate": 0.01})
+
+    (run / "model" / "trm.pt").unlink()
+    assert not up_to_date(run, path, same)
+    with pytest.raises(UserError, match="made with micro_batch=16"):
+        run_notebooks("params/demo.yaml", {"micro_batch": 8, "learning_rate": 0.01})
+    assert run_notebooks("params/demo.yaml", {"learning_rate": 0.01}).executed == ("06_train",)
+    assert tracker.get_stats()["notebooks"] == {"06_train": "done"}
+    tracker.close()
+
+
 def test_a_failing_cell_stops_the_order_and_the_next_run_continues_there(project: Callable[..., Path]) -> None:
     root = project(
         n01_first=notebook("print('ok')"),

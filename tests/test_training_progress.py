@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
+from trm_nb.durable import locked
+from trm_nb.notebook.progress_view import ProgressView, state_text
 from trm_nb.records import DamagedError, Receipt, Rejected, UserError
+from trm_nb.run_stats import NOTEBOOKS, TRAIN_STEPS
 from trm_nb.training_progress import PlannedFile, PlannedRow, TrainingProgressTracker
 
 
@@ -81,6 +86,73 @@ def test_state(tmp_path: Path, stages: list[tuple[str, str]], state: str) -> Non
             "failed": lambda n=name: tracker.fail(n, "x"),
         }[status]()
     assert tracker.get_stats()["state"] == state
+
+
+FOUR = {"01_render": "done", "04_consolidate": "done", "05_inspect": None, "06_train": None}
+
+
+@pytest.mark.parametrize(
+    ("asked", "notebooks", "trained", "model", "state", "text"),
+    [
+        pytest.param(0, {}, 0, False, "done", "done", id="no-training-asked-for"),
+        pytest.param(9, {}, 0, False, "stopped", "dataset complete; training pending", id="not-trained-yet"),
+        pytest.param(9, {}, 9, True, "done", "done", id="trained"),
+        pytest.param(9, {}, 9, False, "stopped", "dataset complete; training pending", id="model-removed"),
+        pytest.param(12, {}, 9, True, "stopped", "dataset complete; training pending", id="more-steps-asked-for"),
+        pytest.param(
+            0, FOUR, 0, False, "stopped", "dataset complete; stopped after 04_consolidate", id="run-to-04-no-training"
+        ),
+        pytest.param(
+            9, FOUR, 0, False, "stopped", "dataset complete; stopped after 04_consolidate; training pending",
+            id="run-to-04",
+        ),
+        pytest.param(9, {"06_train": "done"}, 0, False, "done", "done", id="nothing-to-learn-from"),
+        pytest.param(9, {"06_train": "done"}, 9, False, "stopped", "dataset complete; training pending", id="retrain"),
+        pytest.param(0, {"05_inspect": "failed"}, 0, False, "failed", "failed in 05_inspect", id="a-notebook-failed"),
+        pytest.param(0, {"05_inspect": "interrupted"}, 0, False, "stopped", "stopped: interrupted", id="interrupted"),
+        pytest.param(0, {"05_inspect": "running"}, 0, False, "stopped", "stopped: interrupted", id="runner-is-gone"),
+    ],
+)  # fmt: skip
+def test_a_complete_dataset_is_done_when_nothing_is_pending(
+    tmp_path: Path, asked: int, notebooks: dict[str, str | None], trained: int, model: bool, state: str, text: str
+) -> None:
+    tracker = _tracker(tmp_path)
+    tracker.ask(TRAIN_STEPS, asked)
+    tracker.ask(NOTEBOOKS, list(notebooks))
+    for name, status in notebooks.items():
+        tracker.set(f"notebook:{name}", status and {"status": status})
+    for stage in ("render", "encode", "consolidate"):
+        tracker.already_done(stage)
+    if trained:
+        tracker.log_step(trained)
+        tracker.already_done("train")
+    if model:
+        (tmp_path / "model").mkdir()
+        (tmp_path / "model" / "trm.pt").touch()
+    stats = tracker.get_stats()
+    assert (stats["state"], state_text(stats)) == (state, text)
+    if state != "done":
+        with locked(tmp_path / "notebooks", "trm-nb run"):  # which is between two stages, or at another notebook
+            assert tracker.get_stats()["state"] == "running"
+
+
+def test_a_killed_process_is_gone_at_once(tmp_path: Path) -> None:
+    tracker = _tracker(tmp_path)
+    code = (
+        "import os, sys; from pathlib import Path; from trm_nb.durable import locked\n"
+        "from trm_nb.training_progress import TrainingProgressTracker as T\n"
+        "with locked(Path(sys.argv[1]), 'building'):\n    T(sys.argv[1]).begin('encode')\n    os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+    assert killed.wait() == -9
+    stats, name = tracker.get_stats(), f"process {killed.pid} (building)"
+    assert (stats["state"], stats["gone"], stats["stages"]["encode"]["status"]) == ("stopped", name, "stopped")
+    assert ProgressView(tracker).snapshot().text.startswith(f"stopped: {name} is gone, 10 samples planned so far; run")
+    assert ProgressView(tracker).watch(timeout=60) == "stopped"
+    with locked(tmp_path, "verifying"):  # whoever has the lock next records it
+        tracker.end_stages_of_the_dead()
+    assert tracker.get_stats()["state"] == "stopped"
+    assert tracker.stage_status("encode") == "stopped"
 
 
 def test_a_silent_run_is_stalled(tmp_path: Path) -> None:

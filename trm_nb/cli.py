@@ -1,7 +1,7 @@
 """The command line. What a command needs is imported inside it, so that `trm-nb --help` is instant.
 
 Exit codes: 0 well, 1 failed or damaged, 2 a mistake of the user (one sentence on standard error, never a traceback),
-130 interrupted.
+130 interrupted, 128 and the signal's number when `run` or `build` were stopped by one (143 for SIGTERM).
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from trm_nb.stopping import stopped_by_signals
 
 if TYPE_CHECKING:
     from trm_nb.pipeline import Run
@@ -37,6 +39,7 @@ RunDir = Annotated[Path, typer.Argument(metavar="DIR", help="the run's folder (i
 
 
 @app.command()
+@stopped_by_signals()
 def run(
     params: Params,
     output_dir: OutputDir = None,
@@ -48,12 +51,14 @@ def run(
     """Execute the notebooks in order; what is up to date is skipped, and a stopped run continues."""
     from trm_nb.notebook.progress_view import duration
     from trm_nb.notebook.runner import NotebookEvent, run_notebooks
-    from trm_nb.terminal import TerminalView
+    from trm_nb.terminal import TerminalView, say_what_came_out
 
+    begun: list[Path] = []  # the run, once a notebook has begun
     view: TerminalView | None = None
 
     def on_event(event: NotebookEvent) -> None:
         nonlocal view
+        begun[:] = [event.run]
         if event.status == "running":
             view = view or TerminalView(_tracker(event.run), title=event.notebook)
             view.tick()
@@ -67,22 +72,25 @@ def run(
             flush=True,
         )
 
-    outcome = run_notebooks(params, _overrides(p, output_dir), first, last, force, on_event)
-    if outcome.executed or outcome.failure:
-        from trm_nb.notebook.report import write_report
-
-        print(f"report: {write_report(outcome.output_dir)}")
+    try:
+        outcome = run_notebooks(params, _overrides(p, output_dir), first, last, force, on_event)
+    except KeyboardInterrupt:
+        if begun:
+            say_what_came_out(begun[0], new=True)
+        raise
+    say_what_came_out(outcome.output_dir, new=bool(outcome.executed or outcome.failure))
     if outcome.failure:
         _say(outcome.failure.sentence)
     return outcome.exit_code
 
 
 @app.command()
+@stopped_by_signals()
 def build(params: Params, output_dir: OutputDir = None, p: Override = None) -> int:
     """Build the same dataset without notebooks, drawing and encoding overlapped."""
     from trm_nb.config import load_params
     from trm_nb.pipeline import build as build_dataset
-    from trm_nb.terminal import TerminalView
+    from trm_nb.terminal import TerminalView, quarantined, result_of
     from trm_nb.training_progress import TrainingProgressTracker
 
     config = load_params(params, _overrides(p, output_dir))
@@ -92,8 +100,12 @@ def build(params: Params, output_dir: OutputDir = None, p: Override = None) -> i
             report = build_dataset(config, on_progress=view.tick)
     finally:
         tracker.close()
-    quarantined = f", {report.quarantined:,} quarantined (quarantine.jsonl says why)" if report.quarantined else ""
-    print(f"{report.rows:,} samples in {config.output_dir}{quarantined}\ncontent_digest {report.content_digest}")
+    print(f"{report.rows:,} samples in {config.output_dir}")
+    for line in quarantined(report.output_dir, report.quarantined):
+        print(line)
+    if report.training:
+        print(result_of(report.training, config))
+    print(f"content_digest {report.content_digest}")
     return 0
 
 

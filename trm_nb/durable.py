@@ -25,8 +25,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from trm_nb.lock_holder import LOCK, OWNER, note_owner, owner_of
 from trm_nb.records import DamagedError, NotWritableError, Receipt, Treatment, UserError
 
+LOCK_SECONDS = 0.5  # how long `locked` tries: `lock_holder` looks at a lock for less than that
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG}
 
@@ -257,19 +259,19 @@ def locked(folder: Path, purpose: str) -> Iterator[None]:
 
     The lock is the operating system's, so it is gone with its process, however that ended.
     """
-    owner, lock = folder / ".lock-owner", FileLock(folder / ".lock", timeout=0)
+    lock = FileLock(folder / LOCK, timeout=LOCK_SECONDS)
     try:
         with writing_into(folder):
             folder.mkdir(parents=True, exist_ok=True)
             lock.acquire()
-            owner.write_text(f"process {os.getpid()} ({purpose})", encoding="utf-8")
+            note_owner(folder, purpose)
     except Timeout:
-        holder = owner.read_text(encoding="utf-8") if owner.exists() else "another process"
+        holder = owner_of(folder)[0] or "another process"
         raise UserError(
             f"{folder} is being written by {holder}; wait for it, stop it, or choose another output folder"
         ) from None
     try:
         yield
     finally:
-        owner.unlink(missing_ok=True)
+        (folder / OWNER).unlink(missing_ok=True)
         lock.release()

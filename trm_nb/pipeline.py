@@ -31,7 +31,8 @@ from trm_nb.mending import mend, noting_damage, take_stock
 from trm_nb.plan import Planner, source_changes
 from trm_nb.records import NAMED_SOURCES, Item, Progress, Rejected, Sample, UserError
 from trm_nb.render import RenderSettings
-from trm_nb.run_folder import BOUND_FILE, is_run, read_bound, refuse_foreign
+from trm_nb.run_folder import BOUND_FILE, MODEL, is_run, read_bound, refuse_foreign
+from trm_nb.run_stats import NOTEBOOKS, TRAIN_STEPS
 from trm_nb.sources import scan
 from trm_nb.sources.roots import reads_from
 from trm_nb.streaming_builder import StreamingEncoderBuilder
@@ -70,6 +71,7 @@ def build(config: MultimodalDatasetConfig, on_progress: Progress | None = None) 
     try:
         with run.writing("building"):
             run.prepare()
+            run.tracker.ask(NOTEBOOKS, [])
             run.builder.announce()
             drawn, encoded = run.stream(on_progress)
             run.consolidate(on_progress)
@@ -229,6 +231,7 @@ class Run:
         if self._prepared:
             return
         _refuse_overlap(self.config)
+        self.tracker.end_stages_of_the_dead()
         self.tracker.check_bound(self._plan_settings() | self._encode_settings())
         if self.config.encoder_path or self.config.device != "cpu":
             self.builder.encoder  # noqa: B018 - a mistake in them is told before anything is written
@@ -241,6 +244,7 @@ class Run:
             log.warning("%s: its tracker was lost and is made again from the receipts", self.path)
             self._make_tracker_again()
         mend(self.tracker, self.cache, self.consolidator)
+        self.tracker.ask(TRAIN_STEPS, self.config.train_steps)
         self._prepared = True
 
     def _make_tracker_again(self) -> None:
@@ -347,7 +351,7 @@ class Run:
         with self.writing("training"):
             self.consolidate(on_progress)
             examples = examples_of(self.path, self.config)  # first, so that a mistake can be corrected
-            if not (self.path / "model" / "trm.pt").is_file():
+            if not (self.path / MODEL).is_file():
                 self.tracker.unbind("train")
             self.tracker.bind("train", self.config.stage_fields("train"))
             return train_objective(self.path / "model", examples, self.config, self.tracker, on_progress)

@@ -144,6 +144,10 @@ class _Processes:
         return isinstance(future.exception(), self.deaths)
 
     def end_hung(self, what: str, seconds: float) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Kill the processes. A file that one of them was writing has a temporary name, and is swept away later."""
         self._executor().shutdown(wait=False, kill_workers=True)
 
     def _executor(self) -> Any:
@@ -192,7 +196,12 @@ def run_tasks(
     pool = _Processes(count) if cluster is None else connect(cluster)
     with contextlib.nullcontext(notes) if notes else tempfile.TemporaryDirectory() as folder:
         flight = _InFlight(function, pool, on_wait, task_seconds, Path(folder), name)
-        yield from flight.run(chain(first, source))
+        try:
+            yield from flight.run(chain(first, source))
+        except BaseException:  # interrupted, or nobody wants the rest: what is begun may take minutes
+            if isinstance(pool, _Processes):
+                pool.end()
+            raise
 
 
 @dataclass(slots=True)
@@ -307,7 +316,8 @@ class _InFlight(Generic[T, R]):
 
 def _start_worker(parent: int) -> None:
     """In a new worker: yield to the encoder, which needs the cores more, and end when the run was killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the run's to handle
+    for signum in (signal.SIGINT, signal.SIGTERM):  # sent to all processes of a job, they are the run's to handle
+        signal.signal(signum, signal.SIG_IGN)
     if hasattr(os, "nice"):
         os.nice(5)
 

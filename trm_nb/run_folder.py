@@ -9,6 +9,9 @@ from trm_nb.durable import read_json
 from trm_nb.records import DamagedError, UserError
 
 BOUND_FILE = ".bound.json"
+MODEL = Path("model", "trm.pt")  # the trained TRM; whoever removes it begins anew
+_IMAGES = "images.zarr/images/receipts"
+_CAPSULES = ("batches.zarr/capsules/receipts", "capsules.zarr/capsules/receipts")
 
 
 def read_bound(folder: Path) -> dict[str, tuple[str, Any]]:
@@ -22,8 +25,13 @@ def read_bound(folder: Path) -> dict[str, tuple[str, Any]]:
 
 def is_run(folder: Path) -> bool:
     """Whether a folder holds what a run makes, with or without its tracker."""
-    made = ("images.zarr/images/receipts", "batches.zarr/capsules/receipts", "capsules.zarr/capsules/receipts")
-    return any((folder / name).is_dir() for name in made)
+    return any((folder / name).is_dir() for name in (_IMAGES, *_CAPSULES))
+
+
+def is_empty_run(folder: Path) -> bool:
+    """Whether a folder was a run's and holds no dataset, as after `reset`: cached images at most."""
+    made = any((folder / name).exists() for name in (*_CAPSULES, BOUND_FILE, "progress.sqlite"))
+    return not made and ((folder / _IMAGES).is_dir() or (folder / ".lock").exists())
 
 
 def has_capsules(folder: Path) -> bool:

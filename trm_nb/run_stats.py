@@ -8,11 +8,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trm_nb.lock_holder import Holder, holder_of
+from trm_nb.run_folder import MODEL
+
 if TYPE_CHECKING:
     from trm_nb.training_progress import TrainingProgressTracker
 
 STAGE_NAMES = ("render", "denoise", "fit", "encode", "consolidate", "train")  # fit only where an encoder is fitted
 STALLED_SECONDS = 120.0
+NOTEBOOKS, TRAIN_STEPS = "notebooks_asked", "train_steps_asked"  # what the tracker keeps of a command or a config
 
 
 def gather(tracker: TrainingProgressTracker) -> dict[str, Any]:
@@ -23,12 +27,21 @@ def gather(tracker: TrainingProgressTracker) -> dict[str, Any]:
     train_steps, chunk_progress (0..1, part of the training chunks seen in this epoch), modalities and
     quarantine_by_reason. Totals are None while the plan still grows.
     stages: name -> status (waiting, running, done, failed, stopped), done, total, unit, started, finished, seconds,
-    message. state: new, running ..., stalled, stopped, failed or done. heartbeat, seconds_since_heartbeat.
-    `get_stats` adds disk_usage_gb (10^9 bytes).
+    message. notebooks: name -> status (pending, running, done, failed, interrupted) of those that `trm-nb run` was
+    asked for, in order. pending: what a complete dataset still lacks, notebooks by name and "train". gone: the process
+    that was killed at work, None where none was. heartbeat, seconds_since_heartbeat.
+    state: new; running, with the stages at work; stalled (no heartbeat); stopped (begun, not complete, and nobody known
+    to be at work); failed; done (the dataset is complete and nothing pending). `get_stats` adds disk_usage_gb
+    (10^9 bytes).
     """
     stats = _counts(tracker)
-    stats["stages"] = _stages(tracker, stats)
-    stats["state"] = _state(stats)
+    # looked at after the tables: who is gone now has not written them since
+    writer, runner = holder_of(tracker.output_dir), holder_of(tracker.output_dir / "notebooks")
+    stats["stages"] = _stages(tracker, stats, writer)
+    stats["notebooks"] = _notebooks(tracker, runner)
+    stats["pending"] = _pending(tracker, stats)
+    stats["gone"] = next((h.name for h in (writer, runner) if h and h.alive is False), None)
+    stats["state"] = _state(stats, at_work=any(h and h.alive for h in (writer, runner)))
     return stats
 
 
@@ -57,7 +70,7 @@ def _counts(tracker: TrainingProgressTracker) -> dict[str, Any]:
             "chunks_total": -(-batches_total // per_chunk) if batches_total is not None and per_chunk else None,
         },
         "global_step": last[0][0] if last else 0,
-        "train_steps": tracker.value("SELECT total FROM stages WHERE name = 'train'") or 0,
+        "train_steps": tracker.get(TRAIN_STEPS) or tracker.value("SELECT total FROM stages WHERE name = 'train'") or 0,
         "chunk_progress": json.loads(last[0][1]).get("chunk_progress", 0.0) if last else 0.0,
         "modalities": dict(tracker.query("SELECT modality, count(*) FROM rows GROUP BY modality ORDER BY modality")),
         "quarantine_by_reason": dict(tracker.query(reasons)),
@@ -66,7 +79,9 @@ def _counts(tracker: TrainingProgressTracker) -> dict[str, Any]:
     }
 
 
-def _stages(tracker: TrainingProgressTracker, stats: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _stages(
+    tracker: TrainingProgressTracker, stats: dict[str, Any], writer: Holder | None
+) -> dict[str, dict[str, Any]]:
     rows = stats["rows_planned"] if stats["plan_frozen"] else None
     settled = stats["samples_cached"] + stats["samples_quarantined"]
     measures = {
@@ -82,6 +97,8 @@ def _stages(tracker: TrainingProgressTracker, stats: dict[str, Any]) -> dict[str
     report = {}
     for name in [name for name in STAGE_NAMES if name in measures]:
         status, started, finished, _, message = found.get(name, ("waiting", None, None, None, None))
+        if status == "running" and writer is not None and writer.alive is False:
+            status, finished, message = "stopped", stats["heartbeat"], f"{writer.name} is gone; run again, it continues"
         done, total, unit = measures[name]
         seconds = None if started is None else (finished or time.time()) - started
         report[name] = {
@@ -97,19 +114,48 @@ def _stages(tracker: TrainingProgressTracker, stats: dict[str, Any]) -> dict[str
     return report
 
 
-def _state(stats: dict[str, Any]) -> str:
-    by_status: dict[str, list[str]] = {}
-    for name, stage in stats["stages"].items():
-        by_status.setdefault(stage["status"], []).append(name)
-    if "failed" in by_status:
+def _notebooks(tracker: TrainingProgressTracker, runner: Holder | None) -> dict[str, str]:
+    """The notebooks that `trm-nb run` was asked for, with their status; one whose runner was killed is interrupted."""
+    found = {}
+    for name in tracker.get(NOTEBOOKS, []):
+        status = (tracker.get(f"notebook:{name}") or {}).get("status", "pending")
+        killed = status == "running" and (runner is None or runner.alive is False)
+        found[name] = "interrupted" if killed else status
+    return found
+
+
+def _pending(tracker: TrainingProgressTracker, stats: dict[str, Any]) -> list[str]:
+    """What was asked for beyond the dataset, and is not there: notebooks by name, and "train".
+
+    Notebooks that are all done found nothing to train on where there is no model.
+    """
+    notebooks = [name for name, status in stats["notebooks"].items() if status != "done"]
+    asked, train = tracker.get(TRAIN_STEPS, 0), stats["stages"]["train"]
+    if train["status"] == "done":
+        lacking = train["done"] < asked or not (tracker.output_dir / MODEL).is_file()
+    else:
+        lacking = bool(notebooks) or not stats["notebooks"]
+    return [*notebooks, *(["train"] if asked and lacking else [])]
+
+
+def _state(stats: dict[str, Any], at_work: bool) -> str:
+    stages, rows = stats["stages"], stats["rows_planned"]
+    statuses = {stage["status"] for stage in stages.values()}
+    if "failed" in statuses:
         return "failed"
-    if "running" in by_status:
+    if "running" in statuses:
         silent = stats["seconds_since_heartbeat"] or 0.0
-        return "stalled" if silent > STALLED_SECONDS else f"running {' + '.join(by_status['running'])}"
-    done = by_status.get("done", [])
-    if "consolidate" in done or ("train" in done and not stats["rows_planned"]):  # a training that has no dataset
+        names = " + ".join(name for name, stage in stages.items() if stage["status"] == "running")
+        return "stalled" if silent > STALLED_SECONDS else f"running {names}"
+    # a training may have no dataset
+    complete = stages["consolidate"]["status"] == "done" or (stages["train"]["status"] == "done" and not rows)
+    if complete and not stats["pending"]:
         return "done"
-    return "stopped" if stats["rows_planned"] else "new"
+    if at_work:
+        return "running"  # between two stages, or a notebook that shows what is there
+    if "failed" in stats["notebooks"].values():
+        return "failed"
+    return "stopped" if rows or "stopped" in statuses or "interrupted" in stats["notebooks"].values() else "new"
 
 
 def disk_usage(folder: Path) -> int:

@@ -160,7 +160,7 @@ class StreamingEncoderBuilder:
         self, planned: Iterator[Sample], start_threshold: int = START_THRESHOLD, on_progress: Progress | None = None
     ) -> StreamReport:
         """The same for samples that a Planner hands on."""
-        drawing = _Drawing(lambda tick: self.draw(planned, tick))
+        drawing = _Drawing(lambda tick: self.draw(_each_after(tick, planned), tick))
         with drawing, self.tracker.stage("encode"):
             encoded = self._encode_as_ready(drawing, start_threshold, on_progress)
         self.consolidate(on_progress)
@@ -308,6 +308,13 @@ class StreamingEncoderBuilder:
         self.tracker.beat()
         if on_progress:
             on_progress()
+
+
+def _each_after(check: Progress, samples: Iterable[Sample]) -> Iterator[Sample]:
+    """The samples, each after a check whether to go on: planning a shard of large files may take long."""
+    for sample in samples:
+        check()
+        yield sample
 
 
 class _Drawing:

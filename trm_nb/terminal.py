@@ -1,21 +1,31 @@
-"""A run's progress in a terminal: bars that redraw in place, or now and then a line where the output is no terminal."""
+"""A run's progress in a terminal: bars that redraw in place, or now and then a line where the output is no terminal.
+
+And what came out of it, as the last words of a command: lines that fit 80 columns.
+"""
 
 from __future__ import annotations
 
 import sys
+import textwrap
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
+
+import numpy as np
 
 from trm_nb.notebook.progress_view import ProgressView
 
 if TYPE_CHECKING:
     from rich.live import Live
 
+    from trm_nb.config import MultimodalDatasetConfig
+    from trm_nb.training.answers import Answers
     from trm_nb.training_progress import TrainingProgressTracker
 
 _REDRAW_SECONDS = 0.5
 _LINE_SECONDS = 10.0
+_COLUMNS = 80
 
 
 class TerminalView:
@@ -78,3 +88,55 @@ class TerminalView:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def say_what_came_out(run: Path, new: bool) -> None:
+    """Print each executed notebook's finding, how much is quarantined, and where the report is, which is written anew
+    when something in it is `new`.
+    """
+    from trm_nb.notebook.prose import NO_BREAK
+    from trm_nb.notebook.report import headlines, write_report
+    from trm_nb.training_progress import TrainingProgressTracker
+
+    index = run / "report" / "index.html"
+    if new or not index.is_file():
+        write_report(run)
+    found = headlines(run)
+    width = max((len(name) for name, _ in found), default=0)
+    for name, finding in found:
+        hanging = {"initial_indent": f"{name:{width}}  ", "subsequent_indent": " " * (width + 2)}
+        print(textwrap.fill(finding, _COLUMNS, **hanging).replace(NO_BREAK, " ") if finding else name)  # type: ignore[arg-type]
+    tracker = TrainingProgressTracker(run)
+    for line in quarantined(run, tracker.quarantined()):
+        print(line)
+    tracker.close()
+    print(f"report: {_from_here(index)}", flush=True)
+
+
+def quarantined(run: Path, count: int) -> list[str]:
+    """How many items and samples could not be used and where to read why; no line where there are none."""
+    reasons = run / "quarantine.jsonl"
+    where = f"reasons: {_from_here(reasons)}" if reasons.is_file() else f"reasons: trm-nb status {_from_here(run)}"
+    return [f"{count:,} quarantined, {where}"] if count else []
+
+
+def result_of(answers: Answers, config: MultimodalDatasetConfig) -> str:
+    """A training's result on the held-out samples, beside what needs no model."""
+    n = len(answers.labels)
+    commonest = np.unique(answers.labels, axis=0, return_counts=True)[1].max() / n
+    what, beside, least = {
+        "label": ("labels are right", "always the commonest label", commonest),
+        "grid": ("answer grids are exactly right", "always the commonest grid", commonest),
+        "next": ("next pages are found", "guessing", 1 / (1 + int(answers.labels.max()))),
+    }[config.objective]
+    low, high = answers.interval
+    return (
+        f"trained: {answers.accuracy:.1%} of {n:,} held-out {what}\n"
+        f"  (95 % interval {low:.1%} to {high:.1%}; {beside}: {least:.1%})"
+    )
+
+
+def _from_here(path: Path) -> str:
+    """A path as short as it can be said: relative where it lies below the current folder."""
+    whole, here = path.absolute(), Path.cwd()
+    return str(whole.relative_to(here) if whole.is_relative_to(here) else whole)

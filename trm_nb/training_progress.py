@@ -23,7 +23,7 @@ from typing import Any, Literal, TypeAlias
 from trm_nb.database import Database
 from trm_nb.durable import write_json, writing_into
 from trm_nb.records import DamagedError, Receipt, Rejected, UserError, class_order
-from trm_nb.run_folder import BOUND_FILE, has_capsules, is_run, read_bound, refuse_foreign
+from trm_nb.run_folder import BOUND_FILE, MODEL, has_capsules, is_empty_run, is_run, read_bound, refuse_foreign
 from trm_nb.run_stats import disk_usage, gather
 
 BEAT_SECONDS = 1.0
@@ -113,6 +113,8 @@ class TrainingProgressTracker:
                 self.output_dir.mkdir(parents=True, exist_ok=True)
             self._put_aside_if_damaged()
         elif not self.path.is_file() or (not self.path.stat().st_size and is_run(self.output_dir)):
+            if is_empty_run(self.output_dir):
+                raise UserError(f"{self.output_dir}: no dataset here yet; `trm-nb build PARAMS.yaml` makes one")
             if is_run(self.output_dir):
                 raise DamagedError(f"{self.path}: missing or empty; {_REBUILD}")
             raise UserError(
@@ -183,6 +185,11 @@ class TrainingProgressTracker:
         with self.transaction() as db:
             db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, json.dumps(value)))
 
+    def ask(self, name: str, value: Any) -> None:
+        """Keep what a command or a config asks for, so that `get_stats` can tell what is pending."""
+        if self.get(name) != value:
+            self.set(name, value)
+
     def get(self, name: str, default: Any = None) -> Any:
         """The JSON value kept under a name."""
         found = self.value("SELECT value FROM meta WHERE name = ?", (name,))
@@ -234,9 +241,11 @@ class TrainingProgressTracker:
         held = self.bound()
         for name, value in fields.items():
             if name in held and held[name] != json.loads(json.dumps(value)):
+                trained = self.value("SELECT stage FROM bound WHERE field = ?", (name,)) == "train"
+                instead = f"delete {self.output_dir / MODEL}" if trained else f"`trm-nb reset {self.output_dir}`"
                 raise UserError(
                     f"{self.output_dir}: this run was made with {name}={held[name]!r}, not {name}={value!r}; "
-                    f"use another output_dir, or `trm-nb reset {self.output_dir}`"
+                    f"use another output_dir, or {instead}"
                 )
 
     # -- the plan ---------------------------------------------------------------------------------------------------
@@ -462,6 +471,14 @@ class TrainingProgressTracker:
             self._end(name, "stopped", "interrupted; run again, it continues")
             raise
         self.finish(name)
+
+    def end_stages_of_the_dead(self) -> None:
+        """For a process that has the run's lock: stages that still run in the tables were those of a killed one."""
+        if self.value("SELECT count(*) FROM stages WHERE status = 'running'"):
+            values = (self.get("heartbeat"), "its process was killed; run again, it continues")
+            with self.transaction() as db:
+                ended = "UPDATE stages SET status = 'stopped', finished = ?, message = ? WHERE status = 'running'"
+                db.execute(ended, values)
 
     def already_done(self, stage: str, message: str | None = None) -> None:
         """A stage found nothing to do: record it as done, whatever a killed attempt left."""

@@ -47,22 +47,29 @@ def verify(output_dir: str | Path, deep: bool = False) -> list[str]:
         stack.callback(tracker.close)
         if not deep:
             return _Check(path, tracker, deep=False).all()
-        _lock(path, tracker, stack)
+        writable = _lock(path, tracker, stack)
         if trouble := tracker.trouble():
             return [trouble]
+        if writable:
+            tracker.end_stages_of_the_dead()
         check = _Check(path, tracker, deep=True)
         found = check.all()
         check.note()
         return found
 
 
-def _lock(path: Path, tracker: TrainingProgressTracker, stack: ExitStack) -> None:
-    """Keep writers out; whoever cannot write a run cannot lock it, and only sees that it is being written."""
+def _lock(path: Path, tracker: TrainingProgressTracker, stack: ExitStack) -> bool:
+    """Keep writers out where the run can be locked, and return whether it can: locking needs to write.
+
+    Elsewhere only the tracker can tell that another process is writing; then UserError is raised.
+    """
     try:
         stack.enter_context(locked(path, "verify --deep"))
+        return True
     except NotWritableError:
         if tracker.get_stats()["state"].startswith("running"):
             raise UserError(f"{path} is being written by another process; wait for it, or stop it") from None
+        return False
 
 
 class _Check:

@@ -138,6 +138,9 @@ def _kernel_manager() -> Iterator[type]:
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
+    """Interrupt once: the runner's SIGINT may follow a SIGTERM to all processes of a job while this one cleans up."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     raise KeyboardInterrupt
 
 

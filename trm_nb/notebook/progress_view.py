@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from html import escape
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 
 if TYPE_CHECKING:
     from trm_nb.training_progress import TrainingProgressTracker
@@ -28,6 +28,7 @@ _BAR_CELLS, _CURVE_CELLS = 24, 40
 _LEVELS = "▁▂▃▄▅▆▇█"
 _REFRESH_SECONDS = 0.5
 _ENDS = ("done", "failed", "stalled")
+_REST_SECONDS = 30.0  # between two stages a run is at rest for less
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,9 @@ class Snapshot:
 
     def __str__(self) -> str:
         return self.text
+
+
+_Line: TypeAlias = tuple[str, str, str, str]
 
 
 class _Handle(Protocol):
@@ -72,15 +76,20 @@ class ProgressView:
     def watch(self, timeout: float | None = None, poll: float = 1.0) -> str:
         """Follow a run that another process works on, until it is done, failed, stalled or `timeout` seconds passed.
 
-        Returns the last state. Reads the tracker every `poll` seconds; interrupting the cell ends the watching only.
+        It also ends when that process is gone, or was seen at work and then rests for half a minute. Returns the last
+        state. Reads the tracker every `poll` seconds; interrupting the cell ends the watching only.
         """
         end = None if timeout is None else time.monotonic() + timeout
+        worked = math.inf  # when the run was last seen at work
         with self, contextlib.suppress(KeyboardInterrupt):
             while True:
-                state = self._refresh()
-                if state in _ENDS or (end is not None and time.monotonic() >= end):
+                stats, now = self._refresh(), time.monotonic()
+                if stats["state"].startswith("running"):
+                    worked = now
+                over = stats["state"] in _ENDS or now - worked > _REST_SECONDS
+                if over or (stats["state"] == "stopped" and stats["gone"]) or (end is not None and now >= end):
                     break
-                time.sleep(poll if end is None else max(0.0, min(poll, end - time.monotonic())))
+                time.sleep(poll if end is None else max(0.0, min(poll, end - now)))
         return self.snapshot().state
 
     def __enter__(self) -> Self:
@@ -110,22 +119,30 @@ class ProgressView:
             self._widgets.close()
         self._handle = self._widgets = None
 
-    def _refresh(self) -> str:
+    def _refresh(self) -> dict[str, Any]:
         started = time.monotonic()
         stats = self.tracker.get_stats()
-        drawn = self._draw(stats)
         if self._widgets is not None:
-            self._widgets.show(stats, drawn.text.splitlines())
+            lines = self._lines(stats)
+            self._widgets.show(_shown(stats), lines, _headline(stats), self._all_notes(stats))
         elif self._handle is not None:
-            self._handle.update(drawn)
+            self._handle.update(self._draw(stats))
         now = time.monotonic()
         self._next_refresh = now + max(_REFRESH_SECONDS, 20 * (now - started))  # at most a twentieth of the time
-        return drawn.state
+        return stats
+
+    def _lines(self, stats: dict[str, Any]) -> list[_Line]:
+        """A line a stage: its name, bar, count, and what else there is to say."""
+        return [
+            (name, bar(stage), count(stage), said(stage) + self._pace(name, stage))
+            for name, stage in _shown(stats).items()
+        ]
+
+    def _all_notes(self, stats: dict[str, Any]) -> list[str]:
+        return [*self._losses(stats), *_notes(stats)]
 
     def _draw(self, stats: dict[str, Any]) -> Snapshot:
-        title, lines, notes = _headline(stats), [], [*self._losses(stats), *_notes(stats)]
-        for name, stage in _shown(stats).items():
-            lines.append((name, bar(stage), count(stage), said(stage) + self._left(name, stage)))
+        title, lines, notes = _headline(stats), self._lines(stats), self._all_notes(stats)
         widths = [max(len(line[column]) for line in lines) for column in range(3)]
         rows = ["  ".join(part.ljust(width) for part, width in zip(line, [*widths, 0], strict=True)) for line in lines]
         text = "\n".join([title, *(row.rstrip() for row in rows), *notes])
@@ -142,16 +159,18 @@ class ProgressView:
                 found.append(f"loss of {name}: {losses[0]:.3g} {curve(losses)} {losses[-1]:.3g}")
         return found
 
-    def _left(self, name: str, stage: dict[str, Any]) -> str:
-        """How long a running stage will still take, from what this view itself has seen of it."""
-        if stage["status"] != "running" or not stage["total"]:
+    def _pace(self, name: str, stage: dict[str, Any]) -> str:
+        """How fast a running stage is, and how long it will still take, from what this view itself has seen of it."""
+        if stage["status"] != "running":
+            self._first_seen.pop(name, None)
             return ""
         now = time.monotonic()
         since, done = self._first_seen.setdefault(name, (now, stage["done"]))
         if now - since < 5 or stage["done"] <= done:
             return ""
-        left = (stage["total"] - stage["done"]) * (now - since) / (stage["done"] - done)
-        return f", about {duration(left)} left"
+        rate = (stage["done"] - done) / (now - since)
+        left = f", about {duration((stage['total'] - stage['done']) / rate)} left" if stage["total"] else ""
+        return f", {_rate(rate, stage['unit'])}{left}"
 
 
 def duration(seconds: float) -> str:
@@ -165,6 +184,31 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
+def _rate(a_second: float, unit: str) -> str:
+    """A rate with three digits, a second or a minute."""
+    many, span = (a_second, "s") if a_second >= 1 else (60 * a_second, "min")
+    return f"{many:,.0f} {unit}/{span}" if many >= 99.5 else f"{many:.3g} {unit}/{span}"
+
+
+def state_text(stats: dict[str, Any]) -> str:
+    """The state of `get_stats()` in words: of a run that is not done, what is there, what is pending, who is gone."""
+    notebooks, stages = stats["notebooks"], stats["stages"]
+    failed = [name for name, status in notebooks.items() if status == "failed"]
+    if stats["state"] == "failed" and failed and all(stage["status"] != "failed" for stage in stages.values()):
+        return f"failed in {failed[0]}"
+    if stats["state"] != "stopped":
+        return str(stats["state"])
+    if stats["gone"]:
+        return f"stopped: {stats['gone']} is gone"
+    if "interrupted" in notebooks.values() or any(stage["status"] == "stopped" for stage in stages.values()):
+        return "stopped: interrupted"
+    words = ["dataset complete"] if stages["consolidate"]["status"] == "done" else []
+    executed = [name for name, status in notebooks.items() if status == "done"]
+    words += [f"stopped after {executed[-1]}"] if executed and len(executed) < len(notebooks) else []
+    words += ["training pending"] if "train" in stats["pending"] else []
+    return "; ".join(words) or "at rest"
+
+
 def _headline(stats: dict[str, Any]) -> str:
     silent = stats["seconds_since_heartbeat"]
     if stats["state"] == "stalled":
@@ -172,10 +216,13 @@ def _headline(stats: dict[str, Any]) -> str:
         when = f"{since:%Y-%m-%d %H:%M:%S %Z} (no sign of life for {duration(silent)})"
         return f"stalled since {when}; run again, it continues"
     beat = f", last sign of life {duration(silent)} ago" if stats["state"].startswith("running") and silent else ""
-    state = "at rest" if stats["state"] == "stopped" else stats["state"]  # between two stages, or stopped on purpose
+    state = state_text(stats)
+    if state.startswith("stopped:"):
+        beat = "; run again, it continues"
     if list(_shown(stats)) == ["train"]:
         return f"{state}{beat}"
-    return f"{state}: {stats['rows_planned']:,} samples planned{'' if stats['plan_frozen'] else ' so far'}{beat}"
+    colon = "," if ":" in state else ":"
+    return f"{state}{colon} {stats['rows_planned']:,} samples planned{'' if stats['plan_frozen'] else ' so far'}{beat}"
 
 
 def _shown(stats: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -235,7 +282,7 @@ def _notes(stats: dict[str, Any]) -> list[str]:
     return notes
 
 
-def _html(title: str, lines: list[tuple[str, str, str, str]], notes: list[str]) -> str:
+def _html(title: str, lines: list[_Line], notes: list[str]) -> str:
     cells = 3 * ['<td style="text-align:left;padding:0 0.8em 0 0;white-space:pre">']
     cells += ['<td style="text-align:left;white-space:pre-wrap">']  # what a stage said may be long
     body = "".join(
@@ -274,16 +321,16 @@ class _Widgets:
         self._row = ipywidgets.HBox
         self.box = ipywidgets.VBox([self._title, self._note])
 
-    def show(self, stats: dict[str, Any], lines: list[str]) -> None:
-        for name, stage in _shown(stats).items():
+    def show(self, stages: dict[str, dict[str, Any]], lines: list[_Line], title: str, notes: list[str]) -> None:
+        for name, _, counted, told in lines:
             if name not in self._bars:
                 self._bars[name] = (self._new_bar(description=name, max=1.0), self._new_label())
             bar, label = self._bars[name]
-            bar.value = _part(stage)
-            bar.bar_style = {"done": "success", "failed": "danger"}.get(stage["status"], "")
-            label.value = f"{count(stage)} {said(stage)}"
-        self._title.value = lines[0]
-        self._note.value = " · ".join(lines[1 + len(self._bars) :])
+            bar.value = _part(stages[name])
+            bar.bar_style = {"done": "success", "failed": "danger"}.get(stages[name]["status"], "")
+            label.value = ", ".join(part for part in (counted, told) if part)
+        self._title.value = title
+        self._note.value = " · ".join(notes)
         if len(self.box.children) == 2:
             self.box.children = [self._title, *(self._row(pair) for pair in self._bars.values()), self._note]
 

@@ -12,7 +12,7 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from html import escape
+from html import escape, unescape
 from numbers import Number
 from typing import Any
 
@@ -81,6 +81,15 @@ def escaped(text: object) -> str:
         plain = f"{plain[:120]} … {plain[-60:]}"
     # the HTML entities come last: their & and ; mean nothing to Markdown, but a # would be escaped
     return escape(plain.translate(_SPECIAL), quote=False)
+
+
+def as_plain(markdown: str) -> str:
+    """A finding as plain text on one line: no emphasis, no escapes, and what cannot be printed as backslash escapes.
+
+    No-break spaces stay, for whoever wraps it.
+    """
+    text = unescape(re.sub(r"\\([!-/:-@[-`{-~])|\*\*|`", r"\1", re.sub(r"[ \t\n]+", " ", markdown.strip())))
+    return "".join(c if c.isprintable() or c == NO_BREAK else ascii(c)[1:-1] for c in text)
 
 
 class _Formatter(string.Formatter):

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import trm_nb
-from trm_nb.durable import locked, write_file
-from trm_nb.notebook.progress_view import bar, count, duration, said
+from trm_nb.durable import write_file
+from trm_nb.lock_holder import holder_of
+from trm_nb.notebook.progress_view import bar, count, duration, said, state_text
+from trm_nb.notebook.prose import as_plain
 from trm_nb.notebook.report_cells import TEMPLATES, Cells
 from trm_nb.notebook.sanitise import only_what_is_shown
 from trm_nb.notebook.truth import read_notebook
-from trm_nb.records import UserError
 from trm_nb.training_progress import TrainingProgressTracker
 
 _THUMBNAIL = (720, 420)
@@ -73,6 +74,21 @@ def write_report(output_dir: str | Path) -> Path:
     return index
 
 
+def headlines(output_dir: str | Path) -> list[tuple[str, str]]:
+    """The executed notebooks of a run, each with the finding that the index shows of it, as plain text on one line.
+
+    One that did not come to its end has its status instead, as "failed".
+    """
+    found = []
+    for path in _executed(Path(output_dir)):
+        notebook = read_notebook(path)
+        if notebook is not None:
+            only_what_is_shown(notebook)
+            status = notebook["metadata"].get("trm_nb", {}).get("status", "done")
+            found.append((path.stem, _first_finding(notebook, as_plain) if status == "done" else status))
+    return found
+
+
 def _executed(run: Path) -> list[Path]:
     return sorted(path for path in (run / "notebooks").glob("*.ipynb") if not path.name.startswith("."))
 
@@ -81,21 +97,13 @@ def _page(path: Path, notebook: dict[str, Any], noted: dict[str, Any], run: Path
     told = notebook["metadata"].get("trm_nb", {})
     seconds = noted.get("seconds") or told.get("seconds") or notebook["metadata"].get("papermill", {}).get("duration")
     status = noted.get("status") or told.get("status") or "executed"
-    if status == "running" and not _is_held(run / "notebooks"):
+    if status == "running" and ((runner := holder_of(run / "notebooks")) is None or runner.alive is False):
         status = "interrupted"  # whoever ran it was killed before it could say so
     page = Page(path.stem, status, duration(seconds) if seconds else "")
     if told.get("status") not in (None, "done"):
         page.message = told["message"]
         page.cell = None if told["cell"] is None else told["cell"] + 1
     return page
-
-
-def _is_held(folder: Path) -> bool:
-    try:
-        with locked(folder, "trm-nb report"):
-            return False
-    except UserError:
-        return True
 
 
 class _Frame:
@@ -153,7 +161,7 @@ class _Frame:
             title=f"{self.shared['run']} - report",
             here=None,
             folder=str(self.run),
-            state="at rest" if stats["state"] == "stopped" else stats["state"],
+            state=state_text(stats),
             state_class=stats["state"].split()[0],
             counts=_counts(stats),
             modalities=", ".join(f"{number:,} {name}" for name, number in stats["modalities"].items()),

@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import IO, Any
 
 import trm_nb
-from trm_nb.config import MultimodalDatasetConfig, Stage, find_params, load_params, project_root
+from trm_nb.config import MultimodalDatasetConfig, Stage, find_params, load_params, project_root, stage_of
 from trm_nb.durable import locked, write_file
 from trm_nb.notebook.truth import Truth, as_bytes, read_notebook, running_cell, settle
 from trm_nb.records import UserError
+from trm_nb.run_folder import MODEL
+from trm_nb.run_stats import NOTEBOOKS
 from trm_nb.training_progress import TrainingProgressTracker
 
 FIRST, LAST = 1, 6
@@ -111,12 +113,16 @@ def run_notebooks(
         )
     run = Path(config.output_dir)
     tracker = TrainingProgressTracker(run, create=True)
-    tracker.check_bound({name: getattr(config, name) for name in tracker.bound() if name in type(config).model_fields})
+    bound = [name for name in tracker.bound() if name in type(config).model_fields]
+    if not (run / MODEL).is_file():  # removed, to train in another way
+        bound = [name for name in bound if stage_of(name) != "train"]
+    tracker.check_bound({name: getattr(config, name) for name in bound})
     tracker.close()
     parameters = {"params": str(params_file), **overrides, "output_dir": str(run)}
     executed: list[str] = []
     skipped: list[str] = []
     with locked(run / "notebooks", "trm-nb run"):
+        _ask(run, notebooks)
         for path in chosen:
             name, target = path.stem, run / "notebooks" / path.name
             if not force and up_to_date(run, path, prints[name]):
@@ -176,10 +182,15 @@ def up_to_date(run: Path, path: Path, fingerprint: str) -> bool:
 
 
 def _unfinished(tracker: TrainingProgressTracker) -> set[str]:
-    """The stages that began and are not done, or are no longer: `verify` takes back what it finds damaged."""
+    """The stages that began and are not done, or are no longer: `verify` takes back what it finds damaged, and whoever
+    wants to train in another way removes the model.
+    """
     found = set()
     for name, measured in tracker.get_stats()["stages"].items():
-        short = name != "train" and measured["total"] is not None and measured["done"] < measured["total"]
+        if name == "train":
+            short = not (tracker.output_dir / MODEL).is_file()
+        else:
+            short = measured["total"] is not None and measured["done"] < measured["total"]
         if measured["status"] != "waiting" and (measured["status"] != "done" or short):
             found.add(name)
     return found
@@ -297,6 +308,15 @@ def _take_over(source: Path, partial: Path, target: Path, silent: Truth) -> Trut
     write_file(target, as_bytes(notebook))
     partial.unlink(missing_ok=True)
     return truth
+
+
+def _ask(run: Path, notebooks: Sequence[Path]) -> None:
+    """Tell the tracker that all these are wanted, so that a run which stops after some of them is not done."""
+    tracker = TrainingProgressTracker(run)
+    try:
+        tracker.ask(NOTEBOOKS, [path.stem for path in notebooks])
+    finally:
+        tracker.close()
 
 
 def _note(target: Path, fingerprint: str, status: str, seconds: float) -> None:

@@ -1,0 +1,76 @@
+"""The last words of a command: what came out, on 80 columns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import nbformat
+import numpy as np
+import pytest
+
+from trm_nb.notebook.prose import finding
+from trm_nb.records import Rejected
+from trm_nb.terminal import result_of, say_what_came_out
+from trm_nb.training.answers import Answers
+from trm_nb.training_progress import TrainingProgressTracker
+
+HOSTILE = "<b>a*b_c</b> \x1b[31m & `d`"
+
+
+def executed(run: Path, name: str, markdown: str, status: str = "done") -> None:
+    output = nbformat.v4.new_output("display_data", data={"text/markdown": markdown})
+    cells = [nbformat.v4.new_markdown_cell("# A title"), nbformat.v4.new_code_cell("say()", outputs=[output])]
+    made = nbformat.v4.new_notebook(cells=cells, metadata={"trm_nb": {"status": status, "cell": 1, "message": "x"}})
+    nbformat.write(made, run / "notebooks" / f"{name}.ipynb")
+
+
+def test_a_run_ends_with_its_findings_the_quarantine_and_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "outputs" / "demo"
+    tracker = TrainingProgressTracker(run, create=True)
+    tracker.add_rows([], [], [Rejected("a", "b")])
+    tracker.close()
+    (run / "notebooks").mkdir()
+    (run / "report").mkdir()
+    for path in (run / "quarantine.jsonl", run / "report" / "index.html"):
+        path.touch()
+    long = "Accuracy **{right:.1%}** on {rows:,} held-out samples of all (95 %: {low:.1%} to {high:.1%})."
+    executed(run, "06_train", finding(long, right=0.3125, rows=1234, low=0.1416, high=0.5559))
+    executed(run, "01_render", finding("**{n:,}** samples of {what}", n=1234, what=HOSTILE))
+    executed(run, "07_mine", "not to be said", status="failed")
+    say_what_came_out(run, new=False)
+    assert capsys.readouterr().out.splitlines() == [
+        r"01_render  1,234 samples of <b>a*b_c</b> \x1b[31m & `d`",
+        "06_train   Accuracy 31.2 % on 1,234 held-out samples of all (95 %: 14.2 % to",
+        "           55.6 %).",
+        "07_mine    failed",
+        "1 quarantined, reasons: outputs/demo/quarantine.jsonl",
+        "report: outputs/demo/report/index.html",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("objective", "labels", "said"),
+    [
+        ("label", [[0], [0], [1], [2]], "75.0% of 4 held-out labels are right|; always the commonest label: 50.0%)"),
+        (
+            "grid",
+            [[0, 1], [1, 0], [1, 1], [1, 0]],
+            "of 4 held-out answer grids are exactly right|commonest grid: 50.0%)",
+        ),
+        ("next", [[0], [1], [2], [3]], "of 4 held-out next pages are found|; guessing: 25.0%)"),
+    ],
+)
+def test_a_training_ends_with_its_result_and_what_needs_no_model(
+    objective: str, labels: list[list[int]], said: str
+) -> None:
+    exact, asked = np.array([[True, True, True, False]]), np.array(labels, np.int32)
+    answers = Answers(exact, exact.astype(float), asked, asked, np.arange(4), (1, asked.shape[1]))
+    lines = result_of(answers, SimpleNamespace(objective=objective)).splitlines()  # type: ignore[arg-type]
+    first, second = said.split("|")
+    assert lines[0].startswith("trained: 75.0% of 4 held-out ") and lines[0].endswith(first)
+    assert lines[1].startswith("  (95 % interval 30.1% to 95.4%; ") and lines[1].endswith(second)
+    assert max(map(len, lines)) <= 80
