@@ -7,7 +7,7 @@ notebooks ask objects for them at any moment.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import TypeAlias
 
@@ -37,11 +37,16 @@ class Described:
         return f'<div><strong>{title}</strong><table class="trm-table"><tbody>{rows}</tbody></table></div>'
 
     def _lines(self) -> dict[str, str]:
-        try:
-            facts = self._facts()
-            return {printable(name): _shown(value) for name, value in facts.items() if value is not None}
-        except Exception as error:  # damaged, gone, closed, or only half made
-            return {"cannot be read": printable(f"{type(error).__name__}: {error}")}
+        facts = attempted("cannot be read", self._facts)
+        return {printable(name): _shown(value) for name, value in facts.items() if value is not None}
+
+
+def attempted(name: str, facts: Callable[[], Facts]) -> Facts:
+    """The facts; where they cannot be had (damaged, gone, closed, half made), under `name` why."""
+    try:
+        return facts()
+    except Exception as error:
+        return {name: f"{type(error).__name__}: {error}"}
 
 
 def counted(counts: Mapping[str, int], most: int = 8) -> str:
@@ -60,12 +65,11 @@ def _listed(shown: Sequence[str], total: int) -> str:
 
 
 def printable(text: object) -> str:
-    """Any text on one line, with escapes for what does not print; a long one loses its middle."""
-    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(str(text).split()))
-    if len(line) <= MAX_LENGTH:
-        return line
-    return f"{line[: MAX_LENGTH * 2 // 3]} … {line[-MAX_LENGTH // 4 :]}"
+    """Any text on one line, with escapes for what does not print."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(str(text).split()))
 
 
 def _shown(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else printable(value)
+    """One value; a long one loses its middle."""
+    text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else printable(value)
+    return text if len(text) <= MAX_LENGTH else f"{text[: MAX_LENGTH * 2 // 3]} … {text[-MAX_LENGTH // 4 :]}"

@@ -112,6 +112,17 @@ def _state(stats: dict[str, Any]) -> str:
     return "stopped" if stats["rows_planned"] else "new"
 
 
+def state_of(tracker: TrainingProgressTracker) -> tuple[str, dict[str, str]]:
+    """The state that `gather` tells, and the status of each stage that began, without counting rows."""
+    held = dict(tracker.query("SELECT name, status FROM stages"))
+    statuses = {name: held[name] for name in STAGE_NAMES if name in held}
+    heartbeat = tracker.get("heartbeat")
+    silent = None if heartbeat is None else max(0.0, time.time() - heartbeat)
+    stages = {name: {"status": status} for name, status in statuses.items()}
+    known = {"stages": stages, "seconds_since_heartbeat": silent, "rows_planned": tracker.rows_planned()}
+    return _state(known), statuses
+
+
 def disk_usage(folder: Path) -> int:
     """Bytes in the files below a folder, also while some of them come and go."""
     total = 0
