@@ -107,7 +107,7 @@ def open_run(
     if unused:
         told = ", ".join(f"{name}={printable(repr(fixed[name]))}" for name in unused[:3])
         more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
-        log.warning("%s keeps %s%s, which differ from %s", config.output_dir, told, more, params)
+        log.warning("%s was made with %s%s, and not with what %s says there", config.output_dir, told, more, params)
     return Run(config.with_changes(**fixed))
 
 
