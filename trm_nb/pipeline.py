@@ -391,8 +391,8 @@ class Run(Described):
             return False
         if not (tracker.get("dataset_made_of") and self._all_drawn() and self._all_encoded()):
             return False
-        files = damaged_files(self.path, tracker) or any(tracker.get("damaged", {}).values()) or self.cache.damaged()
-        return not files and not self.consolidator.damaged()
+        damaged = damaged_files(self.path, tracker) or any(tracker.get("damaged", {}).values()) or self.cache.damaged()
+        return not damaged and not self.consolidator.damaged() and not self.consolidator.ready()
 
     def train(self, on_progress: Progress | None = None) -> Answers:
         """Train the TRM for `train_steps` steps on what `objective` says, and measure it on the held-out samples.
