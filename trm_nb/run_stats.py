@@ -158,6 +158,24 @@ def _state(stats: dict[str, Any], at_work: bool) -> str:
     return "stopped" if rows or "stopped" in statuses or "interrupted" in stats["notebooks"].values() else "new"
 
 
+def state_of(tracker: TrainingProgressTracker) -> tuple[str, dict[str, str]]:
+    """The state that `gather` tells, and the status of each stage that began, without counting rows."""
+    writer, runner = holder_of(tracker.output_dir), holder_of(tracker.output_dir / "notebooks")
+    held = dict(tracker.query("SELECT name, status FROM stages"))
+    if writer is not None and writer.alive is False:
+        held = {name: "stopped" if status == "running" else status for name, status in held.items()}
+    heartbeat, step = tracker.get("heartbeat"), tracker.value("SELECT max(global_step) FROM steps")
+    stats = {
+        "stages": {name: {"status": held.get(name, "waiting"), "done": step or 0} for name in STAGE_NAMES},
+        "seconds_since_heartbeat": None if heartbeat is None else max(0.0, time.time() - heartbeat),
+        "rows_planned": tracker.rows_planned(),
+        "notebooks": _notebooks(tracker, runner),
+    }
+    stats["pending"] = _pending(tracker, stats)
+    state = _state(stats, at_work=any(h and h.alive for h in (writer, runner)))
+    return state, {name: held[name] for name in STAGE_NAMES if name in held}
+
+
 def disk_usage(folder: Path) -> int:
     """Bytes in the files below a folder, also while some of them come and go."""
     total = 0

@@ -21,12 +21,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from trm_nb.database import Database
+from trm_nb.describe import Described, Facts, counted, named
 from trm_nb.durable import write_json, writing_into
 from trm_nb.records import DamagedError, Receipt, Rejected, UserError, class_order
 from trm_nb.run_folder import BOUND_FILE, MODEL, has_capsules, is_empty_run, is_run, read_bound, refuse_foreign
-from trm_nb.run_stats import disk_usage, gather
+from trm_nb.run_stats import disk_usage, gather, state_of
 
 BEAT_SECONDS = 1.0
+COUNTED_ROWS = 100_000  # a tenth of a second
 SUSPECT = "suspect"  # set where damage was found or a tracker was lost: the next run reads and hashes everything
 _REBUILD = "run again, or `trm-nb doctor --rebuild DIR`: it is made anew from the receipts"
 log = logging.getLogger(__name__)
@@ -95,7 +97,7 @@ class PlannedFile:
     left_out: int
 
 
-class TrainingProgressTracker:
+class TrainingProgressTracker(Described):
     """The tracker of the run in `output_dir`; made on first use by a writer (`create`), or opened to be read.
 
     A writer puts a damaged one aside and makes another; what a lost one was bound to is read from `.bound.json`, the
@@ -157,6 +159,27 @@ class TrainingProgressTracker:
     def was_lost(self) -> bool:
         """Whether this tracker knows no sample of a run that has encoded some."""
         return not self.rows_planned() and has_capsules(self.output_dir)
+
+    def _facts(self) -> Facts:
+        return {"folder": self.output_dir, **self.facts()}
+
+    def facts(self) -> Facts:
+        """What a run holds, for people; rows are counted by kind only where that takes no time."""
+        state, statuses, rows = *state_of(self), self.rows_planned()
+        few = rows <= COUNTED_ROWS
+        modalities = "SELECT modality, count(*) FROM rows GROUP BY modality ORDER BY modality"
+        return {
+            "state": "at rest" if state == "stopped" else state,
+            "samples": f"{rows:,}{'' if self.get('plan_frozen', False) else ' planned so far'}",
+            "by split": counted(self.split_counts()) if few else None,
+            "by modality": counted(dict(self.query(modalities))) if few else None,
+            "classes": named(self.label_names()) if few else None,
+            "quarantined": self.quarantined(),
+            "batches": int(self.value("SELECT count(*) FROM batches")),
+            "chunks": int(self.value("SELECT count(*) FROM chunks")),
+            "training steps": self.value("SELECT max(global_step) FROM steps"),
+            "stages": ", ".join(f"{name} {status}" for name, status in statuses.items()) or None,
+        }
 
     def trouble(self) -> str | None:
         """One sentence when the database itself is damaged; reads all of it."""

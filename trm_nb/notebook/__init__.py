@@ -12,13 +12,18 @@ def open_run(**fields: Any) -> Run:
     """The run of this notebook: `pipeline.open_run` with the fields that are not None and what papermill injected.
 
     `params`, `output_dir` and any config field; relative paths are relative to the project's root wherever the
-    kernel started. Raises UserError for an unknown or wrong value.
+    kernel started. Where `output_dir` holds a run that is not that of the params file, the run is opened by its folder
+    alone, unless papermill was given `params` too. Raises UserError for an unknown or wrong value.
     """
     from IPython.core.getipython import get_ipython
 
     from trm_nb.notebook.parameters import injected, merge
     from trm_nb.pipeline import open_run as open_run_of
+    from trm_nb.run_settings import is_another_run
 
     shell = get_ipython()
-    params, overrides = merge(fields, {} if shell is None else injected(shell.user_ns))
+    given = {} if shell is None else injected(shell.user_ns)
+    params, overrides = merge(fields, given)
+    if params and not given.get("params") and is_another_run(overrides.get("output_dir"), params):
+        params = None
     return open_run_of(params, overrides=overrides)

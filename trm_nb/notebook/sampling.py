@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,9 @@ import numpy as np
 from trm_nb.evaluation.verdicts import Accuracy, accuracy
 from trm_nb.records import Item, Sample, UserError
 from trm_nb.render.errors import RejectedError
+
+CLEARED = 160  # gray
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -104,9 +108,23 @@ def spread(total: int, count: int) -> np.ndarray:
     )
 
 
-def pictures_of(run: Run, samples: pa.Table, rows: list[int]) -> np.ndarray:
-    """The cached pictures of rows, uint8 (n, h, w, 3)."""
-    return run.cache.get_many([samples["key"][row].as_py() for row in rows])
+def pictures_of(run: Run, samples: pa.Table, rows: list[int], measured: bool = False) -> np.ndarray:
+    """The cached images of rows, uint8 (n, h, w, 3); a gray square for one that was cleared from the cache.
+
+    Where they are `measured` and not only shown, a cleared one raises UserError.
+    """
+    keys = [samples["key"][row].as_py() for row in rows]
+    here = np.flatnonzero([key in run.cache for key in keys])
+    cleared = f"{len(keys) - len(here)} of {len(keys)} images were cleared from the cache {run.cache.path}"
+    if measured and len(here) < len(keys):
+        raise UserError(
+            f"{cleared}, but are measured here; build the dataset into another output_dir to see them again"
+        )
+    if len(here) < len(keys):
+        log.warning("%s; gray squares are shown instead", cleared)
+    images = np.full((len(keys), *run.cache.layout.item), CLEARED, np.uint8)
+    images[here] = run.cache.get_many([keys[i] for i in here])
+    return images
 
 
 def captions_of(samples: pa.Table, rows: list[int]) -> list[str]:
@@ -212,7 +230,7 @@ def ink(pictures: np.ndarray) -> np.ndarray:
 def ink_of(run: Run, samples: pa.Table, modality: str, count: int) -> tuple[list[int], np.ndarray]:
     """Up to `count` rows of a modality, emptiest first, and their ink: float (n,)."""
     rows = pick(samples, count, modality=modality)
-    inked = ink(pictures_of(run, samples, rows)) if rows else np.zeros(0)
+    inked = ink(pictures_of(run, samples, rows, measured=True)) if rows else np.zeros(0)
     order = inked.argsort(kind="stable")
     return [rows[place] for place in order], inked[order]
 

