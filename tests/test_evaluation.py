@@ -17,6 +17,7 @@ from trm_nb.evaluation import verdicts
 from trm_nb.evaluation.baselines import most_similar_pages, nearest_grids
 from trm_nb.evaluation.verdicts import accuracy, most_missed, outcome_of, p_value, paired, sign_flip, wilson
 from trm_nb.training.answers import Answers
+from trm_nb.training.targets import of_labels
 
 
 def rows_of(both: int, gained: int, lost: int, neither: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -248,10 +249,11 @@ def _with_columns(folder: Path, **columns: Sequence[object]) -> CapsuleDataset:
     ],
 )
 def test_items_of_a_run(tmp_path: Path, item_ids: str, keys: str, expected: list[int]) -> None:
-    make_run(tmp_path, ["a"] * 5, ["train"] * 5)
+    make_run(tmp_path, ["a", "b", "a", "b", "a"], ["train", "train", "train", "test", "test"])
     dataset = _with_columns(tmp_path, item_id=item_ids.split(), key=keys.split())
     assert dataset.items_of(np.arange(5)).tolist() == expected
     assert dataset.items_of(np.array([4, 0])).tolist() == [expected[4], expected[0]]
+    assert of_labels(dataset).items_of(np.array([4, 0])).tolist() == [expected[4], expected[0]]
 
 
 def test_the_nearest_sample_answers_with_its_grid(tmp_path: Path) -> None:
