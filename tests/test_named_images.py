@@ -261,3 +261,11 @@ def test_a_table_added_after_the_kill_does_not_make_two_of_an_image(
     (sources / "y.csv").write_text(as_csv(ROWS[:1]))
     with pytest.raises(UserError, match=r"the sources changed: row 0 was sources/cats/0.JPG and is now sources/cats/1"):
         planned(tracker, config(sources, **COLUMNS))
+
+
+def test_a_format_that_is_not_read_is_quarantined_once_with_its_row(tmp_path: Path) -> None:
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
+    write(tmp_path, {"cats/0.heic": heic, "metadata.csv": as_csv([("cats/0.heic", "x")])})
+    labels, reasons = found(tmp_path, **COLUMNS)
+    assert labels == {} and list(reasons) == ["metadata.csv#0"]
+    assert "HEIC" in reasons["metadata.csv#0"]

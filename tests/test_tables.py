@@ -531,6 +531,24 @@ def test_tables_of_puzzles(tmp_path: Path) -> None:
     assert len(left_out) == 3
 
 
+BOARD, FILLED = "1030040200430021", "1234341221434321"  # a 4x4 Sudoku and its solution
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param({"puzzle": BOARD, "solution": FILLED}, id="one-object"),
+        pytest.param({"puzzle": [BOARD] * 2, "solution": [FILLED] * 2, "from": "x"}, id="lists"),
+        pytest.param({"Puzzle": {"0": BOARD}, "Solution": {"0": FILLED}}, id="pandas"),
+        pytest.param([{"quiz": BOARD, "answer": FILLED}], id="list-of-objects"),
+    ],
+)
+def test_puzzles_in_one_json_document_show_no_solution(tmp_path: Path, value: Any) -> None:
+    (tmp_path / "p.json").write_text(json.dumps(value, indent=1))
+    found = items(entries(tmp_path))
+    assert found and all(isinstance(item.payload, Puzzle) and item.payload.solution is not None for item in found)
+
+
 def test_questions_that_are_no_puzzles(tmp_path: Path) -> None:
     (tmp_path / "qa.csv").write_text("question,answer\nWhy?,Because.\n")
     assert reasons(entries(tmp_path))["qa.csv"].endswith("it has question, answer; set text_column or image_column")

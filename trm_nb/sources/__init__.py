@@ -165,11 +165,12 @@ class _OpenFile:
         head = read_up_to(self.stream, PART + 1)
         known = is_picture(head)
         image = known or (known is None and (self.suffix in IMAGE_SUFFIXES or b"\0" in head))
-        if (image or self.suffix in IMAGE_SUFFIXES) and self.file.path in named_images:
+        other = None if image else foreign(head, self.suffix)
+        if (image or other is not None or self.suffix in IMAGE_SUFFIXES) and self.file.path in named_images:
             return Reading(self.file, iter([]), self._sha256_unless_large(head))
         if image:
             return self._picture(head)
-        if (other := foreign(head, self.suffix)) is not None:
+        if other is not None:
             return self._refused(other, head)
         if self.suffix in IMAGE_SUFFIXES:
             return self._refused(no_image(head, f" in a {self.suffix} file"), head)

@@ -20,6 +20,7 @@ from typing import Any
 from trm_nb.sources import arc_json
 from trm_nb.sources.arc_files import MAX_JSON_BYTES
 from trm_nb.sources.byte_streams import BLOCK_BYTES, Recoded, RefusedError, lines, open_unpacked
+from trm_nb.sources.puzzles import QUESTIONS, is_puzzle, puzzle_columns, resembles_puzzle
 from trm_nb.sources.text_decoding import (
     Encoding,
     NotTextError,
@@ -250,14 +251,15 @@ def is_json_lines(path: Path, alone: bool) -> bool:
 
 
 def json_records(path: Path) -> list[dict[str, Any]] | None:
-    """The objects of a JSON file that holds a list of nothing else; None for all other files.
+    """The objects of a JSON file that holds a list of nothing else, or puzzles in one object; None for all others.
 
     Raises RefusedError for what cannot be read, and for a list above MAX_JSON_BYTES or MAX_VALUES objects.
     """
     with open_unpacked(path) as stream:
-        if not stream.peek(1).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
-            return None
-        data = stream.read(MAX_JSON_BYTES + 1)
+        first = stream.peek(1).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
+        data = stream.read(MAX_JSON_BYTES + 1) if first in (b"[", b"{") else b""
+    if first != b"[" and not any(name.encode() in data.lower() for name in QUESTIONS):
+        return None
     advice = "the most that is parsed; split it, or write it as JSON Lines, which are read row by row"
     if len(data) > MAX_JSON_BYTES:
         raise RefusedError(f"JSON larger than {MAX_JSON_BYTES // 2**20} MiB, {advice}")
@@ -267,7 +269,24 @@ def json_records(path: Path) -> list[dict[str, Any]] | None:
         value = arc_json.parse(decode(data)[0])
     except (arc_json.ArcError, NotTextError):
         return None
+    if isinstance(value, dict):
+        return _puzzles_in(value)
     return value if isinstance(value, list) and value and all(isinstance(row, dict) for row in value) else None
+
+
+def _puzzles_in(value: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """The rows of an object that is one puzzle, or holds columns of them as pandas writes them; None for any other."""
+    question, _ = puzzle_columns(value) or (None, None)
+    if question is None:
+        return None
+    columns = {name: list(held.values()) if isinstance(held, dict) else held for name, held in value.items()}
+    count = len(columns[question]) if isinstance(columns[question], list) else None
+    if count is None:
+        rows = [value]
+    else:
+        whole = {name: held for name, held in columns.items() if isinstance(held, list) and len(held) == count}
+        rows = [dict(zip(whole, cells, strict=True)) for cells in zip(*whole.values(), strict=True)]
+    return rows if any(is_puzzle(row[question]) or resembles_puzzle(row[question]) for row in rows[:10]) else None
 
 
 def record_rows(records: list[dict[str, Any]]) -> Iterator[Row | BadRow]:
