@@ -106,6 +106,10 @@ def test_the_params_file_of_a_run_serves_for_what_is_not_fixed(here: Path, caplo
         run = open_run(params="params/own.yaml", output_dir="outputs/own")
     assert (run.config.train_steps, run.config.seed, run.config.learning_rate) == (9, 0, 0.001)
     assert "was made with learning_rate=0.001, seed=0, source_paths=" in caplog.text
+    run.complete()  # a finished dataset needs no sources
+    with pytest.raises(UserError, match=r"source path .* does not exist"):
+        run.encode()  # but the stages of a run that is not opened by its folder do
+    run.close()
     (run.path / "model" / "trm.pt").unlink()  # train again, in another way
     assert open_run(params="params/own.yaml").config.learning_rate == 0.5
     assert open_run(params="params/own.yaml").config.encoder == "tiny"
