@@ -206,7 +206,14 @@ def _altered_chunk(state: Storage) -> None:
     state.clear_the_cache(keep_index=False)
 
 
-EXAMPLES = (_lost_settings, _altered_chunk)
+def _altered_receipt(state: Storage) -> None:
+    """An image receipt is altered and the tracker lost before anything is encoded."""
+    state.work(step="render", fault=None, passing=1)
+    state.damage(which="progress.sqlite", how="zero length")
+    state.damage(which="images.zarr/images/receipts/00000000.json", how="a flipped bit")
+
+
+EXAMPLES = (_lost_settings, _altered_chunk, _altered_receipt)
 
 
 def main(examples: int, number: int) -> None:

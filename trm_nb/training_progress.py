@@ -29,7 +29,7 @@ from trm_nb.run_stats import disk_usage, gather, state_of
 
 BEAT_SECONDS = 1.0
 COUNTED_ROWS = 100_000  # a tenth of a second
-SUSPECT = "suspect"  # set where damage was found or a tracker was lost: the next run reads and hashes everything
+SUSPECT = "suspect"  # set where damage was found or a tracker is new: the next run reads and hashes everything
 _REBUILD = "run again, or `trm-nb doctor --rebuild DIR`: it is made anew from the receipts"
 log = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ class TrainingProgressTracker(Described):
             self._add_what_older_versions_lack()
             if not self.bound():
                 self._restore_bound()
-            if self.was_lost():
+            if not self.rows_planned() and is_run(self.output_dir):  # lost, or of a run that was reset
                 self.set(SUSPECT, True)
 
     def _put_aside_if_damaged(self) -> None:
