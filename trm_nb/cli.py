@@ -92,8 +92,9 @@ def build(params: Params, output_dir: OutputDir = None, p: Override = None) -> i
             report = build_dataset(config, on_progress=view.tick)
     finally:
         tracker.close()
+    noted = f", {len(report.notes):,} with a note (`trm-nb status` shows them)" if report.notes else ""
     quarantined = f", {report.quarantined:,} quarantined (quarantine.jsonl says why)" if report.quarantined else ""
-    print(f"{report.rows:,} samples in {config.output_dir}{quarantined}\ncontent_digest {report.content_digest}")
+    print(f"{report.rows:,} samples in {config.output_dir}{quarantined}{noted}\ncontent_digest {report.content_digest}")
     return 0
 
 

@@ -103,7 +103,8 @@ class Item:
     `payload` is str for text; GridTask, Puzzle or an int array (rows, columns) for grids; ImageFile or ImageBytes for
     pictures.
     `label` is a class name, None where there is none. `encoding` names what a text was decoded from, and whether bytes
-    of it stand as escapes (`cp1252`, `utf-8 with escapes`); None is plain UTF-8.
+    of it stand as escapes (`cp1252`, `utf-8 with escapes`); None is plain UTF-8. `plain`: a text that is not
+    highlighted, whatever the settings say.
     """
 
     item_id: str
@@ -112,6 +113,7 @@ class Item:
     source: str = ""
     label: str | None = None
     encoding: str | None = None
+    plain: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,6 +122,7 @@ class Sample:
 
     `key` (32 hex digits) hashes the content and all that shapes its pixels, so equal keys mean equal pixels.
     `content` is what the renderer of the modality needs to draw it, and small enough to cross a process boundary.
+    `note` says what was not done as asked, "" for nothing.
     """
 
     key: str
@@ -130,6 +133,7 @@ class Sample:
     pages: int
     label: str | None
     content: object
+    note: str = ""
 
     @property
     def sample_id(self) -> str:

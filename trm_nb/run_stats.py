@@ -22,6 +22,7 @@ def gather(tracker: TrainingProgressTracker) -> dict[str, Any]:
     batches_built, batches_total, consolidation {total_batches_consolidated, chunks_built, chunks_total}, global_step,
     train_steps, chunk_progress (0..1, part of the training chunks seen in this epoch), modalities and
     quarantine_by_reason. Totals are None while the plan still grows.
+    notes: item -> what of it was not done as asked, the first 20.
     stages: name -> status (waiting, running, done, failed, stopped), done, total, unit, started, finished, seconds,
     message. state: new, running ..., stalled, stopped, failed or done. heartbeat, seconds_since_heartbeat.
     `get_stats` adds disk_usage_gb (10^9 bytes).
@@ -61,6 +62,7 @@ def _counts(tracker: TrainingProgressTracker) -> dict[str, Any]:
         "chunk_progress": json.loads(last[0][1]).get("chunk_progress", 0.0) if last else 0.0,
         "modalities": dict(tracker.query("SELECT modality, count(*) FROM rows GROUP BY modality ORDER BY modality")),
         "quarantine_by_reason": dict(tracker.query(reasons)),
+        "notes": tracker.notes(20),
         "heartbeat": heartbeat,
         "seconds_since_heartbeat": None if heartbeat is None else max(0.0, time.time() - heartbeat),
     }

@@ -232,7 +232,7 @@ def _notes(stats: dict[str, Any]) -> list[str]:
             "quarantined: "
             + "; ".join(f"{number:,} x {' '.join(reason.split())}" for reason, number in reasons.items())
         )
-    return notes
+    return notes + [f"{' '.join(item_id.split())}: {note}" for item_id, note in stats["notes"].items()]
 
 
 def _html(title: str, lines: list[tuple[str, str, str, str]], notes: list[str]) -> str:
