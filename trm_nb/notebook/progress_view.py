@@ -13,6 +13,7 @@ import contextlib
 import itertools
 import math
 import os
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _BAR_CELLS, _CURVE_CELLS = 24, 40
 _LEVELS = "▁▂▃▄▅▆▇█"
+_ASCII = str.maketrans(_LEVELS + "░", "_.-~=+*#.")
 _REFRESH_SECONDS = 0.5
 _ENDS = ("done", "failed", "stalled")
 
@@ -42,6 +44,12 @@ class Snapshot:
         return {"text/plain": self.text, "text/html": self.html}
 
     def __str__(self) -> str:
+        """The text, with bars and curves of ASCII where standard output cannot take it as it is."""
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        try:
+            self.text.encode(encoding, "surrogateescape")
+        except UnicodeEncodeError:
+            return self.text.translate(_ASCII).encode(encoding, "backslashreplace").decode(encoding)
         return self.text
 
 
