@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -38,8 +39,13 @@ def out(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    subprocess.run([*CLI, "--help"], check=True, capture_output=True)
-    code = "import sys, trm_nb.cli; print({'torch', 'zarr', 'numpy', 'pydantic', 'IPython'} & set(sys.modules))"
+    code = (
+        "import contextlib, os, sys\n"
+        "from trm_nb.cli import main\n"
+        "with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):\n"
+        "    assert main(['--help']) == 0\n"
+        "print({'torch', 'zarr', 'numpy', 'pydantic', 'IPython'} & set(sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
@@ -67,6 +73,51 @@ def test_a_users_mistake_is_a_sentence_and_exit_code_2(
     captured = capsys.readouterr()
     assert said in captured.err and "Traceback" not in captured.err
     assert not (project / "nowhere").exists()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+def test_every_command_works_whatever_the_terminal_can_show(
+    project: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    bad = project / "data" / "漢" / "ü.json"
+    bad.parent.mkdir()
+    bad.write_text("{bad")
+    outputs = {}
+    for command in COMMANDS_ON_A_RUN:
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding))
+        monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO(), encoding, errors="backslashreplace"))
+        assert main(list(command)) in (0, 2), command
+        assert isinstance(sys.stdout, io.TextIOWrapper) and isinstance(sys.stdout.buffer, io.BytesIO)
+        outputs[command] = sys.stdout.buffer.getvalue().decode(encoding)
+    assert ("run é漢" if encoding == "utf-8" else "\\u6f22") in outputs[COMMANDS_ON_A_RUN[0]]
+    assert ("█" if encoding == "utf-8" else "####") in outputs[("status", "run é漢")]
+    assert json.loads(outputs[("status", "run é漢", "--json")])["rows_planned"] == 2
+
+
+COMMANDS_ON_A_RUN = [
+    ("build", "params/demo.yaml", "--output-dir", "run é漢"),
+    ("status", "run é漢"),
+    ("status", "run é漢", "--json"),
+    ("verify", "run é漢", "--deep"),
+    ("report", "run é漢"),
+    ("doctor",),
+    ("cache", "stats", "run é漢"),
+    ("cache", "clear", "run é漢"),
+    ("status", "nicht da ü漢"),
+    ("reset", "run é漢", "--yes"),
+]
+
+
+def test_a_reader_that_goes_away_ends_the_output_alone(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for command in (["build", "params/demo.yaml"], ["build", "params/demo.yaml"], ["status", "outputs/demo"]):
+        reading, writing = os.pipe()
+        os.close(reading)
+        with os.fdopen(writing, "w") as stream, monkeypatch.context() as patched:
+            patched.setattr(sys, "stdout", stream)
+            assert main(command) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", None)  # as after `>&-`
+        assert main(["verify", "outputs/demo"]) == 0
 
 
 def test_a_run_from_build_to_reset(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

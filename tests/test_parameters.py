@@ -33,6 +33,17 @@ def kernel(*cells: str, **values: Any) -> dict[str, Any]:
             {"limit": 5},
             id="last-one-counts",
         ),
+        pytest.param(
+            kernel(
+                DECLARED,
+                '# Parameters\nPAPERMILL_INPUT_PATH = "in"\nPAPERMILL_OUTPUT_PATH = "out"\nlimit = 2',
+                PAPERMILL_INPUT_PATH="in",
+                PAPERMILL_OUTPUT_PATH="out",
+                limit=2,
+            ),
+            {"limit": 2},
+            id="papermill's-own",
+        ),
         pytest.param(kernel("# Parameters\nseed = 1\n%magic", seed=1), {}, id="not-python"),
     ],
 )
@@ -74,7 +85,7 @@ def test_papermill_itself(tmp_path: Path) -> None:
     """`papermill NB OUT -f FILE` with fields that the notebook does not declare, from a folder below the root."""
     declared = nbformat.v4.new_code_cell(DECLARED, metadata={"tags": ["parameters"]})
     asks = "from trm_nb.notebook import open_run\nc = open_run(params=params).config\n"
-    asks += "print(c.source_paths, c.output_dir, c.seed, c.limit)"
+    asks += "print(c.source_paths, c.output_dir, c.seed, c.limit, c.batch_size, c.test_fraction)"
     made = nbformat.v4.new_notebook(cells=[declared, nbformat.v4.new_code_cell(asks)])
     made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     (tmp_path / "notebooks").mkdir()
@@ -83,6 +94,7 @@ def test_papermill_itself(tmp_path: Path) -> None:
     given = "source_paths: [data/a]\noutput_dir: outputs/x\nseed: 7\nlimit: null\n"
     (tmp_path / "notebooks" / "given.yaml").write_text(given, encoding="utf-8")
     command = ["papermill", "in.ipynb", "out.ipynb", "-f", "given.yaml", "-p", "shown", "2", "--no-progress-bar"]
+    command += ["--inject-paths", "-y", "batch_size: 3", "-r", "test_fraction", "0.5", "--report-mode"]
     subprocess.run([sys.executable, "-m", *command], cwd=tmp_path / "notebooks", check=True, capture_output=True)
     said = nbformat.read(tmp_path / "notebooks" / "out.ipynb", as_version=4).cells[-1].outputs[0].text
-    assert said.strip() == f"['{tmp_path / 'data/a'}'] {tmp_path / 'outputs/x'} 7 None"
+    assert said.strip() == f"['{tmp_path / 'data/a'}'] {tmp_path / 'outputs/x'} 7 None 3 0.5"

@@ -5,14 +5,15 @@ from __future__ import annotations
 import bidi
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from trm_nb.render.right_to_left import LINE, levels_of, lines_to_reorder, shaped
+from trm_nb.render.right_to_left import LINE, levels_of, levels_of_lines, lines_to_reorder, shaped
 from trm_nb.render.text import TextRenderer
 
 WIDE = TextRenderer(image_size=448)  # 64 columns
 NARROW = TextRenderer(image_size=70, wrap="word")  # 10 columns
+SMALL = [TextRenderer(size, 77, wrap=wrap) for size in (12, 8) for wrap in ("character", "word")]
 
 
 def shown(r: TextRenderer, text: str) -> list[str]:
@@ -62,10 +63,35 @@ ANY = st.one_of(st.characters(), st.sampled_from("אבشلاَّ٣ \n\u200f\u202
 
 @settings(max_examples=200)
 @given(st.text(ANY, max_size=200), st.sampled_from([WIDE, NARROW]))
+@example("<\u0e31$\u064b\u0652\u20dd\u0e31\u3099\u0627", NARROW)  # marks of both widths over one character
+@example("\u05da\u07da\U00035b47\u0645\u0867\u116c\u0732\u1b02\u1b1f", NARROW)
 def test_every_character_has_one_place(text: str, r: TextRenderer) -> None:
     covered = sorted(i for start, stop in r.layout(text).reshape(-1, 2).tolist() for i in range(start, stop))
     assert covered == [i for i, c in enumerate(r.normalise(text)) if c != "\n"]
     assert r.render_pages(text).shape[1:] == (r.image_size, r.image_size, 3)
+
+
+# From right-to-left blocks, but neutral or weak: punctuation, signs, marks, single numbers.
+NEUTRAL = "\u060c\u060e\u06de\u06e9\u0609\u066a\u07f7\ufd3e\ufdfd\u0610\u064b\u06ed\u05b0\u0300\u3099"
+PLAIN = st.text(st.sampled_from(NEUTRAL + "ab .()漢字\u3000、\t\n\u200b\u200d\u0e31\x00"), max_size=80)
+
+
+@settings(max_examples=200)
+@given(PLAIN, st.sampled_from([WIDE, NARROW, *SMALL]))
+def test_lines_that_keep_their_order_read_back(text: str, r: TextRenderer) -> None:
+    assert r.decode(r.render_pages(text)) == r.fold(r.normalise(text))
+
+
+@pytest.mark.parametrize("sign", NEUTRAL + "\u0661\u0604")
+def test_a_wide_character_at_the_end_of_a_row_reads_back(sign: str) -> None:
+    for r in SMALL:
+        for text in (sign + "a" * (r.columns - 2) + "漢 b", "a" * (r.columns - 1) + "漢" + sign):
+            assert r.decode(r.render_pages(text)) == r.fold(r.normalise(text))
+
+
+def test_arabic_inside_an_override_is_joined_all_the_same() -> None:
+    assert list(levels_of_lines("\u202dسلام\u202c")) == [(0, 6)]
+    assert not levels_of_lines("one \u060c\ntwo ٣")
 
 
 JOINED = {

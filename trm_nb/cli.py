@@ -103,6 +103,8 @@ def build(params: Params, output_dir: OutputDir = None, p: Override = None) -> i
     print(f"{report.rows:,} samples in {config.output_dir}")
     for line in quarantined(report.output_dir, report.quarantined):
         print(line)
+    if report.notes:
+        print(f"{len(report.notes):,} used, but not as asked: `trm-nb status` shows the notes")
     if report.training:
         print(result_of(report.training, config))
     print(f"content_digest {report.content_digest}")
@@ -119,7 +121,7 @@ def status(folder: RunDir, as_json: Annotated[bool, typer.Option("--json", help=
     tracker = _tracker(folder)
     try:
         print(
-            json.dumps(tracker.get_stats(), indent=2, ensure_ascii=False)
+            json.dumps(tracker.get_stats(), indent=2, ensure_ascii=sys.stdout.encoding.lower() != "utf-8")
             if as_json
             else ProgressView(tracker).snapshot()
         )
@@ -264,6 +266,13 @@ def _say(sentence: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    from trm_nb.terminal import forgiving_output
+
+    with forgiving_output():
+        return _main(arguments)
+
+
+def _main(arguments: list[str] | None) -> int:
     from typer._click.exceptions import ClickException
 
     from trm_nb.records import DamagedError, UserError
@@ -276,6 +285,14 @@ def main(arguments: list[str] | None = None) -> int:
     except DamagedError as error:
         _say(f"trm-nb: {error}; `trm-nb verify DIR --deep` lists what is damaged, and running again mends it")
         return 1
+    except UnicodeEncodeError as error:
+        if not isinstance(error.object, str) or error.encoding != sys.getfilesystemencoding():
+            raise
+        _say(
+            f"trm-nb: {error.object!r} cannot be a file name in this locale, whose encoding is {error.encoding}; "
+            "set LC_ALL=C.UTF-8 or PYTHONUTF8=1"
+        )
+        return 2
     except ClickException as error:
         error.show()
         return error.exit_code

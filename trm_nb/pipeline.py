@@ -29,7 +29,7 @@ from trm_nb.describe import Described, Facts, attempted, counted, named, printab
 from trm_nb.durable import locked
 from trm_nb.image_cache import ImageCache
 from trm_nb.mending import mend, noting_damage, take_stock
-from trm_nb.plan import Planner, source_changes
+from trm_nb.plan import Planner, as_noted, source_changes
 from trm_nb.records import NAMED_SOURCES, Item, Progress, Rejected, Sample, UserError
 from trm_nb.render import RenderSettings
 from trm_nb.run_folder import BOUND_FILE, MODEL, is_run, read_bound, refuse_foreign
@@ -52,6 +52,7 @@ class BuildReport:
     """A complete dataset, and what this call added to it.
 
     `quarantined` counts items and samples that could not be used. `training` is None where the config asks for none.
+    `notes` say, by item, what of those that are used was not done as asked.
     """
 
     output_dir: Path
@@ -61,6 +62,7 @@ class BuildReport:
     pictures_drawn: int
     batches_encoded: int
     training: Answers | None
+    notes: dict[str, str]
 
 
 def build(config: MultimodalDatasetConfig, on_progress: Progress | None = None) -> BuildReport:
@@ -78,8 +80,8 @@ def build(config: MultimodalDatasetConfig, on_progress: Progress | None = None) 
             drawn, encoded = run.stream(on_progress)
             run.consolidate(on_progress)
             training = run.train(on_progress) if run.config.train_steps else None
-            rows, bad = run.tracker.rows_planned(), len(run.tracker.rejected())
-        return BuildReport(run.path, run.info()["content_digest"], rows, bad, drawn, encoded, training)
+            rows, bad, notes = run.tracker.rows_planned(), len(run.tracker.rejected()), run.tracker.notes()
+        return BuildReport(run.path, run.info()["content_digest"], rows, bad, drawn, encoded, training, notes)
     finally:
         run.close()
 
@@ -200,7 +202,7 @@ class Run(Described):
     def items(self) -> Iterator[Item]:
         """The items of the sources, read anew; what cannot be used is left out (see `rejected`)."""
         for reading in scan(self.config):
-            yield from (entry for entry in reading.entries if isinstance(entry, Item))
+            yield from (as_noted(entry, self.tracker) for entry in reading.entries if isinstance(entry, Item))
 
     def samples(self) -> pa.Table:
         """The plan as a table with the columns of samples.parquet, in row order."""

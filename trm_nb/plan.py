@@ -19,7 +19,7 @@ from typing import Literal
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.durable import fault_point, sha256_of
 from trm_nb.records import GridTask, ImageBytes, ImageFile, Item, Puzzle, Rejected, Sample, UserError, answers
-from trm_nb.render.errors import RejectedError
+from trm_nb.render.errors import NOT_HIGHLIGHTED, RejectedError
 from trm_nb.sources import NamedImages, Reading, list_files, scan
 from trm_nb.sources.arc_forms import common_form
 from trm_nb.sources.files import Skipped, SourceFile
@@ -37,6 +37,7 @@ class _Block:
     rows: list[PlannedRow] = field(default_factory=list)
     files: list[PlannedFile] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
     held_bytes: int = 0
 
@@ -172,10 +173,13 @@ class Planner:
             block.rows.append(_row(self._next_row, sample, laid))
             self._next_row += 1
         block.samples += laid.samples
+        block.notes |= {sample.item_id: sample.note for sample in laid.samples[:1] if sample.note}
         if isinstance(entry, Item) and isinstance(entry.payload, ImageBytes):
             block.held_bytes += len(entry.payload.data)
 
     def _lay(self, item: Item) -> _Laid | Rejected:
+        if self._next_row < self._recorded:
+            item = as_noted(item, self.tracker)
         try:
             split = split_of(item, self.seed, self.test_fraction, **self._same_side)
             return _Laid(self.lay_out(item), split, _target(item))
@@ -199,7 +203,7 @@ class Planner:
             raise UserError(f"the sources changed: {new[0].sample_id} was added{_ADVICE}")
         if new and not self._recorded:
             self.on_first_rows()  # what the rows are made with is bound before they are recorded
-        self.tracker.add_rows(new, block.files, block.rejected)
+        self.tracker.add_rows(new, block.files, block.rejected, block.notes)
         refuse_too_many_errors(self.tracker, self.max_errors)
         fault_point("rows-planned")
 
@@ -212,6 +216,11 @@ class Planner:
             raise UserError(f"the sources changed: {gone.sample_id} is gone{_ADVICE}")
         if not self._frozen:
             self.tracker.set("plan_frozen", True)
+
+
+def as_noted(item: Item, tracker: TrainingProgressTracker) -> Item:
+    """The item, plain if the plan found that it cannot be highlighted: a time limit decides that once for a run."""
+    return replace(item, plain=tracker.note(item.item_id).startswith(NOT_HIGHLIGHTED))
 
 
 def refuse_too_many_errors(tracker: TrainingProgressTracker, limit: int | float | None, final: bool = False) -> None:

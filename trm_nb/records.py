@@ -139,7 +139,7 @@ class Item:
     `label` is a class name, None where there is none; it becomes NFC, so that one name in two Unicode forms is one
     class. `encoding` names what a text was decoded from, and whether bytes of it stand as escapes (`cp1252`, `utf-8
     with escapes`); None is plain UTF-8. `split_as` is the payload that decides the side of the split, for items that
-    belong together; None is the item's own.
+    belong together; None is the item's own. `plain`: a text that is not highlighted, whatever the settings say.
     """
 
     item_id: str
@@ -149,6 +149,7 @@ class Item:
     label: str | None = None
     encoding: str | None = None
     split_as: Payload | None = None
+    plain: bool = False
 
     def __post_init__(self) -> None:
         if self.label is not None:
@@ -161,6 +162,7 @@ class Sample:
 
     `key` (32 hex digits) hashes the content and all that shapes its pixels, so equal keys mean equal pixels.
     `content` is what the renderer of the modality needs to draw it, and small enough to cross a process boundary.
+    `note` says what was not done as asked, "" for nothing.
     """
 
     key: str
@@ -171,6 +173,7 @@ class Sample:
     pages: int
     label: str | None
     content: object
+    note: str = ""
 
     @property
     def sample_id(self) -> str:

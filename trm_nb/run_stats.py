@@ -26,6 +26,7 @@ def gather(tracker: TrainingProgressTracker) -> dict[str, Any]:
     batches_built, batches_total, consolidation {total_batches_consolidated, chunks_built, chunks_total}, global_step,
     train_steps, chunk_progress (0..1, part of the training chunks seen in this epoch), modalities and
     quarantine_by_reason. Totals are None while the plan still grows.
+    notes: item -> what of it was not done as asked, the first 20.
     stages: name -> status (waiting, running, done, failed, stopped), done, total, unit, started, finished, seconds,
     message. notebooks: name -> status (pending, running, done, failed, interrupted) of those that `trm-nb run` was
     asked for, in order. pending: what a complete dataset still lacks, notebooks by name and "train". gone: the process
@@ -74,6 +75,7 @@ def _counts(tracker: TrainingProgressTracker) -> dict[str, Any]:
         "chunk_progress": json.loads(last[0][1]).get("chunk_progress", 0.0) if last else 0.0,
         "modalities": dict(tracker.query("SELECT modality, count(*) FROM rows GROUP BY modality ORDER BY modality")),
         "quarantine_by_reason": dict(tracker.query(reasons)),
+        "notes": tracker.notes(20),
         "heartbeat": heartbeat,
         "seconds_since_heartbeat": None if heartbeat is None else max(0.0, time.time() - heartbeat),
     }

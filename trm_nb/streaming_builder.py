@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from trm_nb.mending import adopt_batch, made_from, mend, noting_damage
 from trm_nb.plan import Planner, refuse_too_many_errors
 from trm_nb.pool import Task, WorkerDied, run_tasks
 from trm_nb.records import DamagedError, Progress, Receipt, Sample, UserError
-from trm_nb.render import Renderer, RenderSettings
+from trm_nb.render import Renderer, RenderSettings, lexing
 from trm_nb.sources.memory import as_items
 from trm_nb.store import write_metadata
 from trm_nb.training_progress import PlannedRow, TrainingProgressTracker
@@ -172,7 +173,8 @@ class StreamingEncoderBuilder:
         """Say what an interrupted run left, as its first line."""
         batches, chunks = len(self.tracker.batches()), len(self.tracker.chunks())
         if batches or chunks:
-            print(f"Found existing progress: {batches} batches + {chunks} chunks", flush=True)
+            with suppress(BrokenPipeError):  # output that nobody reads ends no build
+                print(f"Found existing progress: {batches} batches + {chunks} chunks", flush=True)
 
     # -- the stages -------------------------------------------------------------------------------------------------
 
@@ -353,6 +355,9 @@ class _Drawing:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if error is not None:
             self._stop.set()
+            while self._thread.is_alive():
+                lexing.stop()
+                self._thread.join(0.2)
         self._thread.join()
         if error is None:
             self.raise_error()

@@ -14,7 +14,7 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ BEAT_SECONDS = 1.0
 COUNTED_ROWS = 100_000  # a tenth of a second
 SUSPECT = "suspect"  # set where damage was found or a tracker is new: the next run reads and hashes everything
 _REBUILD = "run again, or `trm-nb doctor --rebuild DIR`: it is made anew from the receipts"
+_NOTE = "note:"  # and the item's id: the name of a note in `meta`
 log = logging.getLogger(__name__)
 
 _SCHEMA = """
@@ -273,8 +274,17 @@ class TrainingProgressTracker(Described):
 
     # -- the plan ---------------------------------------------------------------------------------------------------
 
-    def add_rows(self, rows: Sequence[PlannedRow], files: Sequence[PlannedFile], rejected: Sequence[Rejected]) -> None:
-        """Record the next rows of the plan with the files they come from, in one transaction."""
+    def add_rows(
+        self,
+        rows: Sequence[PlannedRow],
+        files: Sequence[PlannedFile],
+        rejected: Sequence[Rejected],
+        notes: Mapping[str, str] | None = None,
+    ) -> None:
+        """Record the next rows of the plan with the files they come from, in one transaction.
+
+        `notes` say, by item, what of those that are used was not done as asked.
+        """
         with self.transaction() as db:
             db.executemany(
                 "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -289,6 +299,20 @@ class TrainingProgressTracker(Described):
                 [(f.name, f.size, f.mtime_ns, f.sha256, f.first_row, f.rows, f.items, f.left_out) for f in files],
             )
             self._quarantine(db, rejected, sample=False)
+            for item_id, note in (notes or {}).items():
+                self.set(f"{_NOTE}{item_id}", note)
+
+    def note(self, item_id: str) -> str:
+        """What of an item that is used was not done as asked, "" for nothing."""
+        return str(self.get(f"{_NOTE}{item_id}", ""))
+
+    def notes(self, at_most: int = -1) -> dict[str, str]:
+        """The notes of all items that have one, or of the first few, ordered by item."""
+        found = self.query(
+            "SELECT substr(name, ?), value FROM meta WHERE name >= ? AND name < ? ORDER BY name LIMIT ?",
+            (len(_NOTE) + 1, _NOTE, _NOTE[:-1] + ";", at_most),
+        )
+        return {item_id: json.loads(note) for item_id, note in found}
 
     def forget_what_has_no_row(self) -> None:
         """Forget the files that gave no row, and what is quarantined in them or in a file that was left half planned.

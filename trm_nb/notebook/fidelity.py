@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trm_nb.notebook.sampling import spread
+from trm_nb.plan import as_noted
 from trm_nb.records import GridTask, Item, Puzzle
 from trm_nb.render.errors import RejectedError
 from trm_nb.render.glyphs import BOX
@@ -111,7 +112,7 @@ def _look(run: Run, files: Sequence[SourceFile], at_most: int) -> Iterator[Found
             if not isinstance(entry, Item) or entry.modality == "image":
                 continue
             try:
-                keys = run.cache.keys_for(entry)
+                keys = run.cache.keys_for(as_noted(entry, run.tracker))
             except RejectedError:
                 continue  # it is in the quarantine
             taken = keys if isinstance(entry.payload, GridTask) else keys[:left]

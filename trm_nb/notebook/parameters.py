@@ -15,6 +15,7 @@ from trm_nb.config import MultimodalDatasetConfig, unknown_field
 from trm_nb.records import UserError
 
 _MARK = "# Parameters"
+_PAPERMILLS_OWN = "PAPERMILL_"  # begins what --inject-paths and the like add
 
 
 def injected(namespace: Mapping[str, Any]) -> dict[str, Any]:
@@ -22,13 +23,15 @@ def injected(namespace: Mapping[str, Any]) -> dict[str, Any]:
 
     `namespace` is the kernel's: `In` holds the executed cells, of which the last one that papermill wrote counts. A
     name that is no config field must have been assigned by an earlier cell (the notebook declares it); else UserError.
+    The paths that papermill itself adds (`--inject-paths`) are left out.
     """
     cells = list(namespace.get("In") or [])
     written = [index for index, source in enumerate(cells) if source.split("\n", 1)[0].strip() == _MARK]
     if not written:
         return {}
     declared = {name for source in cells[: written[-1]] for name in assigned(source)}
-    found = {name: namespace[name] for name in assigned(cells[written[-1]]) if name in namespace}
+    given = [name for name in assigned(cells[written[-1]]) if not name.startswith(_PAPERMILLS_OWN)]
+    found = {name: namespace[name] for name in given if name in namespace}
     for name in found:
         if name not in MultimodalDatasetConfig.model_fields and name != "params" and name not in declared:
             raise UserError(f"papermill was given an {unknown_field(name)}")

@@ -13,6 +13,7 @@ import contextlib
 import itertools
 import math
 import os
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _BAR_CELLS, _CURVE_CELLS = 24, 40
 _LEVELS = "▁▂▃▄▅▆▇█"
+_ASCII = str.maketrans(_LEVELS + "░", "_.-~=+*#.")
 _REFRESH_SECONDS = 0.5
 _ENDS = ("done", "failed", "stalled")
 _REST_SECONDS = 30.0  # between two stages a run is at rest for less
@@ -43,6 +45,12 @@ class Snapshot:
         return {"text/plain": self.text, "text/html": self.html}
 
     def __str__(self) -> str:
+        """The text, with bars and curves of ASCII where standard output cannot take it as it is."""
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        try:
+            self.text.encode(encoding, "surrogateescape")
+        except UnicodeEncodeError:
+            return self.text.translate(_ASCII).encode(encoding, "backslashreplace").decode(encoding)
         return self.text
 
 
@@ -279,7 +287,7 @@ def _notes(stats: dict[str, Any]) -> list[str]:
             "quarantined: "
             + "; ".join(f"{number:,} x {' '.join(reason.split())}" for reason, number in reasons.items())
         )
-    return notes
+    return notes + [f"{' '.join(item_id.split())}: {note}" for item_id, note in stats["notes"].items()]
 
 
 def _html(title: str, lines: list[_Line], notes: list[str]) -> str:

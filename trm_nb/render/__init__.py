@@ -114,6 +114,7 @@ class Renderer:
                 pages=len(pages),
                 label=item.label,
                 content=content,
+                note=content.note if isinstance(content, TextPage) else "",
             )
             for number, content in enumerate(pages)
         ]
@@ -121,7 +122,7 @@ class Renderer:
     def _pages(self, item: Item) -> Sequence[Page]:
         payload = item.payload
         if item.modality == "text" and isinstance(payload, str):
-            return self.text.pages(payload, item.item_id.partition("#")[0])
+            return self.text.pages(payload, item.item_id.partition("#")[0], plain=item.plain)
         if item.modality == "grid" and isinstance(payload, GridTask):
             return self._grids.task_pages(payload)
         if item.modality == "grid" and isinstance(payload, np.ndarray):

@@ -1,6 +1,8 @@
-"""The error of rendering, and reasons that pass."""
+"""The error of rendering, reasons that pass, and how a note begins."""
 
 from __future__ import annotations
+
+NOT_HIGHLIGHTED = "not highlighted: "  # begins the note of a text that stays plain
 
 
 class RejectedError(Exception):

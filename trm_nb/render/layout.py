@@ -19,6 +19,7 @@ import numpy as np
 
 from trm_nb.render import right_to_left
 from trm_nb.render.glyphs import BOX, BOXED_ALONE, MARK, WIDTH, Atlas
+from trm_nb.render.right_to_left import Lines
 
 BLANKS = " \u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
 TAB = 4
@@ -29,7 +30,6 @@ _CONTROLS = {c: 0x2400 + c for c in range(0x20) if c != 0x0A} | {0x7F: 0x2421}
 _MAYBE_MARKS = re.compile(r"[^\w\s\x00-\u02ff]{64,}")  # no mark is a letter, a digit, white space or below U+0300
 _HAS_CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f]")
 
-Lines = dict[tuple[int, int], right_to_left.Levels]  # start and end of the lines to reorder, and their levels
 Overlayable = Callable[[int, tuple[int, ...]], bool]  # base, marks -> can it be read back when drawn in one place?
 
 
@@ -115,9 +115,7 @@ def place(normalised: str, columns: int, atlas: Atlas, overlayable: Overlayable,
     if normalised.isascii():
         cell, width = atlas.first[codes], (~breaks).astype(np.int64)
         return _wrapped(codes, cell, width, overlaid, breaks, columns, by_word)
-    reordered = {
-        line: right_to_left.levels_of(normalised[slice(*line)]) for line in right_to_left.lines_to_reorder(normalised)
-    }
+    reordered = right_to_left.levels_of_lines(normalised)
     drawn = _with_forms(normalised, codes, reordered, overlaid, atlas) if reordered else codes
     props = atlas.props[drawn]
     width, cell = (props & WIDTH).astype(np.int64), atlas.first[drawn]
@@ -227,7 +225,7 @@ def _overlaid(codes: np.ndarray, props: np.ndarray, overlayable: Overlayable, re
             continue
         if free[run[0]]:
             same = props[run[:MARKS_RIGHT_TO_LEFT]] & WIDTH == props[run[0] - 1] & WIDTH
-            overlaid[run[:MARKS_RIGHT_TO_LEFT][same]] = True
+            overlaid[run[:MARKS_RIGHT_TO_LEFT][np.logical_and.accumulate(same)]] = True  # what follows has its own cell
             continue
         base, follow = int(codes[run[0] - 1]), tuple(codes[run[:2]].tolist())
         for count in range(len(follow), 0, -1):
@@ -254,7 +252,7 @@ def _with_forms(text: str, codes: np.ndarray, lines: Lines, taken: np.ndarray, a
 
 
 def _reordered(text: str, lines: Lines, placed: Placement, columns: int) -> Placement:
-    """The characters of these lines in the columns of their visual order; their rows tell nothing of ending early."""
+    """The characters of these lines in the columns of their visual order; no row of theirs is marked as short."""
     column, row = placed.column.copy(), placed.row
     for (start, end), levels in lines.items():
         line = slice(start, end)

@@ -31,6 +31,7 @@ _TATWEEL, _ZWJ, _ZWNJ, _LAM = 0x0640, 0x200D, 0x200C, 0x0644
 
 Forms = tuple[int, int, int, int]  # isolated, final, initial, medial; 0 where there is none
 Levels = tuple[int, np.ndarray]  # the paragraph's, and uint8 (characters)
+Lines = dict[tuple[int, int], Levels]  # start and end of the lines to reorder, and their levels
 
 
 def lines_to_reorder(text: str) -> Iterator[tuple[int, int]]:
@@ -61,6 +62,20 @@ def levels_of(line: str) -> Levels:
         lengths = 1 + (codes >= 0x80) + (codes >= 0x800) + (codes >= 0x10000).astype(np.int64)
         parts.append(of_bytes[np.cumsum(lengths) - lengths])
     return base or 0, np.concatenate(parts) if parts else np.zeros(0, np.uint8)
+
+
+def levels_of_lines(text: str) -> Lines:
+    """The levels of the lines of `text` whose characters are reordered or joined.
+
+    A line whose characters from right-to-left blocks are all neutral or weak (punctuation, digits, marks) has even
+    levels only. Its order does not change, so it is laid out, and read back, like any other line.
+    """
+    found: Lines = {}
+    for start, end in lines_to_reorder(text):
+        base, levels = levels_of(text[start:end])
+        if (levels & 1).any() or any(shaped(text[start:end])):  # joined at even levels: Arabic inside an override
+            found[start, end] = base, levels
+    return found
 
 
 def visual_order(levels: np.ndarray) -> np.ndarray:

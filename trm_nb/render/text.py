@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -30,12 +30,13 @@ BATCH = 16  # pages blitted together: what fits the processor's cache
 class TextPage:
     """What one page shows: `cells` int32 (rows, columns) of the atlas, `wrapped` uint8 (rows) how a row goes on in the
     next one, `overlays` int32 (n, 3) of row, column and cell of marks laid over others, `inks` uint8 (rows, columns)
-    the colour of each cell, None where all have the first."""
+    the colour of each cell, None where all have the first. `note` says what was not done as asked, "" for nothing."""
 
     cells: np.ndarray
     wrapped: np.ndarray
     overlays: np.ndarray
     inks: np.ndarray | None = None
+    note: str = ""
 
     def content_bytes(self) -> bytes:
         """All that decides the pixels, given the atlas: shapes first, so that no two pages share their bytes."""
@@ -47,11 +48,11 @@ class TextPage:
 class TextRenderer:
     """Text to pages (h = w = image_size) of 7x14 cells (font_size 12: 32x16 on 224 pixels) or 5x10 cells (8: 44x22).
 
-    `decode(render_pages(t)) == fold(normalise(t))` for every text without right-to-left characters: what was drawn can
-    be read, up to characters that look the same pixel for pixel. Lines with right-to-left characters stand in visual
-    order; for them `layout` tells which character is where. `wrap` "word" wraps after a blank where there is one,
-    `margin` is in pixels, `ink` and `paper` are colours as "#rrggbb", `highlight` colours the tokens of source code.
-    Raises ValueError for a font size, a picture without room for cells, or colours that cannot be told apart.
+    `decode(render_pages(t)) == fold(normalise(t))` for every text whose lines all run left to right: what was drawn can
+    be read, up to characters that look the same pixel for pixel. Lines of which a part runs right to left stand in
+    visual order; for them `layout` tells which character is where. `wrap` "word" wraps after a blank where there is
+    one, `margin` is in pixels, `ink` and `paper` are colours as "#rrggbb", `highlight` colours the tokens of source
+    code. Raises ValueError for a font size, a picture without room for cells, or colours that cannot be told apart.
     """
 
     def __init__(
@@ -88,17 +89,21 @@ class TextRenderer:
         """Every character replaced by the lowest code point with the same pixels (blank ones by spaces)."""
         return self._reader.fold(text)
 
-    def pages(self, text: str, name: str = "") -> list[TextPage]:
+    def pages(self, text: str, name: str = "", *, plain: bool = False) -> list[TextPage]:
         """Lay out a text; an empty one is one blank page.
 
-        `name` is its file's: the suffix tells `highlight` the language.
+        `name` is its file's: the suffix tells `highlight` the language. `plain`: without colours all the same.
         """
         normalised = self.normalise(text)
-        inks = colouring.ink_of_characters(normalised, name) if self.highlight else None
+        inks, note = None, ""
+        if self.highlight and plain:
+            inks = np.zeros(len(normalised), np.uint8)
+        elif self.highlight:
+            inks, note = colouring.ink_of_characters(normalised, name)
         parts = []
         for start, placed in self._placed(normalised):
             parts.append(self._drawn(placed, None if inks is None else inks[start : start + len(placed.row)]))
-        return self._paged(parts)
+        return [replace(page, note=note) for page in self._paged(parts)] if note else self._paged(parts)
 
     def _drawn(self, placed: Placement, inks: np.ndarray | None) -> TextPage:
         """All rows of a placement, as if they were one page."""

@@ -17,7 +17,7 @@ from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.records import Modality, Rejected, UserError
 from trm_nb.sources.byte_streams import RefusedError, kind, why
 from trm_nb.sources.generated import Generated
-from trm_nb.sources.roots import Root, find_roots, printable
+from trm_nb.sources.roots import Root, file_name, find_roots
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +169,8 @@ def _source_file(
 ) -> SourceFile:
     inner = relative or root.path.name
     path = root.path / relative if relative else root.path
-    name = f"{root.name}/{printable(inner)}"
-    label = printable(inner.partition("/")[0]) if "/" in inner else root.label
+    name = f"{root.name}/{file_name(inner)}"
+    label = file_name(inner.partition("/")[0]) if "/" in inner else root.label
     refusal = Rejected(name, rejected) if rejected else Skipped(name, skipped) if skipped else None
     size, mtime_ns = (status.st_size, status.st_mtime_ns) if status else (0, 0)
     return SourceFile(path, name, label, root.number, size, mtime_ns, refusal, root.part, root=root)

@@ -96,6 +96,11 @@ def printable(name: str, also: str = "\\#") -> str:
     return "".join(c if c.isprintable() and c not in also else _escape(c) for c in name)
 
 
+def file_name(path: str) -> str:
+    """`printable` for a path as the operating system gave it: the same in every locale."""
+    return printable(os.fsencode(path).decode("utf-8", "surrogateescape"))
+
+
 def _escape(character: str) -> str:
     if character.isascii():
         return f"\\x{ord(character):02x}" if character != "\\" else "\\\\"
@@ -146,7 +151,7 @@ def _on_disk(text: str) -> _Found:
     if pattern and not is_folder:
         raise UserError(f"source path {text!r}: expected a folder before the glob, got the file {path}")
     folder = path if is_folder else path.parent
-    return path, pattern, printable(folder.name) or "root", ""
+    return path, pattern, file_name(folder.name) or "root", ""
 
 
 def _fixed_beginning(path: Path) -> tuple[Path, tuple[str, ...] | None]:
