@@ -44,7 +44,7 @@ def test_help_imports_nothing_heavy() -> None:
         "from trm_nb.cli import main\n"
         "with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):\n"
         "    assert main(['--help']) == 0\n"
-        "print({'torch', 'zarr', 'numpy', 'pydantic', 'IPython'} & set(sys.modules))"
+        "print({'torch', 'zarr', 'pydantic', 'IPython', 'ipywidgets', 'matplotlib'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 

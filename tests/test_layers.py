@@ -32,7 +32,7 @@ LAYERS = [
     {"mending"},
     {"streaming_builder", "training", "evaluation", "verify"},
     {"pipeline"},
-    {"notebook", "terminal", "doctor", "stopping"},
+    {"notebook", "terminal", "standard_output", "doctor", "stopping"},
     {"cli"},
 ]
 

@@ -266,7 +266,7 @@ def _say(sentence: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    from trm_nb.terminal import forgiving_output
+    from trm_nb.standard_output import forgiving_output
 
     with forgiving_output():
         return _main(arguments)
