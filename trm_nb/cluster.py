@@ -89,7 +89,10 @@ class Cluster:
             ["dask_worker", *common, "--nworkers", str(workers), "--nthreads", "1", "--local-directory", folder.name],
         ):
             command = [sys.executable, "-m", f"distributed.cli.{arguments[0]}", *arguments[1:]]
-            self._processes.append(subprocess.Popen(command, env=quiet, stderr=subprocess.DEVNULL))
+            self._processes.append(
+                # in a session of their own, so that Ctrl-C and a signal to a whole job leave their end to `close`
+                subprocess.Popen(command, env=quiet, stderr=subprocess.DEVNULL, start_new_session=True)
+            )
             deadline = time.monotonic() + CONNECT_SECONDS
             while not found.is_file() and time.monotonic() < deadline and self._processes[0].poll() is None:
                 time.sleep(0.05)
