@@ -407,10 +407,9 @@ def test_stream_build_gets_past_a_damaged_picture(tmp_path: Path) -> None:
     def builder() -> StreamingEncoderBuilder:
         return StreamingEncoderBuilder(tmp_path / "run", 10, encoder=TRMVisionEncoder("tiny"), workers=0)
 
-    first = builder()
-    first.cache.populate(texts)
+    builder().stream_build(samples=texts)
+    (tmp_path / "run" / f"{CHUNKS}/c/0/0/0").unlink()  # so that the images are needed once more
     _flip(tmp_path / "run" / f"{IMAGES}/c/1/0/0/0")
-    first.cache.close()
     with pytest.raises(DamagedError, match="crc32c"):
         builder().stream_build(samples=texts)
     assert builder().stream_build(samples=texts).rows == 30
