@@ -20,12 +20,13 @@ print(json.dumps([report.rows, *(resource.getrusage(who).ru_maxrss / 1024
 
 def _peaks(folder: Path, samples: int) -> tuple[float, float]:
     """Peak RSS in MB of a build's process, and of the largest of its workers."""
-    rows = (json.dumps({"text": f"sample {i} of many\n" * (1 + i % 16), "label": str(i % 7)}) for i in range(samples))
+    rows = (json.dumps({"text": f"sample {i}\n" * (1 + i % 4), "label": str(i % 7)}) for i in range(samples))
     source = folder / f"{samples}.jsonl"
     source.write_text("\n".join(rows))
     config = {
         "source_paths": [str(source)], "output_dir": str(folder / f"run{samples}"), "encoder": "tiny",
         "batch_size": 250, "batches_per_chunk": 4, "start_threshold": 500, "workers": 1, "label_column": "label",
+        "image_size": 112,  # what grows with the number of samples does so whatever their size
     }  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, json.dumps(config)], capture_output=True, text=True, check=False
