@@ -9,8 +9,9 @@ ifeq ($(strip $(HOME)),)
 export HOME := $(CURDIR)/.venv/home
 endif
 
-# Two processes; one that has run out of tests takes over half of what is left to the other.
-BOTH_CORES := -n 2 --dist worksteal
+# Two processes. Of the many quick tests each takes half, and then from the other's; the few slow ones are given out singly.
+QUICK := -n 2 --dist worksteal
+SLOW := -m slow -n 2 --dist load --maxschedchunk 1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo smoke test slow bench peers study soak lint format lab clean venv
@@ -35,10 +36,10 @@ smoke: .venv/.installed  ## the same in seconds, on a few samples of each kind
 	$(BIN)/trm-nb run params/smoke.yaml
 
 test: .venv/.installed  ## the quick tests
-	$(BIN)/python -m pytest $(BOTH_CORES)
+	$(BIN)/python -m pytest $(QUICK)
 
 slow: .venv/.installed  ## the tests that take minutes; some need Debian's chromium
-	$(BIN)/python -m pytest $(BOTH_CORES) -m slow
+	$(BIN)/python -m pytest $(SLOW)
 
 bench: .venv/.installed  ## how fast is text drawn, noise taken away and a TRM trained, beside others; copy the figures into LOG.md
 	$(BIN)/python tests/bench/render_text.py

@@ -72,9 +72,9 @@ def texts(rng: random.Random) -> Named:
     yield "isolates.txt", ("\u2067\u2066א a\u202b" * 3000 + "\n").encode()
     yield "mixed-directions.txt", ("אב (12) ab " * 20_000).encode()
     yield "one-line-of-arabic.txt", ("السلام عليكم " * 10_000).encode()
-    yield "one-line.txt", b"x" * MIB
-    yield "one-line-of-tabs.txt", "é\t".encode() * 100_000
-    yield "line-ends.txt", b"\n" * 10_000 + b"end"
+    yield "one-line.txt", b"x" * (MIB // 4)
+    yield "one-line-of-tabs.txt", "é\t".encode() * 30_000
+    yield "line-ends.txt", b"\n" * 3000 + b"end"
     yield "line-separators.txt", "\u2028\u2029\x85\x0b\x0c\x1c".encode() * 5000
     yield "joined.txt", ("👩" + "\u200d👩" * 20_000).encode()
     yield "no-characters.txt", "\ufffe\uffff\U0010ffff\U000e0001\U000e007f\ufdd0".encode() * 200
