@@ -39,10 +39,10 @@ def _peaks(folder: Path, samples: int) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize(
-    "many", [pytest.param(10_000, marks=pytest.mark.slow), pytest.param(100_000, marks=pytest.mark.soak)]
+    "many", [pytest.param(6_000, marks=pytest.mark.slow), pytest.param(100_000, marks=pytest.mark.soak)]
 )
 def test_peak_memory_does_not_grow_with_the_samples(tmp_path: Path, many: int) -> None:
-    few_own, few_worker = _peaks(tmp_path, 2_000)
+    few_own, few_worker = _peaks(tmp_path, 1_000)
     many_own, many_worker = _peaks(tmp_path, many)
     assert many_own < 1.1 * few_own
     assert many_worker < 1.1 * few_worker
