@@ -10,8 +10,8 @@ export HOME := $(CURDIR)/.venv/home
 endif
 
 # Two processes. Of the many quick tests each takes half, and then from the other's; the few slow ones are given out singly.
-QUICK := -n 2 --dist worksteal
-SLOW := -m slow -n 2 --dist load --maxschedchunk 1
+QUICK := -n 2 --dist worksteal --durations=15
+SLOW := -m slow -n 2 --dist load --maxschedchunk 1 --durations=15
 
 .DEFAULT_GOAL := help
 .PHONY: help demo smoke test slow bench peers study soak lint format lab clean venv

@@ -202,7 +202,14 @@ def test_params_load_and_each_line_is_explained(path: Path) -> None:
     assert all("  # " in line for line in fields)
 
 
-@pytest.mark.parametrize("path", [p for p in PARAMS if p.stem != "full"], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem == "sudoku4" else ())  # it makes 16,000
+        for path in PARAMS
+        if path.stem != "full"
+    ],
+)
 def test_shipped_data_is_used_whole(path: Path) -> None:
     config = load_params(path)
     entries = [entry for reading in scan(config) for entry in reading.entries]

@@ -30,6 +30,7 @@ def test_psnr(value: float, expected: float) -> None:
     assert psnr(np.full((8, 8, 3), value), np.zeros((8, 8, 3))) == pytest.approx(expected, abs=0.01)
 
 
+@pytest.mark.slow
 def test_every_arm_but_an_untrained_one_restores(picture: np.ndarray) -> None:
     given = arms(Denoiser(Noise2NoiseUNet((8, 8, 8))))
     rows = {row.arm: row for row in compare({"a": picture}, [Noise("gaussian", 25)], given)}

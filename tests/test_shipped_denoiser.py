@@ -36,6 +36,7 @@ def test_photographs_that_training_never_saw(noise: Noise, least: float) -> None
     assert np.mean(found) > least
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [Noise("gaussian", 50), Noise("scanner", 2)], ids=str)
 def test_of_the_characters_on_noisy_pages_half_as_many_are_read_wrong(noise: Noise) -> None:
     pytest.importorskip("rapidocr_onnxruntime")
