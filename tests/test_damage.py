@@ -415,6 +415,16 @@ def test_stream_build_gets_past_a_damaged_picture(tmp_path: Path) -> None:
     assert builder().stream_build(samples=texts).rows == 30
 
 
+def test_what_verify_found_is_repaired_before_a_finished_run_is_used(runs: Runs, tmp_path: Path) -> None:
+    config = runs.copy_of("whole", tmp_path)
+    _flip(Path(config.output_dir) / f"{CHUNKS}/c/1/0/0")
+    assert len(verify(config.output_dir, deep=True)) == 1
+    run = Run(config)
+    run.complete()
+    run.close()
+    assert verify(config.output_dir, deep=True) == []
+
+
 def test_clearing_a_cache_with_a_damaged_receipt_works(runs: Runs, tmp_path: Path) -> None:
     config = runs.copy_of("whole", tmp_path)
     HARM["a cut receipt"](Path(config.output_dir) / f"{IMAGES}/c/1/0/0/0")

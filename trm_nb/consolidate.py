@@ -118,12 +118,6 @@ class Consolidator:
         except (FileNotFoundError, DamagedError):
             return None
 
-    def damaged(self) -> list[int]:
-        """The chunks whose file or receipt is missing, or whose file has another size."""
-        receipts = {chunk: self.receipt_or_none(chunk) for chunk in sorted(self.tracker.chunks())}
-        sizes = {chunk: _size(self.chunk.file(self.array, chunk)) for chunk in receipts}
-        return [chunk for chunk, receipt in receipts.items() if receipt is None or receipt.nbytes != sizes[chunk]]
-
     def _make(self, chunk: int, members: Sequence[int]) -> Receipt:
         old = self.receipt_or_none(chunk)  # of a chunk with other batches, after a lost tracker; it is written anew
         inside = {part.number: part for part in old.parts} if old else {}

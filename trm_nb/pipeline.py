@@ -38,7 +38,7 @@ from trm_nb.run_stats import NOTEBOOKS, TRAIN_STEPS
 from trm_nb.sources import scan
 from trm_nb.sources.roots import reads_from
 from trm_nb.streaming_builder import StreamingEncoderBuilder
-from trm_nb.training_progress import TrainingProgressTracker
+from trm_nb.training_progress import SUSPECT, TrainingProgressTracker
 
 if TYPE_CHECKING:
     from trm_nb.training.answers import Answers
@@ -392,8 +392,9 @@ class Run(Described):
             return False
         if not (tracker.get("dataset_made_of") and self._all_drawn() and self._all_encoded()):
             return False
-        damaged = damaged_files(self.path, tracker) or any(tracker.get("damaged", {}).values()) or self.cache.damaged()
-        return not damaged and not self.consolidator.damaged() and not self.consolidator.ready()
+        if tracker.get(SUSPECT, False) or damaged_files(self.path, tracker) or self.cache.damaged():
+            return False
+        return not self.consolidator.damaged_chunks() and not self.consolidator.ready()
 
     def train(self, on_progress: Progress | None = None) -> Answers:
         """Train the TRM for `train_steps` steps on what `objective` says, and measure it on the held-out samples.
