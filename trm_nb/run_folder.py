@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trm_nb.durable import read_json
+from trm_nb.lock_holder import LOCK
 from trm_nb.records import DamagedError, UserError
 
 BOUND_FILE = ".bound.json"
@@ -31,13 +32,12 @@ def is_run(folder: Path) -> bool:
 def is_empty_run(folder: Path) -> bool:
     """Whether a folder was a run's and holds no dataset, as after `reset`: cached images at most."""
     made = any((folder / name).exists() for name in (*_CAPSULES, BOUND_FILE, "progress.sqlite"))
-    return not made and ((folder / _IMAGES).is_dir() or (folder / ".lock").exists())
+    return not made and ((folder / _IMAGES).is_dir() or (folder / LOCK).exists())
 
 
 def has_capsules(folder: Path) -> bool:
     """Whether a folder holds receipts of encoded batches or of chunks."""
-    arrays = ("batches.zarr/capsules", "capsules.zarr/capsules")
-    return any(any((folder / array / "receipts").glob("[0-9]*")) for array in arrays)
+    return any(any((folder / receipts).glob("[0-9]*")) for receipts in _CAPSULES)
 
 
 def refuse_foreign(folder: Path) -> None:

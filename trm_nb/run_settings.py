@@ -14,7 +14,7 @@ from typing import Any
 
 from trm_nb.config import MultimodalDatasetConfig, load_params, project_root, stage_of
 from trm_nb.records import IN_MEMORY, DamagedError, UserError
-from trm_nb.run_folder import read_bound
+from trm_nb.run_folder import MODEL, read_bound
 from trm_nb.training_progress import TrainingProgressTracker
 
 _KEY = "settings"
@@ -22,9 +22,7 @@ _KEY = "settings"
 
 def remember_settings(tracker: TrainingProgressTracker, config: MultimodalDatasetConfig) -> None:
     """Record what a run is worked on with, so that it can be opened by its folder alone."""
-    settings = config.model_dump(exclude={"output_dir"})
-    if tracker.get(_KEY) != json.loads(json.dumps(settings)):
-        tracker.set(_KEY, settings)
+    tracker.ask(_KEY, config.model_dump(mode="json", exclude={"output_dir"}))
 
 
 def fixed_settings(folder: Path) -> dict[str, Any]:
@@ -41,7 +39,7 @@ def fixed_settings(folder: Path) -> dict[str, Any]:
         fixed = {name: value for name, (_, value) in read_bound(folder).items()}
     if fixed and "source_paths" not in fixed:
         fixed["source_paths"] = [IN_MEMORY]
-    trained = (folder / "model" / "trm.pt").is_file()
+    trained = (folder / MODEL).is_file()
     return {name: value for name, value in _fields(fixed).items() if trained or stage_of(name) != "train"}
 
 

@@ -36,13 +36,25 @@ def gather(tracker: TrainingProgressTracker) -> dict[str, Any]:
     (10^9 bytes).
     """
     stats = _counts(tracker)
-    # looked at after the tables: who is gone now has not written them since
-    writer, runner = holder_of(tracker.output_dir), holder_of(tracker.output_dir / "notebooks")
+    writer, runner = _holders(tracker)  # after the tables: who is gone now has not written them since
     stats["stages"] = _stages(tracker, stats, writer)
+    return _with_state(tracker, stats, writer, runner)
+
+
+def _holders(tracker: TrainingProgressTracker) -> tuple[Holder | None, Holder | None]:
+    """Who writes the run, and who executes its notebooks."""
+    return holder_of(tracker.output_dir), holder_of(tracker.output_dir / "notebooks")
+
+
+def _with_state(
+    tracker: TrainingProgressTracker, stats: dict[str, Any], writer: Holder | None, runner: Holder | None
+) -> dict[str, Any]:
+    """The stats, which have the stages, with what follows from them: notebooks, pending, gone and state."""
+    holders = [holder for holder in (writer, runner) if holder is not None]
     stats["notebooks"] = _notebooks(tracker, runner)
     stats["pending"] = _pending(tracker, stats)
-    stats["gone"] = next((h.name for h in (writer, runner) if h and h.alive is False), None)
-    stats["state"] = _state(stats, at_work=any(h and h.alive for h in (writer, runner)))
+    stats["gone"] = next((holder.name for holder in holders if holder.alive is False), None)
+    stats["state"] = _state(stats, at_work=any(holder.alive for holder in holders))
     return stats
 
 
@@ -73,7 +85,7 @@ def _counts(tracker: TrainingProgressTracker) -> dict[str, Any]:
         "global_step": last[0][0] if last else 0,
         "train_steps": tracker.get(TRAIN_STEPS) or tracker.value("SELECT total FROM stages WHERE name = 'train'") or 0,
         "chunk_progress": json.loads(last[0][1]).get("chunk_progress", 0.0) if last else 0.0,
-        "modalities": dict(tracker.query("SELECT modality, count(*) FROM rows GROUP BY modality ORDER BY modality")),
+        "modalities": tracker.modality_counts(),
         "quarantine_by_reason": dict(tracker.query(reasons)),
         "notes": tracker.notes(20),
         "heartbeat": heartbeat,
@@ -162,7 +174,7 @@ def _state(stats: dict[str, Any], at_work: bool) -> str:
 
 def state_of(tracker: TrainingProgressTracker) -> tuple[str, dict[str, str]]:
     """The state that `gather` tells, and the status of each stage that began, without counting rows."""
-    writer, runner = holder_of(tracker.output_dir), holder_of(tracker.output_dir / "notebooks")
+    writer, runner = _holders(tracker)
     held = dict(tracker.query("SELECT name, status FROM stages"))
     if writer is not None and writer.alive is False:
         held = {name: "stopped" if status == "running" else status for name, status in held.items()}
@@ -171,10 +183,8 @@ def state_of(tracker: TrainingProgressTracker) -> tuple[str, dict[str, str]]:
         "stages": {name: {"status": held.get(name, "waiting"), "done": step or 0} for name in STAGE_NAMES},
         "seconds_since_heartbeat": None if heartbeat is None else max(0.0, time.time() - heartbeat),
         "rows_planned": tracker.rows_planned(),
-        "notebooks": _notebooks(tracker, runner),
     }
-    stats["pending"] = _pending(tracker, stats)
-    state = _state(stats, at_work=any(h and h.alive for h in (writer, runner)))
+    state = _with_state(tracker, stats, writer, runner)["state"]
     return state, {name: held[name] for name in STAGE_NAMES if name in held}
 
 

@@ -168,12 +168,11 @@ class TrainingProgressTracker(Described):
         """What a run holds, for people; rows are counted by kind only where that takes no time."""
         state, statuses, rows = *state_of(self), self.rows_planned()
         few = rows <= COUNTED_ROWS
-        modalities = "SELECT modality, count(*) FROM rows GROUP BY modality ORDER BY modality"
         return {
             "state": "at rest" if state == "stopped" else state,
             "samples": f"{rows:,}{'' if self.get('plan_frozen', False) else ' planned so far'}",
             "by split": counted(self.split_counts()) if few else None,
-            "by modality": counted(dict(self.query(modalities))) if few else None,
+            "by modality": counted(self.modality_counts()) if few else None,
             "classes": named(self.label_names()) if few else None,
             "quarantined": self.quarantined(),
             "batches": int(self.value("SELECT count(*) FROM batches")),
@@ -210,7 +209,7 @@ class TrainingProgressTracker(Described):
             db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, json.dumps(value)))
 
     def ask(self, name: str, value: Any) -> None:
-        """Keep what a command or a config asks for, so that `get_stats` can tell what is pending."""
+        """Keep a JSON value that a command or a config asks for; nothing is written where it is kept already."""
         if self.get(name) != value:
             self.set(name, value)
 
@@ -402,6 +401,10 @@ class TrainingProgressTracker(Described):
     def split_counts(self) -> dict[str, int]:
         """Rows by split."""
         return dict(self.query("SELECT split, count(*) FROM rows GROUP BY split ORDER BY split"))
+
+    def modality_counts(self) -> dict[str, int]:
+        """Rows by modality."""
+        return dict(self.query("SELECT modality, count(*) FROM rows GROUP BY modality ORDER BY modality"))
 
     def unsettle(self, keys: Iterable[str]) -> None:
         """These pictures are gone: their rows wait again."""

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from trm_nb import describe
+
 _SPECIAL = str.maketrans({c: f"\\{c}" for c in r"\`*_{}[]()#+-.!|~$:^="})
 _SIGN = re.compile(r"(?<=\d) ?(?=%)")
 _SPACED_SIGN = re.compile(r"(?<=\d) (?=%)")  # in templates, where {part:.0%} is to stay
@@ -46,7 +48,7 @@ def size(nbytes: float) -> Quantity:
 
 def counted(counts: Mapping[str, int]) -> str:
     """Counts as words: 151 grid, 89 image, 315 text."""
-    return ", ".join(f"{count:,} {name}" for name, count in counts.items()) or "none"
+    return describe.counted(counts, most=len(counts))
 
 
 def plain(text: object, length: int = 34) -> str:

@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import IO, Any
 
 import trm_nb
-from trm_nb.config import MultimodalDatasetConfig, Stage, find_params, load_params, project_root, stage_of
+from trm_nb.config import MultimodalDatasetConfig, Stage, find_params, load_params, project_root
 from trm_nb.durable import locked, write_file
 from trm_nb.notebook.truth import Truth, as_bytes, read_notebook, running_cell, settle
 from trm_nb.records import UserError
 from trm_nb.run_folder import MODEL
+from trm_nb.run_settings import fixed_settings
 from trm_nb.run_stats import NOTEBOOKS
 from trm_nb.training_progress import TrainingProgressTracker
 
@@ -113,10 +114,7 @@ def run_notebooks(
         )
     run = Path(config.output_dir)
     tracker = TrainingProgressTracker(run, create=True)
-    bound = [name for name in tracker.bound() if name in type(config).model_fields]
-    if not (run / MODEL).is_file():  # removed, to train in another way
-        bound = [name for name in bound if stage_of(name) != "train"]
-    tracker.check_bound({name: getattr(config, name) for name in bound})
+    tracker.check_bound({name: getattr(config, name) for name in fixed_settings(run)})
     tracker.close()
     parameters = {"params": str(params_file), **overrides, "output_dir": str(run)}
     executed: list[str] = []

@@ -23,6 +23,7 @@ from trm_nb.sources.line_tables import BadRow, Row, json_rows
 from trm_nb.sources.nested_parquet import nested_rows
 from trm_nb.sources.parquet_tables import parquet_columns, parquet_rows
 from trm_nb.sources.roots import printable
+from trm_nb.sources.table_columns import lacking
 
 _SIGHT = 10  # rows looked at
 _MOST_COLUMNS = 100  # that are read of a Parquet file
@@ -61,8 +62,7 @@ def arc_rows(
     if sight.unknown and not sight.read:
         raise RefusedError(sight.unknown)
     if config.label_column is not None and config.label_column not in sight.names:
-        shown = ", ".join(printable(name, also="")[:60] for name in list(sight.names)[:20])
-        raise RefusedError(f"no column {printable(config.label_column, also='')!r}: it has {shown}")
+        raise RefusedError(lacking(config.label_column, sight.names))
     return _entries(file, source, rows, config, label_of)
 
 

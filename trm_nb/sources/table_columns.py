@@ -163,13 +163,13 @@ def _choose(table: Table, config: MultimodalDatasetConfig) -> Columns | None:
         if puzzles is None and table.records is not None:
             return None
         if puzzles is None and none_asked_for:
-            raise RefusedError(_lacking(absent[0], table.types))
+            raise RefusedError(lacking(absent[0], table.types))
         if puzzles is None:
-            needed = f"a table without a column text or image: {_told(table.types)}"
+            needed = f"a table without a column text or image: {_listed(table.types)}"
             raise RefusedError(f"{needed}; set text_column or image_column")
         columns = puzzles
     if config.label_column is not None and label is None:
-        raise RefusedError(_lacking(config.label_column, table.types))
+        raise RefusedError(lacking(config.label_column, table.types))
     return columns
 
 
@@ -208,11 +208,12 @@ def _check_types(columns: Columns, types: Mapping[str, str]) -> None:
         raise RefusedError(f"column {columns.label!r}: expected a class name or number, got {types[columns.label]}")
 
 
-def _lacking(name: str, types: Mapping[str, str]) -> str:
-    return f"no column {printable(name, also='')!r}: {_told(types)}"
+def lacking(name: str, columns: Collection[str]) -> str:
+    """That a table has no such column, and which ones it has."""
+    return f"no column {printable(name, also='')!r}: {_listed(columns)}"
 
 
-def _told(types: Mapping[str, str]) -> str:
-    names = [printable(name, also="")[:60] for name in types]
+def _listed(columns: Collection[str]) -> str:
+    names = [printable(name, also="")[:60] for name in columns]
     more = f" and {len(names) - 20} more" if len(names) > 20 else ""
     return f"it has {', '.join(names[:20])}{more}" if names else "it has none"
