@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 from trm_nb.lock_holder import LOCK, OWNER, note_owner, owner_of
 from trm_nb.records import DamagedError, NotWritableError, Receipt, Treatment, UserError
 
-LOCK_SECONDS = 0.5  # how long `locked` tries: `lock_holder` looks at a lock for less than that
+LOCK_SECONDS = 0.5  # how long `locked` tries: `lock_holder` holds a shared lock for less time than that
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG}
 

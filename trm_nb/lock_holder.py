@@ -2,7 +2,7 @@
 
 The lock is asked, not the process: the operating system releases it however a process ends, so a number that another
 process, or another container, has by now misleads nobody. Only a machine that shares the folder over the network
-has to go by the run's heartbeat. A look costs three system calls and writes nothing.
+has to go by the run's heartbeat. Asking costs three system calls and writes nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Holder:
 def holder_of(folder: Path) -> Holder | None:
     """Who holds a folder's writing lock; None when it is released, or was never taken.
 
-    A run that starts at the same moment is not disturbed: the look takes a shared lock for the time of one small read,
+    A run that starts at the same moment is not disturbed: a shared lock is held for the time of one small read,
     and `durable.locked` tries for longer than that.
     """
     if sys.platform == "win32":

@@ -26,7 +26,7 @@ def noting_damage(tracker: Callable[[], TrainingProgressTracker]) -> Iterator[No
     try:
         yield
     except DamagedError:
-        with suppress(UserError, DamagedError):  # the error that is on its way tells more
+        with suppress(UserError, DamagedError):  # the error that is being raised says more
             tracker().set(SUSPECT, True)
         raise
 

@@ -108,9 +108,9 @@ def open_run(
     fixed = {n: v for n, v in fixed_settings(Path(config.output_dir)).items() if n not in given}
     unused = [name for name, value in fixed.items() if json.loads(json.dumps(getattr(config, name))) != value]
     if unused:
-        told = ", ".join(f"{name}={printable(repr(fixed[name]))}" for name in unused[:3])
+        shown = ", ".join(f"{name}={printable(repr(fixed[name]))}" for name in unused[:3])
         more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
-        log.warning("%s was made with %s%s, and not with what %s says there", config.output_dir, told, more, params)
+        log.warning("%s was made with %s%s, and not with what %s says there", config.output_dir, shown, more, params)
     return Run(config.with_changes(**fixed))
 
 

@@ -10,7 +10,7 @@ from trm_nb.lock_holder import LOCK
 from trm_nb.records import DamagedError, UserError
 
 BOUND_FILE = ".bound.json"
-MODEL = Path("model", "trm.pt")  # the trained TRM; whoever removes it begins anew
+MODEL = Path("model", "trm.pt")  # the trained TRM; after it is removed, training starts from the beginning
 _IMAGES = "images.zarr/images/receipts"
 _CAPSULES = ("batches.zarr/capsules/receipts", "capsules.zarr/capsules/receipts")
 

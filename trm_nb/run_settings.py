@@ -28,8 +28,8 @@ def remember_settings(tracker: TrainingProgressTracker, config: MultimodalDatase
 def fixed_settings(folder: Path) -> dict[str, Any]:
     """The config fields that the stages of a folder's run have fixed; none where there is no run.
 
-    Those of the training count while its model is there: without it, a training begins anew. A run of samples in memory
-    has the source IN_MEMORY.
+    Training fields count only while the trained model exists; after it is removed, training starts from the beginning.
+    A run of samples in memory has the source IN_MEMORY.
     """
     tracker = _tracker(folder)
     if tracker is not None:

@@ -87,8 +87,9 @@ class TerminalView:
 
 
 def say_what_came_out(run: Path, new: bool) -> None:
-    """Print each executed notebook's finding, how much is quarantined, and where the report is, which is written anew
-    when something in it is `new`.
+    """Print each executed notebook's finding, how much is quarantined, and where the report is.
+
+    The report is written again where something in it is `new`.
     """
     from trm_nb.notebook.prose import NO_BREAK
     from trm_nb.notebook.report import headlines, write_report
@@ -117,12 +118,12 @@ def quarantined(run: Path, count: int) -> list[str]:
 
 
 def result_of(answers: Answers, config: MultimodalDatasetConfig) -> str:
-    """A training's result on the held-out samples, beside what needs no model."""
+    """A training's result on the held-out samples, and a baseline that needs no model."""
     import numpy as np
 
     n = len(answers.labels)
     commonest = np.unique(answers.labels, axis=0, return_counts=True)[1].max() / n
-    what, beside, least = {
+    what, baseline, least = {
         "label": ("labels are right", "always the commonest label", commonest),
         "grid": ("answer grids are exactly right", "always the commonest grid", commonest),
         "next": ("next pages are found", "guessing", 1 / (1 + int(answers.labels.max()))),
@@ -130,7 +131,7 @@ def result_of(answers: Answers, config: MultimodalDatasetConfig) -> str:
     low, high = answers.interval
     return (
         f"trained: {answers.accuracy:.1%} of {n:,} held-out {what}\n"
-        f"  (95 % interval {low:.1%} to {high:.1%}; {beside}: {least:.1%})"
+        f"  (95 % interval {low:.1%} to {high:.1%}; {baseline}: {least:.1%})"
     )
 
 

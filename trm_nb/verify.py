@@ -1,9 +1,9 @@
 """verify: is a run's dataset what was written?
 
 The quick look compares files with their receipts by existence and size, and the tables with each other. `deep` hashes
-every shard, batch and chunk and recomputes the content digest, at the disk's speed. Where it finds damage the run is
-noted as suspect, so that the next run looks as closely and makes anew what is damaged (`mending.mend`). A dataset that
-cannot be written is checked just as well; there the damage is told and not noted.
+every shard, batch and chunk and recomputes the content digest, at the disk's speed. Where it finds damage, the run is
+marked as suspect, so that the next run hashes everything too and repairs what is damaged (`mending.mend`). A dataset
+that cannot be written is checked in the same way; its damage is reported, but not recorded.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class _Check:
         return [*self.copies, *self.arrays, *self.tables, *self.unfinished]
 
     def note(self) -> None:
-        """Have the next run make anew what is damaged."""
+        """Record the damage, so that the next run repairs it."""
         try:
             if self.arrays:
                 self.tracker.set(SUSPECT, True)

@@ -330,13 +330,13 @@ class _Widgets:
         self.box = ipywidgets.VBox([self._title, self._note])
 
     def show(self, stages: dict[str, dict[str, Any]], lines: list[_Line], title: str, notes: list[str]) -> None:
-        for name, _, counted, told in lines:
+        for name, _, counted, status in lines:
             if name not in self._bars:
                 self._bars[name] = (self._new_bar(description=name, max=1.0), self._new_label())
             bar, label = self._bars[name]
             bar.value = _part(stages[name])
             bar.bar_style = {"done": "success", "failed": "danger"}.get(stages[name]["status"], "")
-            label.value = ", ".join(part for part in (counted, told) if part)
+            label.value = ", ".join(part for part in (counted, status) if part)
         self._title.value = title
         self._note.value = " · ".join(notes)
         if len(self.box.children) == 2:

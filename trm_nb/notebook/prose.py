@@ -88,7 +88,7 @@ def escaped(text: object) -> str:
 def as_plain(markdown: str) -> str:
     """A finding as plain text on one line: no emphasis, no escapes, and what cannot be printed as backslash escapes.
 
-    No-break spaces stay, for whoever wraps it.
+    No-break spaces are kept, for callers that wrap the text.
     """
     text = unescape(re.sub(r"\\([!-/:-@[-`{-~])|\*\*|`", r"\1", re.sub(r"[ \t\n]+", " ", markdown.strip())))
     return "".join(c if c.isprintable() or c == NO_BREAK else ascii(c)[1:-1] for c in text)

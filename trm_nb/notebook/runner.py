@@ -180,9 +180,7 @@ def up_to_date(run: Path, path: Path, fingerprint: str) -> bool:
 
 
 def _unfinished(tracker: TrainingProgressTracker) -> set[str]:
-    """The stages that began and are not done, or are no longer: `verify` takes back what it finds damaged, and whoever
-    wants to train in another way removes the model.
-    """
+    """The stages that began and are not done, or are incomplete again because data was damaged or the model removed."""
     found = set()
     for name, measured in tracker.get_stats()["stages"].items():
         if name == "train":

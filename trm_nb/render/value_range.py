@@ -188,7 +188,7 @@ def colour(image: Image.Image, means: Meaning, reopen: Callable[[], Image.Image]
     other = reopen()
     tiles: list[Any] = other.tile  # type: ignore[attr-defined]
     planes = isinstance(other, TiffImagePlugin.TiffImageFile) and other.tag_v2.get(_PLANES) == 2
-    if planes and tiles[0].codec_name == "libtiff":  # there Pillow takes the upper bytes whatever it is told
+    if planes and tiles[0].codec_name == "libtiff":  # there Pillow ignores the raw mode and takes the upper bytes
         raise RejectedError("16-bit channels of low values in compressed planes: save it with interleaved channels")
     gray_alpha = _raw_mode(tiles[0]) == "LA;16B"
     tiles[:] = [_with_raw_mode(tile, _LOWER[_raw_mode(tile)]) for tile in tiles]

@@ -56,7 +56,7 @@ def arc_rows(
         rows, names = _reader(file, kind, config)
         sight = _Sight(rows, names) if rows else None
     except RefusedError:
-        return None  # whoever reads it as another table says why
+        return None  # reading it as another kind of table reports why
     if rows is None or sight is None or not sight.is_arc(config):
         return None
     if sight.unknown and not sight.read:
@@ -108,7 +108,7 @@ class _Sight:
             self.tasks += any(leaf.task is not None for leaf in leaves or ())
 
     def is_arc(self, config: MultimodalDatasetConfig) -> bool:
-        """Whether most rows are; beside a text or an image they have to be whole tasks, as much else has grids."""
+        """Whether most rows are; in tables of texts or images only whole tasks count, as other data holds grids too."""
         if not {config.text_column, config.image_column}.isdisjoint(self.names):
             return False
         if not self.rows:

@@ -114,7 +114,7 @@ def foreign(head: bytes, suffix: str = "") -> str | None:
     """What a file that begins with `head` is and what to do, where its format is not read; else None.
 
     `suffix` is its name's, in lower case: what is read under a suffix is not foreign there (a gzip file under .gz), and
-    some formats that look like text are known by theirs (a Netpbm image under .ppm).
+    some formats that look like text are recognised by their suffix (a Netpbm image under .ppm).
     """
     if head.startswith((b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/")):
         return "a Git LFS pointer in place of the file: run `git lfs pull` in the repository that it was cloned from"
@@ -151,7 +151,7 @@ def _brands(head: bytes) -> list[bytes]:
 
 
 def _container(head: bytes) -> tuple[str, str] | None:
-    """Formats that are told from others within their container, and those whose beginning no text has."""
+    """Formats that share a container with others, and formats whose first bytes cannot begin a text."""
     if (brands := set(_brands(head))) and not is_avif(head):
         if brands & _AVIF:
             return "an AVIF image", f"install a Pillow with AVIF, or {_CONVERT}"

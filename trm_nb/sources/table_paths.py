@@ -1,7 +1,7 @@
 """The files that a table names: below the table's folder, in whatever spelling the disk has.
 
 A name never leads out of that folder by itself, neither by `..` nor as an absolute path. A link in the folder may,
-where the walk over the source follows it: whoever made the source put it there.
+where the walk over the source follows it, because the author of the source put it there.
 """
 
 from __future__ import annotations
