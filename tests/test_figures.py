@@ -37,7 +37,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "histogram": lambda: figures.histogram(np.array([1.0, 2.0, np.nan, 2.0]), "x"),
     "histogram-of-nothing": lambda: figures.histogram(np.zeros(0), "x"),
     "before-after": lambda: figures.before_after(PICTURES[0], PICTURES[1]),
-    "looks": lambda: figures.looks(PICTURES[0], np.random.default_rng(0).random((12, 8, 2, 2))),
+    "looks": lambda: figures.looks(PICTURES[0], np.random.default_rng(0).random((12, 2, 2))),
     "capsule-rows": lambda: figures.capsule_rows(np.zeros((12, 512))),
     "capsule-map": lambda: figures.capsule_map(np.random.default_rng(0).normal(size=(30, 9)), [HOSTILE, "b", "c"] * 10),
     "capsule-map-many": lambda: figures.capsule_map(np.eye(30), [str(i) for i in range(30)]),

@@ -117,7 +117,7 @@ def test_a_model_that_was_removed_is_trained_again_in_any_way(project: Callable[
     root = project(n06_train=notebook("print('trains')"))
     run, path = root / "outputs" / "demo", root / "notebooks" / "06_train.ipynb"
     tracker = TrainingProgressTracker(run, create=True)
-    tracker.bind("encode", {"micro_batch": 16})
+    tracker.bind("encode", {"micro_batch": 64})
     tracker.bind("train", {"learning_rate": 0.001})
     tracker.already_done("train")
     for made in (run / "notebooks" / path.name, run / "model" / "trm.pt"):
@@ -131,7 +131,7 @@ def test_a_model_that_was_removed_is_trained_again_in_any_way(project: Callable[
 
     (run / "model" / "trm.pt").unlink()
     assert not up_to_date(run, path, same)
-    with pytest.raises(UserError, match="made with micro_batch=16"):
+    with pytest.raises(UserError, match="made with micro_batch=64"):
         run_notebooks("params/demo.yaml", {"micro_batch": 8, "learning_rate": 0.01})
     assert run_notebooks("params/demo.yaml", {"learning_rate": 0.01}).executed == ("06_train",)
     assert tracker.get_stats()["notebooks"] == {"06_train": "done"}

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from trm_nb.durable import write_file
@@ -51,6 +54,38 @@ def load_checkpoint(path: str | Path, kind: str) -> dict[str, Any]:
             "begin anew"
         )
     return dict(values)
+
+
+def save_weights(path: str | Path, kind: str, weights: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+    """Write weights as safetensors, with `values` (numbers, strings, lists, dicts) as JSON in the header.
+
+    The header has sorted keys, so that equal weights and values give equal bytes.
+    """
+    header = {"kind": kind, "values": json.dumps(values, sort_keys=True)}
+    tensors = {name: weights[name].detach().cpu().contiguous() for name in sorted(weights)}
+    write_file(Path(path), save(tensors, header))
+
+
+def read_weights(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_weights` wrote: weights on the CPU, and values; raises UserError as `load_checkpoint` does."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: expected a checkpoint of the {kind}, found no file; check the path")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+        values = json.loads(header.get("values", "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: expected a checkpoint of the {kind} as safetensors, got a file that cannot be read ({error}); "
+            "check the path"
+        ) from None
+    if header.get("kind") != kind or not isinstance(values, dict):
+        raise UserError(
+            f"{path}: expected a checkpoint of the {kind}, got one of {header.get('kind')!r}; check the path"
+        )
+    return weights, values
 
 
 def fingerprint_of(settings: str, module: nn.Module) -> str:

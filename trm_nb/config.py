@@ -91,14 +91,17 @@ class MultimodalDatasetConfig(BaseModel):
     )
 
     encoder: Literal["base", "tiny"] = _field("encode", "base", "encoder preset")
-    encoder_path: str | None = _field("encode", None, "encoder checkpoint; None: untrained weights from the seed")
+    encoder_weights: Literal["trained", "random"] | None = _field(
+        "encode", None, "trained: those that come with the package; random: from the seed; None: trained for base"
+    )
+    encoder_path: str | None = _field("encode", None, "encoder checkpoint; None: see encoder_weights")
     fit_encoder: Literal["targets"] | None = _field(
-        "encode", None, "targets: first train the encoder on this run's pictures, to answer its puzzles and tasks"
+        "encode", None, "targets: first train the encoder further on this run's images, to answer its puzzles and tasks"
     )
     fit_steps: int = _field("encode", 3000, "optimiser steps of that", ge=1)
     fit_batch_size: int = _field("encode", 32, "pictures in a batch of it", ge=1)
     batch_size: int = _field("encode", 1000, "samples in a batch file", ge=1, le=100_000)
-    micro_batch: int = _field("encode", 16, "samples that go through the encoder together", ge=1)
+    micro_batch: int = _field("encode", 64, "samples that are read and encoded together", ge=1)
     torch_threads: int = _field("encode", 2, "CPU threads of the encoder; fixed, as it can change last bits", ge=1)
     device: str = _field(
         "encode", "cpu", "device of encoder and training: cpu, cuda, cuda:1, mps", pattern=r"^(cpu|cuda(:\d+)?|mps)$"

@@ -152,14 +152,14 @@ class Run(Described):
 
     @cached_property
     def encoder(self) -> TRMVisionEncoder:
-        """The encoder: fitted to this run, or read from `encoder_path`, or untrained weights of the seed."""
+        """The encoder: fitted to this run, or read from `encoder_path`, or with the weights of `encoder_weights`."""
         from trm_nb.vision_encoder import TRMVisionEncoder
 
         c = self.config
         path = self._fitted if c.fit_encoder and self._fitted.is_file() else c.encoder_path
         if path:
             return TRMVisionEncoder.load(path, c.device, image_size=c.image_size)
-        return TRMVisionEncoder(c.encoder, seed=c.seed, image_size=c.image_size)
+        return TRMVisionEncoder(c.encoder, seed=c.seed, image_size=c.image_size, weights=c.encoder_weights)
 
     @property
     def _fitted(self) -> Path:
@@ -292,10 +292,10 @@ class Run(Described):
         """Plan once more, without rendering, and take over all that is durable; `mend` then looks at every byte."""
         for _ in self._planned():
             self.tracker.beat()
-        weights = self.tracker.bound().get("encoder_weights") or self.encoder.fingerprint
+        weights = self.tracker.bound().get("encoder_fingerprint") or self.encoder.fingerprint
         take_stock(self.tracker, self.cache, self.consolidator, weights)
         if self.tracker.batches():  # encoded with these settings, which `.bound.json` may have lost too
-            self.tracker.bind("encode", {**self._encode_settings(), "encoder_weights": weights})
+            self.tracker.bind("encode", {**self._encode_settings(), "encoder_fingerprint": weights})
         self.tracker.set("lost", False)
 
     def _ask_the_cluster(self, address: str) -> None:

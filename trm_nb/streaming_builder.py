@@ -49,11 +49,11 @@ class StreamReport:
 class StreamingEncoderBuilder:
     """Builds the capsules of one run in `checkpoint_dir`; made again after an interruption, it continues.
 
-    `cache` defaults to `<checkpoint_dir>/images.zarr`, `encoder` to untrained weights of the `base` preset from
-    `seed`; it may be a function that makes one, called when the first batch is encoded. `settings` are what a run is
-    bound to when its first batch is made; by default the sizes given here. `micro_batch` and `torch_threads` are fixed
-    for a run, since they can change the last bits of a capsule. With a `cluster` (see cluster.py) its workers draw and
-    encode. More than `max_errors` quarantined items and samples (below 1: that part of all) end a build.
+    `cache` defaults to `<checkpoint_dir>/images.zarr`, `encoder` to the trained encoder of the preset `base`; it may be
+    a function that makes one, called when the first batch is encoded. `seed` decides the split. `settings` are what a
+    run is bound to when its first batch is made; by default the sizes given here. `micro_batch` and `torch_threads` are
+    fixed for a run, since they can change the last bits of a capsule. With a `cluster` (see cluster.py) its workers
+    draw and encode. More than `max_errors` quarantined items and samples (below 1: that part of all) end a build.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class StreamingEncoderBuilder:
         batches_per_chunk: int = 100,
         cache: ImageCache | None = None,
         encoder: TRMVisionEncoder | Callable[[], TRMVisionEncoder] | None = None,
-        micro_batch: int = 16,
+        micro_batch: int = 64,
         torch_threads: int = 2,
         device: str = "cpu",
         seed: int = 0,
@@ -257,7 +257,7 @@ class StreamingEncoderBuilder:
     def _encode_recipe(self) -> EncodeRecipe:
         """Make the encoder, and then bind the run to it: one that cannot be used binds nothing."""
         fingerprint = self.encoder.fingerprint
-        self.tracker.bind("encode", {**self._settings(), "encoder_weights": fingerprint})
+        self.tracker.bind("encode", {**self._settings(), "encoder_fingerprint": fingerprint})
         folder = self.consolidator.batch_receipts.absolute()  # a worker has another working directory
         weights = folder / f"encoder-{fingerprint}.tmp"  # swept when the run begins the next time
         if self.cluster is not None:

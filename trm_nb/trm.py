@@ -16,7 +16,7 @@ Axes: b batch, p tokens (patches, capsules), d width.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -92,6 +92,17 @@ class Linear(nn.Module):
         return F.linear(x, self.weight.to(x.dtype))
 
 
+def affine(
+    fan_in: int, fan_out: int, generator: torch.Generator, *, scale: float = 1.0, bias: bool = True
+) -> nn.Linear:
+    """nn.Linear with a weight that is truncated normal with std scale/sqrt(fan_in), and a bias of zeros."""
+    layer = nn.Linear(fan_in, fan_out, bias=bias, device="meta")  # draws nothing from the user's generator
+    layer.weight = nn.Parameter(truncated_normal(fan_out, fan_in, std=scale * fan_in**-0.5, generator=generator))
+    if bias:
+        layer.bias = nn.Parameter(torch.zeros(fan_out))
+    return layer
+
+
 class SwiGLU(nn.Module):
     """down(silu(gate(x)) * up(x)), gate and up fused; the inner width is 4 * width * 2/3, rounded up to 256."""
 
@@ -108,7 +119,10 @@ class SwiGLU(nn.Module):
 
 
 class Attention(nn.Module):
-    """Every token looks at every token: fused qkv, heads of width / heads, RoPE where angles are given."""
+    """Every token attends to every token, or to those where `mask` (bool, broadcast to (b, heads, p, p)) is true.
+
+    Fused qkv, heads of width / heads, RoPE where angles are given.
+    """
 
     def __init__(self, width: int, heads: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -118,12 +132,13 @@ class Attention(nn.Module):
         self.qkv_proj = Linear(width, 3 * width, generator)
         self.o_proj = Linear(width, width, generator)
 
-    def forward(self, x: Tensor, angles: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, angles: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         b, p, d = x.shape
         q, k, v = self.qkv_proj(x).view(b, p, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
         if angles is not None:
             q, k = rotate(q, angles), rotate(k, angles)
-        out: Tensor = self.o_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, p, d))
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
+        out: Tensor = self.o_proj(mixed.reshape(b, p, d))
         return out
 
 
@@ -143,12 +158,12 @@ class Block(nn.Module):
         self.mlp = SwiGLU(width, generator)
         self.mixes_by_mlp = tokens is not None
 
-    def forward(self, h: Tensor, angles: Tensor | None = None) -> Tensor:
+    def forward(self, h: Tensor, angles: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         if self.mixes_by_mlp:
             across = h.transpose(1, 2)
             h = rms_norm(across + self.mlp_t(across)).transpose(1, 2)  # the official norm is over tokens here
         else:
-            h = rms_norm(h + self.self_attn(h, angles))
+            h = rms_norm(h + self.self_attn(h, angles, mask))
         return rms_norm(h + self.mlp(h))
 
 
@@ -164,14 +179,14 @@ class RecursiveNet(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(Block(width, heads, generator, tokens) for _ in range(layers))
 
-    def forward(self, h: Tensor, angles: Tensor | None = None) -> Tensor:
+    def forward(self, h: Tensor, angles: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         for layer in self.layers:
-            h = layer(h, angles)
+            h = layer(h, angles, mask)
         return h
 
 
 def recurse(
-    net: nn.Module,
+    net: Callable[..., Tensor],
     z_H: Tensor,
     z_L: Tensor,
     x: Tensor,

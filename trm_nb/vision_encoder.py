@@ -1,16 +1,15 @@
-"""TRMVisionEncoder: pictures to capsules with a Tiny Recursive Model.
+"""TRMVisionEncoder: images to capsules with a Tiny Recursive Model.
 
-uint8 pictures are cut into patches of 28x28 pixels, which align with the 7x14 text cells and the 7-pixel grid cells.
-A linear embedding of the patches is the input x of the recursion in `trm.py`, injected at every step; 12 capsules x 8
-heads of 64 read the result out. Each of these 96 looks has a learned query and a learned place over the picture: a
-Gaussian bump over the patches, which starts at its own point of a well spread sequence. The looks read z_H plus the
-patch embedding, so that little is lost on the way and an untrained encoder still keeps much of the picture.
+An image is cut into patches of 28x28 pixels, each of eight text cells of 14x7. The stem embeds every cell and then
+every patch; this is the input x of the recursion in `trm.py`, injected at each step. Patches that are wholly white
+never enter the recursion: pages are half empty, and dropping them costs nothing but their tokens. The read-out turns
+x + gate * z_H into 12 capsules (see `read_out.py`): eight for the bands of the image, two for further detail, two for
+the image as a whole. The gate starts small, so what the stem knows arrives from the first step of training on.
 
-Choices: places within the net are 2-D RoPE (relative, no weights, any picture size); the read-out is where absolute
-place enters. The embedding is blind to nothing, but starts with the flat part of a patch (its mean colour) damped, as
-ink on white would drown in it. Each capsule is divided by its root mean square: values are of order 1 and at most
-sqrt(512) = 22.6, which float16 holds well.
-Cost: see `Preset`; the weights are drawn from the seed alone, so an untrained encoder is reproducible.
+Capsules of an image do not depend on the images beside it, bit for bit: images are processed in groups of a fixed
+shape, chosen by the number of patches that are kept. Content capsules lie within -4..4, those of the whole image have
+a root mean square of 5; float16 holds both well.
+Cost: see `Preset`. Without trained weights all parameters follow from the seed alone.
 
 Axes: b batch, h w pixels, c channels, p patches, k capsules (12), d features (512).
 """
@@ -19,91 +18,96 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trm_nb.checkpoints import fingerprint_of, load_checkpoint, load_weights, save_checkpoint
+from trm_nb.checkpoints import (
+    fingerprint_of,
+    load_checkpoint,
+    load_weights,
+    read_weights,
+    save_checkpoint,
+    save_weights,
+)
+from trm_nb.read_out import ReadOut
 from trm_nb.records import CAPSULES, FEATURES, UserError
-from trm_nb.trm import Linear, RecursiveNet, recurse, rms_norm, rotary_angles, truncated_normal
+from trm_nb.trm import RecursiveNet, affine, recurse, rotary_angles, truncated_normal
 
 PATCH = 28
-LOOKS = 8  # heads of a capsule, each FEATURES / LOOKS = 64 wide
-_MIDDLE, _SPREAD = 0.5, 0.5  # pixel values of 0..1 become -1..1, so that a patch's embedding has about unit RMS
+CELL = (14, 7)  # rows and columns of pixels, as the text cells of font size 12
+CELLS = 8  # of a patch: 2 rows of 4
+GROUP_TOKENS = {"cpu": 256, "cuda": 16_384}  # patches that are processed together; fixed, as it can change last bits
+CHECKPOINTS = Path(__file__).parent / "assets" / "checkpoints"  # a card lies beside the weights
+_KIND = "vision encoder"
+_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """The size of an encoder: width and heads of its net, and how often the net is called.
+    """The size of an encoder: widths of a text cell and of a patch, heads of its net, and how often the net is called.
 
-    base has 8.6 million weights and tiny 1.0 million; on 2 CPU threads, 16 pictures at once, a picture takes about
-    46 ms and 6 ms.
+    base has 1.3 million weights and tiny 0.3 million.
     """
 
+    cell: int
     width: int
     heads: int
     H_cycles: int
     L_cycles: int
 
 
-PRESETS: dict[str, Preset] = {"base": Preset(512, 8, 2, 3), "tiny": Preset(128, 4, 2, 2)}
+PRESETS: dict[str, Preset] = {"base": Preset(96, 192, 4, 1, 1), "tiny": Preset(32, 64, 4, 1, 1)}
 
 
-class ReadOut(nn.Module):
-    """Twelve capsules x eight heads look at the patches: float (b, p, width) -> (b, 12, 512), unit RMS a capsule.
+class Stem(nn.Module):
+    """Patches to tokens: uint8 (..., 8, 294) -> float (..., width).
 
-    The attention logit of look (k, h) at a patch is query . key / 8 - |patch - place|^2 / (2 reach^2), with places in
-    0..1 from the top left (row, column) and reach learned, from a third of a patch of 8x8 patches. Narrow places and
-    mild queries at the start keep most of what an untrained encoder sees.
+    Each cell is embedded, refined by a residual MLP that starts small, and the eight cells of a patch are merged.
     """
 
-    def __init__(self, width: int, generator: torch.Generator) -> None:
+    def __init__(self, size: Preset, generator: torch.Generator) -> None:
         super().__init__()
-        each = FEATURES // LOOKS
-        self.queries = nn.Parameter(truncated_normal(LOOKS, CAPSULES, each, std=0.5, generator=generator))
-        self.key_proj = Linear(width, FEATURES, generator)
-        self.value_proj = Linear(width, FEATURES, generator)
-        self.places = nn.Parameter(_spread_points(CAPSULES * LOOKS).view(CAPSULES, LOOKS, 2))
-        self.log_reach = nn.Parameter(torch.full((CAPSULES, LOOKS), math.log(1 / 24)))
+        hidden = 2 * size.cell
+        self.cell = affine(CELL[0] * CELL[1] * 3, size.cell, generator)
+        self.up = affine(size.cell, hidden, generator)
+        self.down = affine(hidden, size.cell, generator, scale=0.1)
+        self.merge = affine(CELLS * size.cell, size.width, generator)
 
-    def forward(self, tokens: Tensor, side: int) -> Tensor:
-        b = tokens.shape[0]
-        looks = F.scaled_dot_product_attention(
-            self.queries.expand(b, -1, -1, -1),
-            self._heads(self.key_proj(tokens)),
-            self._heads(self.value_proj(tokens)),
-            attn_mask=self._bias(side),
-        )
-        return rms_norm(looks.transpose(1, 2).reshape(b, CAPSULES, FEATURES))
-
-    def maps(self, tokens: Tensor, side: int) -> Tensor:
-        """Where each look looks: (b, 12, 8, side, side), each map summing to 1."""
-        keys = self._heads(self.key_proj(tokens))
-        logits = self.queries @ keys.transpose(2, 3) / math.sqrt(keys.shape[-1]) + self._bias(side)
-        return logits.softmax(-1).transpose(1, 2).reshape(-1, CAPSULES, LOOKS, side, side)
-
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:2], LOOKS, FEATURES // LOOKS).transpose(1, 2)
-
-    def _bias(self, side: int) -> Tensor:
-        patches = (_positions(side).to(self.places) + 0.5) / side
-        squared = (self.places[:, :, None] - patches).square().sum(-1)
-        return (-0.5 * squared * torch.exp(-2 * self.log_reach)[:, :, None]).transpose(0, 1)
+    def forward(self, cut: Tensor) -> Tensor:
+        cells = self.cell(scaled(cut).to(self.cell.weight.dtype))
+        cells = cells + self.down(F.gelu(self.up(cells)))
+        merged: Tensor = self.merge(cells.flatten(-2))
+        return merged
 
 
 class TRMVisionEncoder(nn.Module):
-    """uint8 pictures (b, h, w, 3), h = w = image_size, to capsules float32 (b, 12, 512).
+    """uint8 images (b, h, w, 3), h = w = image_size, to capsules float32 (b, 12, 512).
 
-    `preset` is "base" or "tiny"; without a checkpoint the weights follow from `seed` alone, drawn from a generator of
-    their own. `image_size` is a multiple of 28, and no weight depends on it. Raises UserError for another preset or
-    size, ValueError for pictures of another dtype or shape.
+    Args:
+        preset: "base" or "tiny".
+        seed: of random weights, which follow from it alone.
+        image_size: a multiple of 28; no weight depends on it, but the trained ones know 224.
+        weights: "trained" for those that come with the package, "random", or None: trained where the preset has such.
+
+    Raises:
+        UserError: for another preset or size, and for trained weights of a preset that has none.
     """
 
-    def __init__(self, preset: str = "base", *, seed: int = 0, image_size: int = 224) -> None:
+    def __init__(
+        self,
+        preset: str = "base",
+        *,
+        seed: int = 0,
+        image_size: int = 224,
+        weights: Literal["trained", "random"] | None = None,
+    ) -> None:
         super().__init__()
         if preset not in PRESETS:
             raise UserError(f"encoder: expected one of {', '.join(PRESETS)}, got {preset!r}")
@@ -113,15 +117,18 @@ class TRMVisionEncoder(nn.Module):
         self.trained = False
         size = PRESETS[preset]
         generator = torch.Generator().manual_seed(seed)
-        self.embed = Linear(PATCH * PATCH * 3, size.width, generator)
-        with torch.no_grad():
-            _damp_flat_part(self.embed.weight)
+        self.stem = Stem(size, generator)
         self.net = RecursiveNet(size.width, size.heads, generator)
         self.read_out = ReadOut(size.width, generator)
         self.H_init: Tensor
         self.L_init: Tensor
         self.register_buffer("H_init", truncated_normal(size.width, std=1.0, generator=generator))
         self.register_buffer("L_init", truncated_normal(size.width, std=1.0, generator=generator))
+        shipped = CHECKPOINTS / f"encoder_{preset}.safetensors"
+        if weights == "trained" or (weights is None and shipped.is_file()):
+            if not shipped.is_file():
+                raise UserError(f"encoder_weights: {preset!r} has no trained weights; use base, or ask for random ones")
+            self._take(shipped, *read_weights(shipped, _KIND))
 
     @property
     def fingerprint(self) -> str:
@@ -129,77 +136,149 @@ class TRMVisionEncoder(nn.Module):
         return fingerprint_of(json.dumps(self._architecture(), sort_keys=True), self)
 
     def forward(self, images: Tensor) -> Tensor:
-        tokens, side = self._tokens(images)
-        capsules: Tensor = self.read_out(tokens, side)
+        """Encode images; the result for an image does not depend on the others.
+
+        Args:
+            images: uint8 (b, image_size, image_size, 3).
+
+        Returns:
+            float32 (b, 12, 512).
+
+        Raises:
+            ValueError: for images of another dtype or shape.
+        """
+        cut = self._cut(images)
+        capsules = torch.zeros(len(cut), CAPSULES, FEATURES, device=cut.device)
+        for rows, x, z_H in self._tokens(cut):
+            capsules[rows] = self.read_out(x, z_H, self._side).float()[: len(rows)]
         return capsules
 
     @torch.inference_mode()
     def attention_maps(self, images: Tensor) -> Tensor:
-        """What each look attends to: float32 (b, 12, 8, rows, columns) over the patches, each map summing to 1."""
-        return self.read_out.maps(*self._tokens(images))
+        """What each capsule attends to: float32 (b, 12, rows, columns) over the patches, each map summing to 1."""
+        cut = self._cut(images)
+        maps = torch.zeros(len(cut), CAPSULES, self._side, self._side, device=cut.device)
+        for rows, x, z_H in self._tokens(cut):
+            maps[rows] = self.read_out.maps(x, z_H, self._side)[: len(rows)]
+        return maps
 
     def save(self, path: str | Path, **facts: str | int | float | bool) -> None:
-        """Write a checkpoint; `facts` are plain values worth keeping (what it was trained from, its score)."""
+        """Write a checkpoint, as safetensors if the path ends so.
+
+        `facts` are plain values worth keeping (what it was trained from, its score).
+        """
         weights = {name: weight.detach().cpu() for name, weight in self.state_dict().items()}
-        save_checkpoint(path, _KIND, {**self._architecture(), "weights": weights, "facts": facts})
+        if Path(path).suffix == ".safetensors":
+            save_weights(path, _KIND, weights, {**self._architecture(), "facts": facts})
+        else:
+            save_checkpoint(path, _KIND, {**self._architecture(), "weights": weights, "facts": facts})
 
     @classmethod
     def load(cls, path: str | Path, device: str = "cpu", *, image_size: int = 224) -> Self:
         """Read a checkpoint written by `save`; raises UserError when it is none or does not fit this version."""
-        values = load_checkpoint(path, _KIND)
+        weights: object
+        if Path(path).suffix == ".safetensors":
+            weights, values = read_weights(path, _KIND)
+        else:
+            values = load_checkpoint(path, _KIND)
+            weights = values.get("weights")
         if values.get("preset") not in PRESETS:
             raise UserError(f"{path}: preset: expected one of {', '.join(PRESETS)}, got {values.get('preset')!r}")
-        encoder = cls(values["preset"], image_size=image_size)
-        expected = encoder._architecture()
-        for name, want in expected.items():
+        encoder = cls(values["preset"], image_size=image_size, weights="random")
+        encoder._take(path, weights, values)
+        return encoder.to(device)
+
+    def _take(self, path: str | Path, weights: object, values: dict[str, Any]) -> None:
+        for name, want in self._architecture().items():
             if values.get(name) != want:
                 raise UserError(
                     f"{path}: {name}: expected {want!r}, got {values.get(name)!r}; it is of another version"
                 )
-        load_weights(encoder, values.get("weights"), path)
-        encoder.trained = True
-        return encoder.to(device)
+        load_weights(self, weights, path)
+        self.trained = True
 
-    def _tokens(self, images: Tensor) -> tuple[Tensor, int]:
-        """z_H plus the patch embedding, (b, p, width), and the patches on a side."""
-        size, side = PRESETS[self.preset], self.image_size // PATCH
-        x = self.embed(self._patches(images))
-        angles = rotary_angles(_positions(side).to(x.device), size.width // size.heads)
-        z_H, z_L = self.H_init.expand_as(x), self.L_init.expand_as(x)
-        z_H, _ = recurse(self.net, z_H, z_L, x, size.H_cycles, size.L_cycles, angles)
-        return z_H + x, side
+    @property
+    def _side(self) -> int:
+        return self.image_size // PATCH
 
-    def _patches(self, images: Tensor) -> Tensor:
+    def _cut(self, images: Tensor) -> Tensor:
         side = self.image_size
         if images.dtype != torch.uint8 or images.ndim != 4 or tuple(images.shape[1:]) != (side, side, 3):
             raise ValueError(
-                f"expected uint8 pictures of shape (b, {side}, {side}, 3), got {images.dtype} {tuple(images.shape)}"
+                f"expected uint8 images of shape (b, {side}, {side}, 3), got {images.dtype} {tuple(images.shape)}"
             )
-        n = side // PATCH
-        cut = images.view(-1, n, PATCH, n, PATCH, 3).permute(0, 1, 3, 2, 4, 5).reshape(-1, n * n, PATCH * PATCH * 3)
-        return (cut.to(self.embed.weight.dtype) / 255 - _MIDDLE) / _SPREAD
+        return patches(images)
+
+    def _tokens(self, cut: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Groups of images: their rows int64 (n,), and x and z_H, float (n or more, p, width) each.
+
+        What follows the first n only fills the group up.
+        """
+        kept = (cut != 255).flatten(2).any(-1)
+        kept[:, 0] = True  # attention needs something to attend to
+        for rows, length, count in _groups(kept, GROUP_TOKENS.get(cut.device.type, GROUP_TOKENS["cpu"])):
+            filled = F.pad(rows, (0, count - len(rows)))
+            yield rows, *self._recursed(cut[filled], kept[filled], length)
+
+    def _recursed(self, cut: Tensor, kept: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """x and z_H of the patches that are kept, at most `length` of each image; a white patch has z_H = 0."""
+        size, side = PRESETS[self.preset], self._side
+        order = kept.int().argsort(dim=1, descending=True, stable=True)[:, :length]
+        present = kept.gather(1, order)
+        x = self.stem(cut[torch.arange(len(cut), device=cut.device)[:, None], order])
+        angles = rotary_angles(positions(side).to(x.device), size.width // size.heads)[order][:, None]
+        net = partial(self.net, mask=present[:, None, None])
+        z_H, z_L = self.H_init.to(x).expand_as(x), self.L_init.to(x).expand_as(x)
+        z_H, _ = recurse(net, z_H, z_L, x, size.H_cycles, size.L_cycles, angles)
+        white = self.stem(torch.full_like(cut[:1, :1], 255)).expand(len(cut), side * side, -1)
+        place = order[..., None].expand_as(x)
+        return white.scatter(1, place, x), torch.zeros_like(white).scatter(1, place, z_H * present[..., None])
 
     def _architecture(self) -> dict[str, str | int | list[int]]:
-        size = PRESETS[self.preset]
-        return {"preset": self.preset, "version": 1, **asdict(size)}
+        return {"preset": self.preset, "version": _VERSION, **asdict(PRESETS[self.preset])}
 
 
-_KIND = "vision encoder"
+def patches(images: Tensor) -> Tensor:
+    """Cut images into patches and these into text cells, in reading order.
+
+    Args:
+        images: uint8 (b, h, w, 3); h and w are multiples of 28.
+
+    Returns:
+        uint8 (b, p, 8, 294): the cells of a patch in reading order, each of 14 rows, 7 columns and 3 channels.
+    """
+    b, h, w, c = images.shape
+    rows, columns = CELL
+    cut = images.view(b, h // PATCH, PATCH // rows, rows, w // PATCH, PATCH // columns, columns, c)
+    return cut.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(b, h // PATCH * (w // PATCH), CELLS, rows * columns * c)
 
 
-def _positions(side: int) -> Tensor:
+def unpatch(cells: Tensor, side: int) -> Tensor:
+    """The inverse of `patches`: (b, side * side, 8, 294) -> (b, h, w, 3) of the same dtype."""
+    rows, columns = CELL
+    cut = cells.view(-1, side, side, PATCH // rows, PATCH // columns, rows, columns, 3)
+    return cut.permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(len(cells), side * PATCH, side * PATCH, 3)
+
+
+def scaled(pixels: Tensor) -> Tensor:
+    """Pixel values 0..255 as float32 -1..1."""
+    return pixels.float() / 127.5 - 1
+
+
+def positions(side: int) -> Tensor:
     """(row, column) of every patch in reading order: int64 (side * side, 2)."""
     return torch.cartesian_prod(torch.arange(side), torch.arange(side))
 
 
-def _spread_points(n: int) -> Tensor:
-    """n points that fill the unit square evenly, every stretch of them too (the R2 sequence, after M. Roberts)."""
-    golden = 1.32471795724474602596  # the real root of x^3 = x + 1
-    steps = torch.tensor([1 / golden, 1 / golden**2], dtype=torch.float64)
-    return ((0.5 + torch.arange(1, n + 1)[:, None] * steps) % 1).float()
+def _groups(kept: Tensor, tokens: int) -> Iterator[tuple[Tensor, int, int]]:
+    """Rows of at most `count` images that are processed together at `length` patches each: (rows, length, count).
 
-
-def _damp_flat_part(weight: Tensor) -> None:
-    """Scale down, in place, what each row of the embedding (d, 28*28*3) sees of the patch's mean of each colour."""
-    per_colour = weight.view(-1, PATCH * PATCH, 3)
-    per_colour -= (1 - 0.25) * per_colour.mean(1, keepdim=True)
+    The lengths are quarters of all patches; an image is in the first that holds what is kept of it (bool (b, p)).
+    """
+    p, counts = kept.shape[1], kept.sum(1)
+    shorter = 0
+    for length in sorted({math.ceil(p * quarter / 4) for quarter in (1, 2, 3, 4)}):
+        rows, count = ((counts > shorter) & (counts <= length)).nonzero().flatten(), max(1, tokens // length)
+        for first in range(0, len(rows), count):
+            yield rows[first : first + count], length, count
+        shorter = length

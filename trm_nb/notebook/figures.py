@@ -162,13 +162,13 @@ def before_after(before: np.ndarray, after: np.ndarray) -> Figure:
 
 
 def looks(picture: np.ndarray, maps: np.ndarray) -> Figure:
-    """What each of 12 capsules looks at: `maps` float (12, heads, rows, columns), averaged over its heads."""
+    """What each of 12 capsules attends to: `maps` float (12, rows, columns)."""
     figure = Figure(figsize=(9.2, 5.2), layout="constrained")
     grid = figure.add_gridspec(3, 6)
     _picture(axes := figure.add_subplot(grid[:, :2]), picture)
     axes.set_xlabel("the picture", fontsize=9)
     size = picture.shape[0]
-    for capsule, seen in enumerate(maps.mean(axis=1)):
+    for capsule, seen in enumerate(maps):
         axes = figure.add_subplot(grid[capsule // 4, 2 + capsule % 4])
         _picture(axes, 255 - (255 - picture) // 2)
         strength = 0.85 * seen / seen.max()
@@ -184,7 +184,7 @@ def capsule_rows(capsules: np.ndarray) -> Figure:
     """One sample's 12 capsules (12, 512) as rows of colour."""
     figure = Figure(figsize=(9.2, 2.6), layout="constrained")
     axes = figure.subplots()
-    drawn = axes.imshow(capsules, cmap="RdBu", vmin=-3, vmax=3, aspect="auto", interpolation="nearest")
+    drawn = axes.imshow(capsules, cmap="RdBu", vmin=-6, vmax=6, aspect="auto", interpolation="nearest")
     figure.colorbar(drawn, ax=axes, label="value", shrink=0.9)
     axes.set(xlabel="feature", ylabel="capsule", yticks=range(0, len(capsules), 3))
     _clean(axes)
