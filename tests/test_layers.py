@@ -16,7 +16,7 @@ LAYERS = [
     {"records", "describe"},
     {"config", "durable", "database", "lock_holder"},
     {"checkpoints", "run_folder"},
-    {"training_progress", "run_stats", "run_settings", "store", "pool", "cluster", "trm"},
+    {"training_progress", "run_stats", "run_settings", "store", "pool", "cluster", "trm", "patches"},
     {
         "render",
         "denoise",
@@ -25,6 +25,7 @@ LAYERS = [
         "read_out",
         "vision_encoder",
         "capsule_decoder",
+        "read_back",
         "tiny_recursive_model",
         "plan",
         "drawing",

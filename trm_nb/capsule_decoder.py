@@ -9,17 +9,23 @@ Cost: 1.2 million weights, less time than the encoder. It knows images of 224x22
 
 from __future__ import annotations
 
-from typing import cast
+from functools import lru_cache
+from pathlib import Path
+from typing import Self, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trm_nb.checkpoints import load_weights, read_weights, save_weights
+from trm_nb.patches import CELLS, PIXELS, unpatch
 from trm_nb.read_out import BANDS, DETAIL, GRID, WHOLE
+from trm_nb.records import UserError
 from trm_nb.trm import affine, truncated_normal
-from trm_nb.vision_encoder import CELLS, unpatch
 
-_PATCHES, _PIXELS = GRID * GRID, 294  # of an image, values of a text cell
+SHIPPED = Path(__file__).parent / "assets" / "checkpoints" / "decoder_base.safetensors"
+_PATCHES = GRID * GRID  # of an image
+_KIND = "capsule decoder"
 
 
 class DecoderBlock(nn.Module):
@@ -61,8 +67,8 @@ class CapsuleDecoder(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.split = affine(width, CELLS * cell, generator)
         self.up = affine(cell, 2 * cell, generator)
-        self.out = affine(2 * cell, _PIXELS, generator, scale=0.1)
-        self.skip = affine(80, CELLS * _PIXELS, generator)
+        self.out = affine(2 * cell, PIXELS, generator, scale=0.1)
+        self.skip = affine(80, CELLS * PIXELS, generator)
 
     def forward(self, capsules: Tensor) -> Tensor:
         """Decode to text cells.
@@ -71,7 +77,7 @@ class CapsuleDecoder(nn.Module):
             capsules: float (b, 12, 512).
 
         Returns:
-            float (b, 64, 8, 294), pixel values of about -1..1, laid out as `vision_encoder.patches` does.
+            float (b, 64, 8, 294), pixel values of about -1..1, laid out as `patches.patches` does.
         """
         b = len(capsules)
         band, detail = capsules[:, BANDS].reshape(b, _PATCHES, 64), capsules[:, DETAIL].reshape(b, _PATCHES, 16)
@@ -87,3 +93,26 @@ class CapsuleDecoder(nn.Module):
         """Decode to uint8 images (b, 224, 224, 3)."""
         pixels = unpatch(self(capsules.float()), GRID)
         return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+    def save(self, path: str | Path, encoder: str) -> None:
+        """Write a checkpoint as safetensors; `encoder` is the fingerprint of the encoder whose capsules it decodes."""
+        save_weights(path, _KIND, self.state_dict(), {"encoder": encoder})
+
+    @classmethod
+    def load(cls, path: str | Path, encoder: str) -> Self:
+        """Read what `save` wrote; raises UserError when it is none, or decodes the capsules of another encoder."""
+        weights, values = read_weights(path, _KIND)
+        if values.get("encoder") != encoder:
+            raise UserError(
+                f"{path}: expected a decoder for the encoder {encoder}, got one for {values.get('encoder')}; "
+                "only the trained encoder that comes with the package has a decoder there"
+            )
+        decoder = cls()
+        load_weights(decoder, weights, path)
+        return decoder.eval()
+
+
+@lru_cache(maxsize=1)
+def shipped_decoder(encoder: str) -> CapsuleDecoder:
+    """The decoder that comes with the package, for the encoder with this fingerprint; raises UserError for others."""
+    return CapsuleDecoder.load(SHIPPED, encoder)

@@ -15,6 +15,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from trm_nb.patches import centres
 from trm_nb.records import FEATURES
 from trm_nb.trm import affine, rms_norm, truncated_normal
 
@@ -91,8 +92,3 @@ class ReadOut(nn.Module):
         b = len(x)
         means = [a.view(b, k, -1, side, side).mean(2) for a, k in zip(weights, (8, 2, 2), strict=True)]
         return torch.cat(means, 1)
-
-
-def centres(side: int) -> Tensor:
-    """The middle of every patch in reading order, in 0..1 from the top left: float32 (side * side, 2)."""
-    return (torch.cartesian_prod(torch.arange(side), torch.arange(side)) + 0.5) / side

@@ -18,16 +18,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trm_nb.capsule_decoder import shipped_decoder
 from trm_nb.checkpoints import (
     fingerprint_of,
     load_checkpoint,
@@ -36,13 +38,11 @@ from trm_nb.checkpoints import (
     save_checkpoint,
     save_weights,
 )
+from trm_nb.patches import CELLS, PATCH, PIXELS, patches, positions, scaled
 from trm_nb.read_out import ReadOut
 from trm_nb.records import CAPSULES, FEATURES, UserError
 from trm_nb.trm import RecursiveNet, affine, recurse, rotary_angles, truncated_normal
 
-PATCH = 28
-CELL = (14, 7)  # rows and columns of pixels, as the text cells of font size 12
-CELLS = 8  # of a patch: 2 rows of 4
 GROUP_TOKENS = {"cpu": 256, "cuda": 16_384}  # patches that are processed together; fixed, as it can change last bits
 CHECKPOINTS = Path(__file__).parent / "assets" / "checkpoints"  # a card lies beside the weights
 _KIND = "vision encoder"
@@ -75,7 +75,7 @@ class Stem(nn.Module):
     def __init__(self, size: Preset, generator: torch.Generator) -> None:
         super().__init__()
         hidden = 2 * size.cell
-        self.cell = affine(CELL[0] * CELL[1] * 3, size.cell, generator)
+        self.cell = affine(PIXELS, size.cell, generator)
         self.up = affine(size.cell, hidden, generator)
         self.down = affine(hidden, size.cell, generator, scale=0.1)
         self.merge = affine(CELLS * size.cell, size.width, generator)
@@ -162,6 +162,29 @@ class TRMVisionEncoder(nn.Module):
             maps[rows] = self.read_out.maps(x, z_H, self._side)[: len(rows)]
         return maps
 
+    def decode(self, capsules: Tensor | np.ndarray, kind: Literal["image", "text", "grid"] = "image") -> list[Any]:
+        """Show what the capsules of images of 224x224 pixels hold, by the decoder that comes with the package.
+
+        Args:
+            capsules: float (b, 12, 512), as this encoder gives them or as they are stored.
+            kind: "image" for uint8 (h, w, 3) arrays, "text" for the characters of pages of font size 12 as strings,
+                "grid" for int64 (rows, columns) arrays.
+
+        Returns:
+            One result for each of the b.
+
+        Raises:
+            UserError: when this is not the trained encoder that comes with the package.
+        """
+        from trm_nb.read_back import read_grid, read_text
+
+        given = torch.as_tensor(capsules).float().cpu()
+        if given.shape[1:] != (CAPSULES, FEATURES):
+            raise ValueError(f"expected capsules (b, {CAPSULES}, {FEATURES}), got {tuple(given.shape)}")
+        images = shipped_decoder(self.fingerprint).images(given).numpy()
+        read: dict[str, Callable[[np.ndarray], Any]] = {"image": np.asarray, "text": read_text, "grid": read_grid}
+        return [read[kind](image) for image in images]
+
     def save(self, path: str | Path, **facts: str | int | float | bool) -> None:
         """Write a checkpoint, as safetensors if the path ends so.
 
@@ -236,38 +259,6 @@ class TRMVisionEncoder(nn.Module):
 
     def _architecture(self) -> dict[str, str | int | list[int]]:
         return {"preset": self.preset, "version": _VERSION, **asdict(PRESETS[self.preset])}
-
-
-def patches(images: Tensor) -> Tensor:
-    """Cut images into patches and these into text cells, in reading order.
-
-    Args:
-        images: uint8 (b, h, w, 3); h and w are multiples of 28.
-
-    Returns:
-        uint8 (b, p, 8, 294): the cells of a patch in reading order, each of 14 rows, 7 columns and 3 channels.
-    """
-    b, h, w, c = images.shape
-    rows, columns = CELL
-    cut = images.view(b, h // PATCH, PATCH // rows, rows, w // PATCH, PATCH // columns, columns, c)
-    return cut.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(b, h // PATCH * (w // PATCH), CELLS, rows * columns * c)
-
-
-def unpatch(cells: Tensor, side: int) -> Tensor:
-    """The inverse of `patches`: (b, side * side, 8, 294) -> (b, h, w, 3) of the same dtype."""
-    rows, columns = CELL
-    cut = cells.view(-1, side, side, PATCH // rows, PATCH // columns, rows, columns, 3)
-    return cut.permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(len(cells), side * PATCH, side * PATCH, 3)
-
-
-def scaled(pixels: Tensor) -> Tensor:
-    """Pixel values 0..255 as float32 -1..1."""
-    return pixels.float() / 127.5 - 1
-
-
-def positions(side: int) -> Tensor:
-    """(row, column) of every patch in reading order: int64 (side * side, 2)."""
-    return torch.cartesian_prod(torch.arange(side), torch.arange(side))
 
 
 def _groups(kept: Tensor, tokens: int) -> Iterator[tuple[Tensor, int, int]]:
