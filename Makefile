@@ -41,10 +41,11 @@ test: .venv/.installed  ## the quick tests
 slow: .venv/.installed  ## the tests that take minutes; some need Debian's chromium
 	$(BIN)/python -m pytest $(SLOW)
 
-bench: .venv/.installed  ## how fast is text drawn, noise taken away and a TRM trained, beside others; copy the figures into LOG.md
+bench: .venv/.installed  ## how fast is text drawn, noise taken away, an image encoded and a TRM trained, beside others; copy the figures into LOG.md
 	$(BIN)/python tests/bench/render_text.py
 	$(BIN)/python tests/bench/denoise.py
 	$(BIN)/python tests/bench/training.py
+	$(BIN)/python tests/bench/encode.py
 
 peers: .venv/.peers  ## how fast and small is our storage, beside others; they are installed into an environment of their own
 	.venv/peers/bin/python tests/bench/storage.py
