@@ -216,7 +216,7 @@ def test_a_lost_tracker_is_made_again_from_the_receipts(
 def test_a_lost_tracker_still_refuses_other_settings(runs: Runs, tmp_path: Path) -> None:
     config = runs.copy_of("whole", tmp_path)
     (Path(config.output_dir) / "progress.sqlite").unlink()
-    with pytest.raises(UserError, match="micro_batch=16, not micro_batch=4"):
+    with pytest.raises(UserError, match="micro_batch=64, not micro_batch=4"):
         build(config.with_changes(micro_batch=4))
 
 

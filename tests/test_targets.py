@@ -23,9 +23,9 @@ SMALL = {"hidden_size": 32, "num_heads": 2, "H_cycles": 1, "L_cycles": 2, "mlp_t
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixty Sudokus, encoded by the small untrained encoder."""
+    """Sixty Sudokus, encoded by the trained encoder."""
     folder = tmp_path_factory.mktemp("sudoku") / "run"
-    fields = {"encoder": "tiny", "workers": 0, "batch_size": 40, "image_size": 112}
+    fields = {"encoder": "base", "workers": 0, "batch_size": 40, "image_size": 112}
     build(MultimodalDatasetConfig(source_paths=["sudoku:4:60"], output_dir=str(folder), **fields))  # type: ignore[arg-type]
     return folder
 
@@ -48,7 +48,7 @@ def test_each_sample_has_its_own_capsules_and_answer(run: Path) -> None:
 
 def test_a_model_learns_from_them_and_knows_their_scale(run: Path, tmp_path: Path) -> None:
     examples = of_grids(CapsuleDataset(run), **SMALL)  # type: ignore[arg-type]
-    settings = Settings(steps=60, batch=8, torch_threads=1, learning_rate=3e-3, warm_up=10, log_every=20)
+    settings = Settings(steps=150, batch=8, torch_threads=1, learning_rate=3e-3, warm_up=10, log_every=20)
     model = train(tmp_path, examples, settings)
     scaled = (torch.from_numpy(examples.capsules[examples.train]).double() - model.mean) / model.scale
     assert scaled.mean().abs() < 1e-3 and 0.5 < float(scaled.std()) < 1

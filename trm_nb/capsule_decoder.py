@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Self, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,9 +22,11 @@ from trm_nb.checkpoints import load_weights, read_weights, save_weights
 from trm_nb.patches import CELLS, PIXELS, unpatch
 from trm_nb.read_out import BANDS, DETAIL, GRID, WHOLE
 from trm_nb.records import UserError
+from trm_nb.render.grid import DEMONSTRATION, LINE, PALETTE, PAPER, SIGN, TEST
 from trm_nb.trm import affine, truncated_normal
 
 SHIPPED = Path(__file__).parent / "assets" / "checkpoints" / "decoder_base.safetensors"
+COLOURS = np.stack([*PALETTE, LINE, PAPER, DEMONSTRATION, TEST, SIGN]).astype(np.uint8)  # of grids and tasks, (15, 3)
 _PATCHES = GRID * GRID  # of an image
 _KIND = "capsule decoder"
 
@@ -69,6 +72,7 @@ class CapsuleDecoder(nn.Module):
         self.up = affine(cell, 2 * cell, generator)
         self.out = affine(2 * cell, PIXELS, generator, scale=0.1)
         self.skip = affine(80, CELLS * PIXELS, generator)
+        self.colour = affine(2 * cell, PIXELS // 3 * len(COLOURS), generator)
 
     def forward(self, capsules: Tensor) -> Tensor:
         """Decode to text cells.
@@ -79,20 +83,31 @@ class CapsuleDecoder(nn.Module):
         Returns:
             float (b, 64, 8, 294), pixel values of about -1..1, laid out as `patches.patches` does.
         """
+        drawn = self.out(self.hidden(capsules))
+        own = torch.cat([capsules[:, part].reshape(len(drawn), _PATCHES, -1) for part in (BANDS, DETAIL)], -1)
+        return cast(Tensor, drawn + self.skip(own).view_as(drawn))
+
+    def hidden(self, capsules: Tensor) -> Tensor:
+        """What pixels and colours are projected from: capsules (b, 12, 512) -> float (b, 64, 8, 2 * cell)."""
         b = len(capsules)
         band, detail = capsules[:, BANDS].reshape(b, _PATCHES, 64), capsules[:, DETAIL].reshape(b, _PATCHES, 16)
         x = self.band(band) + self.detail(detail) + self.whole(capsules[:, WHOLE].reshape(b, 1, -1)) + self.place
         for block in self.blocks:
             x = block(x)
         cells = self.split(self.norm(x)).view(b, _PATCHES, CELLS, -1)
-        drawn = self.out(F.gelu(self.up(F.gelu(cells))))
-        return cast(Tensor, drawn + self.skip(torch.cat([band, detail], -1)).view_as(drawn))
+        return F.gelu(self.up(F.gelu(cells)))
 
     @torch.inference_mode()
     def images(self, capsules: Tensor) -> Tensor:
         """Decode to uint8 images (b, 224, 224, 3)."""
         pixels = unpatch(self(capsules.float()), GRID)
         return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+    @torch.inference_mode()
+    def grids(self, capsules: Tensor) -> Tensor:
+        """Decode to uint8 images (b, 224, 224, 3) in which every pixel has the likeliest of the colours of grids."""
+        logits = self.colour(self.hidden(capsules.float())).view(len(capsules), _PATCHES, CELLS, PIXELS // 3, -1)
+        return unpatch(torch.from_numpy(COLOURS)[logits.argmax(-1)].flatten(-2), GRID)
 
     def save(self, path: str | Path, encoder: str) -> None:
         """Write a checkpoint as safetensors; `encoder` is the fingerprint of the encoder whose capsules it decodes."""
@@ -110,6 +125,12 @@ class CapsuleDecoder(nn.Module):
         decoder = cls()
         load_weights(decoder, weights, path)
         return decoder.eval()
+
+
+@lru_cache(maxsize=1)
+def decodes() -> str | None:
+    """The fingerprint of the encoder that the package's decoder is for; None where there is no decoder."""
+    return str(read_weights(SHIPPED, _KIND)[1]["encoder"]) if SHIPPED.is_file() else None
 
 
 @lru_cache(maxsize=1)

@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trm_nb.capsule_decoder import shipped_decoder
+from trm_nb.capsule_decoder import decodes, shipped_decoder
 from trm_nb.checkpoints import (
     fingerprint_of,
     load_checkpoint,
@@ -162,6 +162,11 @@ class TRMVisionEncoder(nn.Module):
             maps[rows] = self.read_out.maps(x, z_H, self._side)[: len(rows)]
         return maps
 
+    @property
+    def has_decoder(self) -> bool:
+        """Whether `decode` can be used: this is the trained encoder that comes with the package, at 224 pixels."""
+        return self.image_size == 224 and self.fingerprint == decodes()
+
     def decode(self, capsules: Tensor | np.ndarray, kind: Literal["image", "text", "grid"] = "image") -> list[Any]:
         """Show what the capsules of images of 224x224 pixels hold, by the decoder that comes with the package.
 
@@ -181,7 +186,8 @@ class TRMVisionEncoder(nn.Module):
         given = torch.as_tensor(capsules).float().cpu()
         if given.shape[1:] != (CAPSULES, FEATURES):
             raise ValueError(f"expected capsules (b, {CAPSULES}, {FEATURES}), got {tuple(given.shape)}")
-        images = shipped_decoder(self.fingerprint).images(given).numpy()
+        decoder = shipped_decoder(self.fingerprint)
+        images = (decoder.grids(given) if kind == "grid" else decoder.images(given)).numpy()
         read: dict[str, Callable[[np.ndarray], Any]] = {"image": np.asarray, "text": read_text, "grid": read_grid}
         return [read[kind](image) for image in images]
 
