@@ -22,7 +22,7 @@ from trm_nb.render.glyphs import BOX
 from trm_nb.render.grid import GridPage, GridRenderer
 from trm_nb.render.text import TextPage, TextRenderer
 from trm_nb.training.pretraining.material import PUZZLES, Material, puzzle
-from trm_nb.training.pretraining.words import FAMILIES, GRIDS, IMAGES, PAGES, grid_words, image_words, in_place, page_words
+from trm_nb.training.pretraining.words import FAMILIES, grid_words, image_words, in_place, page_words
 
 SIDE = 224
 PHOTOGRAPH_SIDE = 900  # photographs are kept so large
@@ -48,6 +48,12 @@ class Kind(IntEnum):
     """What an image is of."""
 
     TEXT, RANDOM, GRID, TASK, PHOTOGRAPH, OTHER = range(6)
+
+
+class Part(IntEnum):
+    """What a batch is for: other parts give other batches for the same seed and step."""
+
+    TRAINING, START = range(2)
 
 
 FAMILY = np.array([0, 0, 1, 1, 2, 2])  # of each kind, its place in words.FAMILIES
@@ -88,14 +94,14 @@ class Content:
     def __init__(self, material: Material) -> None:
         self.material = material
         self.text, self.grids, self._renderer = TextRenderer(), GridRenderer(), Renderer()
-        self._styles = [TextRenderer(**style) for style in STYLES]  # type: ignore[arg-type]
+        self._styles = [TextRenderer(**style) for style in STYLES]
         self._kinds = list(material.documents)
         self._highlighted = [kind for kind in self._kinds if kind in HIGHLIGHTED] or self._kinds
         self._photographs: dict[int, Image.Image] = {}
 
-    def batch(self, seed: int, step: int, size: int = BATCH) -> Batch:
+    def batch(self, seed: int, step: int, size: int = BATCH, part: Part = Part.TRAINING) -> Batch:
         """The batch of a step; about `size` images, as each part of the mixture has whole pairs, at least one."""
-        rng = np.random.default_rng([seed, step])
+        rng = np.random.default_rng([seed, part, step])
         mixture: list[tuple[int, bool, Callable[[np.random.Generator], Pair]]] = [
             (4, True, self.text_pair),
             (2, False, self._twice(self.random_page)),
@@ -267,12 +273,12 @@ def _letterboxed(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     image = np.full((SIDE, SIDE, 3), 255 if rng.random() < 0.7 else 0, np.uint8)
     top = (SIDE - height) // 2
     image[top : top + height] = pixels[:height]
-    return image if rng.random() < 0.5 else image.transpose(1, 0, 2)
+    return image if rng.random() < 0.5 else np.ascontiguousarray(image.transpose(1, 0, 2))
 
 
 def _rectangles(rng: np.random.Generator) -> np.ndarray:
     """Up to five rectangles of random colours on a plain background."""
-    image = np.full((SIDE, SIDE, 3), rng.integers(0, 256, 3) if rng.random() < 0.5 else 255, np.uint8)
+    image: np.ndarray = np.full((SIDE, SIDE, 3), rng.integers(0, 256, 3) if rng.random() < 0.5 else 255, np.uint8)
     for _ in range(int(rng.integers(0, 6))):
         (y, x), (height, width) = rng.integers(0, 200, 2), rng.integers(4, 120, 2)
         image[y : y + height, x : x + width] = rng.integers(0, 256, 3)
@@ -285,7 +291,6 @@ def _collated(examples: Sequence[Example], related: Sequence[bool]) -> Batch:
         if example.cells is not None:
             cells[row] = example.cells
     families = [FAMILIES[FAMILY[example.kind]] for example in examples]
-    assert FAMILIES == (PAGES, GRIDS, IMAGES)
     return Batch(
         np.stack([example.image for example in examples]),
         np.array([example.kind for example in examples], np.int64),

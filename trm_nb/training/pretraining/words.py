@@ -47,13 +47,13 @@ def page_words(cells: np.ndarray, blank: int) -> np.ndarray:
 
 def grid_words(grids: Sequence[np.ndarray]) -> np.ndarray:
     """The bag of a page of grids, float64 (408,), from its grids, int (rows, columns) of 0..9 each."""
-    colours = sum(np.bincount(grid.ravel(), minlength=10) for grid in grids)
+    colours = np.sum([np.bincount(grid.ravel(), minlength=10) for grid in grids], axis=0)
     parts = (
-        sum(_shapes(grid) for grid in grids),
+        np.sum([_shapes(grid) for grid in grids], axis=0),
         (colours > 0).astype(float),
         np.cos(_FREQUENCIES @ np.mean([grid.shape for grid in grids], 0) + _PHASES),
         np.sqrt(colours),
-        np.sqrt(sum(_contacts(grid) for grid in grids)),
+        np.sqrt(np.sum([_contacts(grid) for grid in grids], axis=0)),
     )
     weights = np.sqrt(np.array(GRID_WEIGHTS) / sum(GRID_WEIGHTS))
     return np.concatenate([weight * _unit(part) for weight, part in zip(weights, parts, strict=True)])
@@ -111,9 +111,11 @@ def _shapes(grid: np.ndarray) -> np.ndarray:
     rows, columns = grid.shape
     padded = np.pad(grid.astype(int), 1, constant_values=-1)
     around = [(dy, dx) for dy in range(3) for dx in range(3) if (dy, dx) != (1, 1)]
-    code = sum((padded[dy : dy + rows, dx : dx + columns] == grid).astype(int) << bit for bit, (dy, dx) in enumerate(around))
+    code = sum(
+        (padded[dy : dy + rows, dx : dx + columns] == grid).astype(int) << bit for bit, (dy, dx) in enumerate(around)
+    )
     counts = np.bincount(np.ravel(code), minlength=256)
-    return np.sqrt(counts / counts.sum())
+    return np.asarray(np.sqrt(counts / counts.sum()))
 
 
 def _contacts(grid: np.ndarray) -> np.ndarray:

@@ -1,0 +1,181 @@
+"""What a pre-training consists of between two steps, how it begins, and its checkpoint.
+
+The checkpoint holds the model, the EMA, both optimisers, the queue of negatives, the average bag of words and the
+number of steps; beside it lie encoder and decoder as others load them, with the weights of the EMA.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trm_nb.capsule_decoder import CapsuleDecoder
+from trm_nb.checkpoints import load_checkpoint, load_weights, save_checkpoint, save_weights
+from trm_nb.records import UserError
+from trm_nb.render.glyphs import load_atlas
+from trm_nb.training.pretraining.content import FAMILY, Content, Part
+from trm_nb.training.pretraining.losses import Matching
+from trm_nb.training.pretraining.start import start_from_components
+from trm_nb.training.pretraining.words import SIZE, Targets
+from trm_nb.vision_encoder import TRMVisionEncoder
+
+START_BATCH = 64  # images in a batch of those that the start is made from
+KIND, DECODER_KIND = "pre-training", "capsule decoder"
+# What may differ when a training goes on; the others decide the weights.
+FREE = (
+    "torch_threads", "device", "workers", "compiled", "log_every", "checkpoint_every", "measure_every", "measured"
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to train; either `steps` or `minutes` is given."""
+
+    steps: int | None = None
+    minutes: float | None = None
+    preset: str = "base"
+    batch: int = 48  # about so many images, see Content.batch
+    matrix_rate: float = 8e-3  # Muon
+    other_rate: float = 5e-3  # AdamW
+    noise: float = 0.05  # standard deviation on the capsules
+    seed: int = 0
+    bfloat16: bool = False  # see denoiser.fast_in_bfloat16; the weights stay float32
+    start_batches: int = 8
+    torch_threads: int = 2
+    device: str = "cpu"
+    workers: int = 0  # processes that prepare batches; 0: a thread
+    compiled: bool = False  # torch.compile
+    log_every: int = 50
+    checkpoint_every: int = 200
+    measure_every: int = 1000
+    measured: int = 40  # images of each kind that are measured on
+
+
+class Model(nn.Module):
+    """What is trained together: `encoder`, `decoder`, and `matching` with the inverse temperatures of two losses."""
+
+    def __init__(self, preset: str, seed: int) -> None:
+        super().__init__()
+        self.encoder = TRMVisionEncoder(preset, seed=seed, weights="random")
+        self.decoder = CapsuleDecoder(seed=seed)
+        self.matching = Matching(load_atlas(12))
+
+
+@dataclass(slots=True, eq=False)
+class State:
+    model: Model
+    average: Model
+    optimisers: list[torch.optim.Optimizer]
+    targets: Targets
+    queue: Tensor
+    steps: int  # of the whole training
+    step: int = 0
+
+
+def open_state(folder: Path, content: Content, settings: Settings) -> State:
+    """The state of the checkpoint, or a new one; `steps` is 0 where the minutes still have to be counted as steps."""
+    path = folder / "training.pt"
+    model = Model(settings.preset, settings.seed)
+    if not path.is_file():
+        return _begun(model, content, settings)
+    values = load_checkpoint(path, KIND)
+    _refuse_another(path, values.get("bound"), _bound(content, settings))
+    load_weights(model, values.get("model"), path)
+    average = _placed(model, settings)
+    load_weights(average, values.get("average"), path)
+    targets = Targets.around(values["words"].to(settings.device))
+    queue = values["queue"].to(settings.device)
+    state = State(model, average, optimisers_of(model, settings), targets, queue, values["steps"], values["step"])
+    for optimiser, saved in zip(state.optimisers, values["optimisers"], strict=True):
+        optimiser.load_state_dict(saved)
+    return state
+
+
+def _begun(model: Model, content: Content, settings: Settings) -> State:
+    """A new training: the stem from principal components, the average of the bags, nothing in the queue."""
+    steps = range(settings.start_batches)
+    batches = [content.batch(settings.seed, step, START_BATCH, Part.START) for step in steps]
+    images, kinds, bags = (np.concatenate([getattr(b, name) for b in batches]) for name in ("images", "kinds", "bags"))
+    start_from_components(model.encoder, model.decoder, images, kinds)
+    targets = Targets.around(Targets.of(bags, FAMILY[kinds]).average.to(settings.device))
+    average = _placed(model, settings)
+    queue = torch.zeros(0, SIZE, device=settings.device)
+    return State(model, average, optimisers_of(model, settings), targets, queue, settings.steps or 0)
+
+
+def _placed(model: Model, settings: Settings) -> Model:
+    """Move the model to its device; returns a copy for the EMA."""
+    return copy.deepcopy(model.to(settings.device)).requires_grad_(False)
+
+
+def optimisers_of(model: Model, settings: Settings) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices between features, AdamW for vectors, positions, queries and the linear path."""
+
+    def is_matrix(name: str, p: nn.Parameter) -> bool:
+        apart = ("skip", "place", "position", "query")
+        return p.ndim == 2 and min(p.shape) > 16 and not any(word in name for word in apart)
+
+    matrices = [p for name, p in model.named_parameters() if is_matrix(name, p)]
+    others = [p for name, p in model.named_parameters() if not is_matrix(name, p)]
+    made: list[torch.optim.Optimizer] = [
+        torch.optim.Muon(matrices, lr=0.0, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=0.0, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+    for optimiser, highest in zip(made, (settings.matrix_rate, settings.other_rate), strict=True):
+        optimiser.param_groups[0]["highest"] = highest
+    return made
+
+
+def save_state(folder: Path, state: State, content: Content, settings: Settings) -> None:
+    """Write training.pt, and the EMA as encoder.safetensors and decoder.safetensors."""
+    values: dict[str, Any] = {
+        "bound": _bound(content, settings),
+        "model": state.model.state_dict(),
+        "average": state.average.state_dict(),
+        "optimisers": [optimiser.state_dict() for optimiser in state.optimisers],
+        "queue": state.queue,
+        "words": state.targets.average,
+        "steps": state.steps,
+        "step": state.step,
+    }
+    facts: dict[str, str | int] = {"step": state.step, "steps": state.steps, "material": content.material.name}
+    state.average.encoder.save(folder / "encoder.safetensors", **facts)
+    save_weights(folder / "decoder.safetensors", DECODER_KIND, state.average.decoder.state_dict(), {"facts": facts})
+    save_checkpoint(folder / "training.pt", KIND, values)
+
+
+def check(settings: Settings) -> None:
+    """Raise UserError for settings that cannot be trained with here."""
+    if (settings.steps is None) == (settings.minutes is None):
+        raise UserError(
+            f"expected either steps or minutes, got {settings.steps} and {settings.minutes}; give one of them"
+        )
+    for name in ("steps", "minutes"):
+        value = getattr(settings, name)
+        if value is not None and not (value > 0 and math.isfinite(value)):
+            raise UserError(f"{name}: expected a number above 0, got {value}")
+    if not hasattr(torch.optim, "Muon"):
+        raise UserError(f"pre-training needs torch 2.9 or newer for Muon, found {torch.__version__}; update torch")
+    if settings.device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"device: expected one that torch can use, got {settings.device!r} without a GPU; use cpu")
+
+
+def _bound(content: Content, settings: Settings) -> dict[str, object]:
+    fields = {name: value for name, value in asdict(settings).items() if name not in FREE}
+    return {**fields, "material": content.material.name}
+
+
+def _refuse_another(path: Path, got: object, wanted: dict[str, object]) -> None:
+    bound = got if isinstance(got, dict) else {}
+    different = [
+        f"{name}={bound.get(name)!r}, not {value!r}" for name, value in wanted.items() if bound.get(name) != value
+    ]
+    if different:
+        raise UserError(f"{path}: this training has {'; '.join(different)}; use another folder, or remove the file")
