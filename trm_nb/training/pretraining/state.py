@@ -34,6 +34,9 @@ FREE = (
 )  # fmt: skip
 
 
+DECODERS = {"base": {"width": 192, "blocks": 2, "cell": 96}, "tiny": {"width": 64, "blocks": 1, "cell": 32}}
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How to train; either `steps` or `minutes` is given."""
@@ -64,7 +67,7 @@ class Model(nn.Module):
     def __init__(self, preset: str, seed: int) -> None:
         super().__init__()
         self.encoder = TRMVisionEncoder(preset, seed=seed, weights="random")
-        self.decoder = CapsuleDecoder(seed=seed)
+        self.decoder = CapsuleDecoder(**DECODERS[preset], seed=seed)
         self.matching = Matching(load_atlas(12))
 
 
@@ -147,7 +150,8 @@ def save_state(folder: Path, state: State, content: Content, settings: Settings)
     }
     facts: dict[str, str | int] = {"step": state.step, "steps": state.steps, "material": content.material.name}
     state.average.encoder.save(folder / "encoder.safetensors", **facts)
-    save_weights(folder / "decoder.safetensors", DECODER_KIND, state.average.decoder.state_dict(), {"facts": facts})
+    decoder = {**DECODERS[settings.preset], "facts": facts}
+    save_weights(folder / "decoder.safetensors", DECODER_KIND, state.average.decoder.state_dict(), decoder)
     save_checkpoint(folder / "training.pt", KIND, values)
 
 
