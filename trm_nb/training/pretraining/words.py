@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -93,12 +94,17 @@ class Targets:
     @classmethod
     def around(cls, average: Tensor) -> Targets:
         """With a known average."""
-        turn = np.linalg.qr(np.random.default_rng(11).normal(size=(SIZE, SIZE)))[0]
-        return cls(average, torch.from_numpy(turn.astype(np.float32)).to(average.device))
+        return cls(average, _turn().to(average.device))
 
     def __call__(self, bags: Tensor, families: Tensor) -> Tensor:
         """float32 (b, 1024): the direction that the capsules should have; only the direction counts."""
         return (bags - self.average[families]) @ self.turn
+
+
+@lru_cache(maxsize=1)
+def _turn() -> Tensor:
+    """A random orthogonal matrix, float32 (1024, 1024)."""
+    return torch.from_numpy(np.linalg.qr(np.random.default_rng(11).normal(size=(SIZE, SIZE)))[0].astype(np.float32))
 
 
 def _unit(x: np.ndarray) -> np.ndarray:
