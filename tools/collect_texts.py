@@ -2,10 +2,10 @@
 
     python tools/collect_texts.py WORK outputs/texts.parquet
 
-WORK keeps the packages (`apt-get download`, about 220 MB, 1 GB unpacked). Writes one row for each document: `kind` (`text:LANGUAGE`,
-`code:LANGUAGE`), `name`, `text` (600 to 20,000 characters, from a random line on) and `held_out`: one in twenty, by the
-hash of its name. The choice follows from the files alone. Prints the packages' versions and how many documents of each
-kind there are; the licences are in WORK/NAME/usr/share/doc/NAME/copyright.
+WORK keeps the packages (`apt-get download`, about 220 MB, 1 GB unpacked). Writes one row for each document: `kind`
+(`text:LANGUAGE`, `code:LANGUAGE`), `name`, `text` (600 to 20,000 characters, from a random line on) and `held_out`:
+one in twenty, by the hash of its name. The choice follows from the files alone. Prints the packages' versions and how
+many documents of each kind there are; the licences are in WORK/NAME/usr/share/doc/NAME/copyright.
 """
 
 from __future__ import annotations

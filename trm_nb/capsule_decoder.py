@@ -83,7 +83,11 @@ class CapsuleDecoder(nn.Module):
         Returns:
             float (b, 64, 8, 294), pixel values of about -1..1, laid out as `patches.patches` does.
         """
-        drawn = self.out(self.hidden(capsules))
+        return self.pixels(self.hidden(capsules), capsules)
+
+    def pixels(self, hidden: Tensor, capsules: Tensor) -> Tensor:
+        """The second half of `forward`: `hidden` and what it was made of, to text cells."""
+        drawn = self.out(hidden)
         own = torch.cat([capsules[:, part].reshape(len(drawn), _PATCHES, -1) for part in (BANDS, DETAIL)], -1)
         return cast(Tensor, drawn + self.skip(own).view_as(drawn))
 

@@ -32,7 +32,7 @@ from trm_nb.records import UserError
 from trm_nb.training.optimisers import follow
 from trm_nb.training.pretraining.content import Batch, Content
 from trm_nb.training.pretraining.feed import feeding
-from trm_nb.training.pretraining.losses import Inputs, all_losses, effective_rank, total
+from trm_nb.training.pretraining.losses import Decoded, Inputs, all_losses, effective_rank, total
 from trm_nb.training.pretraining.material import Material
 from trm_nb.training.pretraining.measure import Measure
 from trm_nb.training.pretraining.state import Model, Settings, State, check, open_state, save_state
@@ -145,8 +145,18 @@ def _step(state: State, batch: Batch, settings: Settings) -> _Step:
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=settings.bfloat16):
         capsules = model.encoder(inputs.images)
         noise = torch.randn(capsules.shape, generator=draws, device=device)
-        pixels = model.decoder(capsules + settings.noise * noise).float()
-    losses, queue = all_losses(capsules, pixels, inputs, model.matching, state.targets, state.queue, draws)
+        noisy = capsules + settings.noise * noise
+        hidden = model.decoder.hidden(noisy)
+        pixels = model.decoder.pixels(hidden, noisy).float()
+    losses, queue = all_losses(
+        Decoded(capsules, hidden, pixels),
+        inputs,
+        model.matching,
+        model.decoder.colour,
+        state.targets,
+        state.queue,
+        draws,
+    )
     loss = total(losses)
     for optimiser in state.optimisers:
         optimiser.zero_grad()

@@ -26,17 +26,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trm_nb.patches import patches, scaled, unpatch
 from trm_nb.read_out import GRID, WHOLE
 from trm_nb.render.glyphs import Atlas
 from trm_nb.render.grid import DEMONSTRATION, LINE, PALETTE, PAPER, SIGN, TEST
 from trm_nb.training.pretraining.content import FAMILY, Batch, Kind
 from trm_nb.training.pretraining.words import SIZE, Targets
-from trm_nb.vision_encoder import patches, scaled, unpatch
 
-WEIGHTS = {"pixels": 2.0, "glyphs": 1.0, "colours": 1.0, "contrast": 0.05, "bags": 2.0}
+WEIGHTS = {"pixels": 2.0, "glyphs": 1.0, "colours": 0.3, "classes": 1.0, "contrast": 0.05, "bags": 2.0}
 PIXEL_WEIGHTS = {Kind.PHOTOGRAPH: 6.0, Kind.OTHER: 3.0}  # of an image; 1 for the other kinds
 RANDOM_GLYPHS, BLANKS = 64, 0.1  # further candidates of a batch; part of the blank cells that count
-POSITIONS, OTHER_COLOURS = 6144, 0.3  # pixels of a grid that are asked; weight of those outside the cells
+POSITIONS, CELLS_ASKED = 6144, 128  # pixels and text cells of a grid that are asked
+OTHER_COLOURS = 0.3  # weight of pixels outside a grid's cells
 TEMPERATURE, QUEUE = 0.1, 32  # of the contrast; batches in the queue
 INVERSE_TEMPERATURES = (0.3, 20.0)  # of glyphs and colours, at the start
 
@@ -56,6 +57,18 @@ class Inputs:
         """Move a batch to a device."""
         arrays = (batch.images, batch.kinds, batch.related, batch.cells, batch.bags)
         return cls(*(torch.from_numpy(array).to(device, non_blocking=True) for array in arrays))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoded:
+    """Capsules float (b, 12, 512) without noise, and what a decoder made of them with noise.
+
+    `hidden` float (b, 64, 8, n), see `CapsuleDecoder.hidden`; `pixels` float32 (b, 64, 8, 294).
+    """
+
+    capsules: Tensor
+    hidden: Tensor
+    pixels: Tensor
 
 
 class Matching(nn.Module):
@@ -115,6 +128,24 @@ class Matching(nn.Module):
         return (each * weights.flatten()).sum() / weights.sum()
 
 
+def class_loss(hidden: Tensor, images: Tensor, colour: nn.Module, colours: Tensor, draws: torch.Generator) -> Tensor:
+    """Cross-entropy of the colour of pixels as a class, where nearness of pixels would average two likely colours.
+
+    Args:
+        hidden: float (b, 64, 8, n), of a decoder.
+        images: uint8 (b, 224, 224, 3), the originals.
+        colour: projects n numbers to 98 * 15 logits.
+        colours: float32 (15, 3), those of the cells first.
+        draws: the source of the text cells that are asked, the same in all images.
+    """
+    cells = torch.randperm(hidden.shape[1] * hidden.shape[2], generator=draws, device=images.device)[:CELLS_ASKED]
+    logits = colour(hidden.flatten(1, 2)[:, cells]).float().view(-1, len(colours))
+    original = scaled(patches(images)).flatten(1, 2)[:, cells].reshape(-1, 3)
+    labels = closeness(original, colours).argmax(-1)
+    weights = torch.where(labels < len(PALETTE), 1.0, OTHER_COLOURS)
+    return (F.cross_entropy(logits, labels, reduction="none") * weights).sum() / weights.sum()
+
+
 def pixel_loss(pixels: Tensor, images: Tensor, kinds: Tensor) -> Tensor:
     """Weighted squared error of decoded pixels, float32 (b, 64, 8, 294), to images uint8 (b, 224, 224, 3): a scalar."""
     weights = torch.tensor([PIXEL_WEIGHTS.get(kind, 1.0) for kind in Kind], device=pixels.device)[kinds]
@@ -139,25 +170,26 @@ def contrast_loss(first: Tensor, second: Tensor, queue: Tensor) -> Tensor:
 
 
 def all_losses(
-    capsules: Tensor,
-    pixels: Tensor,
+    decoded: Decoded,
     inputs: Inputs,
     matching: Matching,
+    colour: nn.Module,
     targets: Targets,
     queue: Tensor,
     draws: torch.Generator,
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """The five losses, not yet weighted, and the queue of the next step.
+    """The losses, not yet weighted, and the queue of the next step.
 
     Args:
-        capsules: float32 (b, 12, 512), without noise.
-        pixels: float32 (b, 64, 8, 294), decoded from them.
+        decoded: capsules and what was decoded from them.
         inputs: the batch.
         matching: candidates and inverse temperatures.
+        colour: the decoder's projection to colours.
         targets: makes the targets of the bags.
         queue: float32 (m, 1024), unit vectors of related images of the last batches.
         draws: the source of what is random.
     """
+    capsules, pixels = decoded.capsules, decoded.pixels
     text, grids = inputs.kinds <= Kind.RANDOM, (inputs.kinds == Kind.GRID) | (inputs.kinds == Kind.TASK)
     known = inputs.kinds != Kind.OTHER
     whole = capsules[:, WHOLE].flatten(1)
@@ -167,6 +199,7 @@ def all_losses(
         "pixels": pixel_loss(pixels, inputs.images, inputs.kinds),
         "glyphs": matching.glyph_loss(pixels[text], inputs.cells[text], draws),
         "colours": matching.colour_loss(pixels[grids], inputs.images[grids], draws),
+        "classes": class_loss(decoded.hidden[grids], inputs.images[grids], colour, matching.colours, draws),
         "contrast": contrast_loss(first, second, queue),
         "bags": bag_loss(whole[known], targets(inputs.bags[known], families[known])),
     }

@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trm_nb.patches import scaled, unpatch
 from trm_nb.read_out import GRID, WHOLE
 from trm_nb.render.colours import pack
 from trm_nb.render.grid import LINE, PALETTE
 from trm_nb.training.pretraining.content import Content, Example, grids_of
 from trm_nb.training.pretraining.losses import Matching, closeness, effective_rank, gray_cells
-from trm_nb.vision_encoder import scaled, unpatch
 
 GRIDS_OF_A_TASK = 6
 AT_ONCE = 64  # images
