@@ -81,6 +81,15 @@ class GridPage:
         return b"".join(parts)
 
 
+@dataclass(frozen=True, eq=False)
+class GridFrame:
+    """One grid on a page: the first pixel of each row and of each column of cells, int64; a cell is pitch - 1 wide."""
+
+    pitch: int
+    rows: np.ndarray
+    columns: np.ndarray
+
+
 def check_grid(grid: object) -> np.ndarray:
     """uint8 (rows, columns) of a grid; RejectedError when it is not 1..30 by 1..30 whole numbers of 0..9."""
     array = _numbers(grid)
@@ -248,21 +257,30 @@ class GridRenderer:
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f"image: expected uint8 (h, w, 3), got {image.dtype} {image.shape}")
-        packed = pack(image)
-        line = packed == pack(LINE)
-        padded = np.pad(line, 1)
-        corners = np.argwhere(line & ~padded[:-2, 1:-1] & ~padded[1:-1, :-2] & padded[2:, 1:-1] & padded[1:-1, 2:])
-        values = pack(PALETTE)
+        packed, values = pack(image), pack(PALETTE)
         grids = []
-        for y, x in corners.tolist():
-            pitch = int(np.argmax(line[y + 1, x + 1 :])) + 1
-            height, width = _run(line[y:, x]) - 1, _run(line[y, x:]) - 1
-            middle = packed[y + 1 : y + height : pitch, x + 1 : x + width : pitch]
-            is_value = middle[..., None] == values
+        for frame in grid_frames(image):
+            is_value = packed[frame.rows[:, None], frame.columns, None] == values
             if not is_value.any(axis=-1).all():
-                raise ValueError(f"image: the grid at row {y}, column {x} has a cell in none of the ten colours")
+                raise ValueError(
+                    f"image: the grid at row {frame.rows[0] - 1}, column {frame.columns[0] - 1} "
+                    "has a cell in none of the ten colours"
+                )
             grids.append(np.argmax(is_value, axis=-1))
         return grids
+
+
+def grid_frames(image: np.ndarray) -> list[GridFrame]:
+    """Where the grids of a page uint8 (h, w, 3) stand, found by their lines, in reading order of their upper left."""
+    line = pack(image) == pack(LINE)
+    padded = np.pad(line, 1)
+    corners = np.argwhere(line & ~padded[:-2, 1:-1] & ~padded[1:-1, :-2] & padded[2:, 1:-1] & padded[1:-1, 2:])
+    frames = []
+    for y, x in corners.tolist():
+        pitch = int(np.argmax(line[y + 1, x + 1 :])) + 1
+        height, width = _run(line[y:, x]) - 1, _run(line[y, x:]) - 1
+        frames.append(GridFrame(pitch, np.arange(y + 1, y + height, pitch), np.arange(x + 1, x + width, pitch)))
+    return frames
 
 
 def _run(mask: np.ndarray) -> int:
