@@ -90,15 +90,20 @@ class _CrossAttention(nn.Module):
 
 
 def train_decoder(
-    tokens: np.ndarray, content: StudyContent, budget: Budget, seed: int, on_step: Callable[[int], None] | None = None
+    tokens: np.ndarray,
+    content: StudyContent,
+    budget: Budget,
+    seed: int,
+    on_step: Callable[[int], None] | None = None,
+    device: str = "cpu",
 ) -> StudyDecoder:
     """Train a decoder on an arm's frozen tokens (n, t, k) of the training images, in their order.
 
-    `seed` decides weights, batches and which cells are asked; with one thread the result is the same each time.
+    `seed` decides weights, batches and which cells are asked; on one CPU thread the result is the same each time.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        decoder = StudyDecoder(*_moments(tokens))
+        decoder = StudyDecoder(*_moments(tokens)).to(device)
     rng = np.random.default_rng(seed)
     loss_of = Loss(content)
     optimiser = torch.optim.AdamW(decoder.parameters(), budget.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
@@ -106,7 +111,7 @@ def train_decoder(
     batches = _batches(len(tokens), budget.batch, rng)
     for step in range(budget.steps):
         rows = next(batches)
-        loss = loss_of(decoder(torch.from_numpy(tokens[rows])), rows, decoder.log_beta.exp(), rng)
+        loss = loss_of(decoder(torch.from_numpy(tokens[rows]).to(device)), rows, decoder.log_beta.exp(), rng)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
@@ -121,7 +126,8 @@ def train_decoder(
 def decoded(decoder: StudyDecoder, tokens: np.ndarray, at_once: int = 64) -> Iterator[np.ndarray]:
     """The pixels of each image in turn, float32 (224, 224, 3) in about -1..1."""
     for first in range(0, len(tokens), at_once):
-        yield from decoder(torch.from_numpy(tokens[first : first + at_once])).numpy()
+        block = torch.from_numpy(tokens[first : first + at_once]).to(decoder.query.device)
+        yield from decoder(block).cpu().numpy()
 
 
 class Loss:
@@ -134,7 +140,7 @@ class Loss:
 
     def __call__(self, pixels: Tensor, rows: np.ndarray, beta: Tensor, rng: np.random.Generator) -> Tensor:
         images = np.stack([self._content.train[row].image for row in rows])
-        loss = F.mse_loss(pixels, scaled(torch.from_numpy(images)))
+        loss = F.mse_loss(pixels, scaled(torch.from_numpy(images).to(pixels.device)))
         return loss + self._of_glyphs(pixels, rows, beta[0], rng) + self._of_colours(pixels, rows, beta[1], rng)
 
     def _of_glyphs(self, pixels: Tensor, rows: np.ndarray, beta: Tensor, rng: np.random.Generator) -> Tensor:
@@ -147,8 +153,8 @@ class Loss:
         others = rng.integers(0, len(self._glyphs), OTHER_GLYPHS)
         candidates, target = np.unique(np.concatenate([wanted[asked], others]), return_inverse=True)
         cells = text_cells(pixels[text])[torch.from_numpy(asked)]
-        logits = beta * nearness(cells, self._glyphs[torch.from_numpy(candidates)])
-        return F.cross_entropy(logits, torch.from_numpy(target[: len(asked)]))
+        logits = beta * nearness(cells, self._glyphs[torch.from_numpy(candidates)].to(pixels.device))
+        return F.cross_entropy(logits, torch.from_numpy(target[: len(asked)]).to(pixels.device))
 
     def _of_colours(self, pixels: Tensor, rows: np.ndarray, beta: Tensor, rng: np.random.Generator) -> Tensor:
         """At one pixel of each cell, anywhere inside it."""
@@ -163,8 +169,8 @@ class Loss:
         cells = cells[rng.permutation(len(cells))[:MOST_CELLS]]
         inside = (rng.random((len(cells), 2)) * cells[:, 3:5]).astype(np.int64)
         at = torch.from_numpy(np.column_stack([cells[:, 0], cells[:, 1:3] + inside]))
-        logits = beta * nearness(pixels[at[:, 0], at[:, 1], at[:, 2]], self._palette)
-        return F.cross_entropy(logits, torch.from_numpy(cells[:, 5]))
+        logits = beta * nearness(pixels[at[:, 0], at[:, 1], at[:, 2]], self._palette.to(pixels.device))
+        return F.cross_entropy(logits, torch.from_numpy(cells[:, 5]).to(pixels.device))
 
 
 def scaled(pixels: Tensor) -> Tensor:
