@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from trm_nb.evaluation.study_content import SIDE, Texts, crop, evaluation_tasks, natural_page
+from trm_nb.evaluation.study_sources import SIDE, Texts, crop, evaluation_tasks, natural_page, opened
 from trm_nb.evaluation.verdicts import Accuracy, accuracy
 from trm_nb.records import GridTask, UserError
 from trm_nb.render.grid import GridRenderer
@@ -60,10 +60,15 @@ class Answer:
     classes: int
 
 
-def questions(texts: Texts, photographs: Sequence[Path], *, most: int = 30, tasks: int = 120, digits: int = 1797) -> list[Question]:
+def questions(
+    texts: Texts, photographs: Sequence[Path], *, most: int = 30, tasks: int = 120, digits: int = 1797
+) -> list[Question]:
     """The five questions with at most `most` documents of a language, `tasks` tasks and `digits` digits."""
     grids = _same_task(tasks)
-    code, language = (_languages(name, texts, prefix, most) for name, prefix in (("programming language", "code:"), ("natural language", "text:")))
+    code, language = (
+        _languages(name, texts, prefix, most)
+        for name, prefix in (("programming language", "code:"), ("natural language", "text:"))
+    )
     return [_modality(code, language, photographs, most), code, language, grids, handwritten(digits)]
 
 
@@ -123,7 +128,7 @@ def _fitted(train: torch.Tensor, labels: np.ndarray, test: torch.Tensor) -> np.n
 def thumbnails(images: np.ndarray) -> np.ndarray:
     """float32 (n, 9408): the images at 56x56 pixels, means over areas; what the codes are compared with."""
     small = images.reshape(-1, THUMBNAIL, SIDE // THUMBNAIL, THUMBNAIL, SIDE // THUMBNAIL, 3).mean(axis=(2, 4))
-    return small.reshape(len(images), -1).astype(np.float32)
+    return np.asarray(small.reshape(len(images), -1), np.float32)
 
 
 def handwritten(most: int = 1797) -> Question:
@@ -140,7 +145,7 @@ def handwritten(most: int = 1797) -> Question:
 
 
 def _same_task(tasks: int) -> Question:
-    """The first six grids of each ARC-AGI-2 evaluation task. A task's grids are its class, so samples alone are left out."""
+    """The first six grids of each ARC-AGI-2 evaluation task; only the sample itself is no neighbour of its own."""
     renderer, found = GridRenderer(), evaluation_tasks()
     names = list(found)[:tasks]
     grids = [[grid for part in found[name] for pair in part for grid in pair][:GRIDS_OF_A_TASK] for name in names]
@@ -150,11 +155,13 @@ def _same_task(tasks: int) -> Question:
 
 
 def _languages(name: str, texts: Texts, prefix: str, most: int) -> Question:
-    """One page of each document, from its middle, so that no header of a file tells its language."""
+    """One page of each document, from a random line on: the header of a file often tells its language."""
     renderer, pages, labels = TextRenderer(), [], []
     kinds = sorted(kind for kind in texts if kind.startswith(prefix) and len(texts[kind]) > 1)
     if len(kinds) < 2:
-        raise UserError(f"texts: expected held-out documents of two kinds or more that begin with {prefix}, got {len(kinds)}")
+        raise UserError(
+            f"texts: expected held-out documents of two kinds or more that begin with {prefix}, got {len(kinds)}"
+        )
     rng = np.random.default_rng(0)
     for label, kind in enumerate(kinds):
         for _, text in sorted(texts[kind])[:most]:
@@ -165,20 +172,20 @@ def _languages(name: str, texts: Texts, prefix: str, most: int) -> Question:
 
 
 def _modality(code: Question, language: Question, photographs: Sequence[Path], most: int) -> Question:
-    """Code, natural text, one grid of each task, whole tasks and crops of photographs; the item is what it comes from."""
+    """Code, natural text, a grid of each task, whole tasks and crops; the item is the document, task or photograph."""
     rng, renderer = np.random.default_rng(0), GridRenderer()
     part = 2 * most
     tasks = list(evaluation_tasks().values())[:part]
     grids = [renderer.render(train[0][0]) for train, _ in tasks]
     whole = [renderer.draw(renderer.task_pages(GridTask(tuple(a), tuple(x for x, _ in b)))[0]) for a, b in tasks]
-    opened = [Image.open(path).convert("RGB") for path in photographs]
-    crops = [crop(opened[number % len(opened)], rng) for number in range(part)]
+    sources = [opened(path) for path in photographs]
+    crops = [crop(sources[number % len(sources)], rng) for number in range(part)]
     drawn = [rng.permutation(len(of.images))[:part] for of in (code, language)]
     images = [code.images[drawn[0]], language.images[drawn[1]], np.stack(grids), np.stack(whole), np.stack(crops)]
     sizes = [len(of) for of in images]
     items = [np.arange(size) + 10_000 * number for number, size in enumerate(sizes)]
     items[3] = items[2]  # a grid and the page of its task
-    items[4] = 40_000 + np.arange(part) % len(opened)
+    items[4] = 40_000 + np.arange(part) % len(sources)
     names = ("source code", "natural text", "grid", "whole task", "photograph")
     return Question("modality", np.concatenate(images), np.repeat(np.arange(5), sizes), np.concatenate(items), names)
 

@@ -1,8 +1,8 @@
 """The arms of the fidelity study: what an image becomes before the one decoder reads it.
 
 Beside the encoder stand the same architecture with random weights, three codes that learn at most linearly (principal
-components of each patch, means of patches, fewer pixels), the pixels themselves as the upper bound, and two floors whose
-tokens say nothing about the image: what their decoder still reads, it knows without them.
+components of each patch, means of patches, fewer pixels), the pixels themselves as the upper bound, and two floors
+whose tokens say nothing about the image: what their decoder still reads, it knows without them.
 Choice: all codes have 12 x 512 = 6,144 numbers at most and are laid out as 96 tokens of 64, as the encoder's heads are.
 Cost: the principal components take 3 s to fit; an image costs at most a matrix product, and the encoder its own time.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -148,7 +149,7 @@ def _by_patch(components: np.ndarray) -> np.ndarray:
 def _pooled(components: np.ndarray) -> np.ndarray:
     """(n, 64, 512) to (n, 12, 512): means of 5 or 6 patches in reading order."""
     bounds = np.linspace(0, GRID * GRID, CAPSULES + 1).round().astype(int)
-    groups = zip(bounds, bounds[1:], strict=False)
+    groups = pairwise(bounds.tolist())
     return np.stack([components[:, first:last].mean(axis=1) for first, last in groups], axis=1)
 
 

