@@ -154,5 +154,7 @@ def _pooled(components: np.ndarray) -> np.ndarray:
 
 
 def all_codes(known: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
-    """The codes with the floors beside them, both made of the encoder's."""
+    """The codes with the floors beside them, both made of the encoder's where it is among them."""
+    if ENCODER not in known:
+        return dict(known)
     return {**known, SHUFFLED: shuffled(known[ENCODER], seed), BLANK: blank(known[ENCODER])}
