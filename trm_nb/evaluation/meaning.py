@@ -64,7 +64,7 @@ def questions(
     texts: Texts, photographs: Sequence[Path], *, most: int = 30, tasks: int = 120, digits: int = 1797
 ) -> list[Question]:
     """The five questions with at most `most` documents of a language, `tasks` tasks and `digits` digits."""
-    grids = _same_task(tasks)
+    grids = same_task(tasks)
     code, language = (
         _languages(name, texts, prefix, most)
         for name, prefix in (("programming language", "code:"), ("natural language", "text:"))
@@ -144,7 +144,7 @@ def handwritten(most: int = 1797) -> Question:
     return Question("handwritten digit", images, rows[:, 64], np.arange(len(rows)), tuple(map(str, range(10))))
 
 
-def _same_task(tasks: int) -> Question:
+def same_task(tasks: int) -> Question:
     """The first six grids of each ARC-AGI-2 evaluation task; only the sample itself is no neighbour of its own."""
     renderer, found = GridRenderer(), evaluation_tasks()
     names = list(found)[:tasks]

@@ -60,11 +60,11 @@ def fitted_patches(images: np.ndarray, most: int = 60_000, seed: int = 0) -> Pat
         flat[number] = images[image, top : top + PATCH, left : left + PATCH].ravel() / 127.5 - 1
     mean = flat.mean(axis=0)
     flat -= mean
-    values, vectors = torch.linalg.eigh(torch.from_numpy(flat.T @ flat / len(flat)).double())
+    values, vectors = torch.linalg.eigh(torch.from_numpy(flat.T @ flat / len(flat)))
     order = torch.argsort(values, descending=True)[:FEATURES]
     values, vectors = values[order].clamp_min(0), vectors[:, order]
     axes = vectors / (values + 1e-3 * values[0]).sqrt()
-    return Patches(mean, axes.float().numpy())
+    return Patches(mean, axes.numpy())
 
 
 def codes(encoder: Encoder, random_encoder: Encoder, fitted: Patches) -> dict[str, Code]:

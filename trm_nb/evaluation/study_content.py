@@ -181,18 +181,18 @@ def _grids(side: str, count: int, rng: np.random.Generator) -> Iterator[Shown]:
         name, colour = names[number % len(names)], _recolouring(side, rng)
         grids = [grid for part in tasks[name] for pair in part for grid in pair]
         grid = colour[grids[int(rng.integers(len(grids)))]]
-        yield _grid_image("ARC grids", name, renderer.render(grid), max(grid.shape))
+        yield grid_image("ARC grids", name, renderer.render(grid), max(grid.shape))
     for number in range(count):
         name, colour = names[number % len(names)], _recolouring(side, rng)
         train, test = tasks[name]
         task = GridTask(tuple((colour[a], colour[b]) for a, b in train), tuple(colour[a] for a, _ in test))
         pages = renderer.task_pages(task)
         largest = max(max(grid.shape) for pair in train for grid in pair)
-        yield _grid_image("ARC tasks", name, renderer.draw(pages[int(rng.integers(len(pages)))]), largest)
+        yield grid_image("ARC tasks", name, renderer.draw(pages[int(rng.integers(len(pages)))]), largest)
     for number in range(count):
         sides = rng.integers(1, 31, 2)
         image = renderer.render(rng.integers(0, 10, tuple(sides)))
-        yield _grid_image("random grids", f"{side}/{number}", image, int(sides.max()))
+        yield grid_image("random grids", f"{side}/{number}", image, int(sides.max()))
 
 
 def _recolouring(side: str, rng: np.random.Generator) -> np.ndarray:
@@ -200,7 +200,7 @@ def _recolouring(side: str, rng: np.random.Generator) -> np.ndarray:
     return rng.permutation(10) if side == "train" else np.arange(10)
 
 
-def _grid_image(kind: str, item: str, image: np.ndarray, size: int) -> Shown:
+def grid_image(kind: str, item: str, image: np.ndarray, size: int) -> Shown:
     cells = []
     packed, palette = pack(image), pack(PALETTE)
     for frame in grid_frames(image):

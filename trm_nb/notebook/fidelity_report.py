@@ -99,7 +99,7 @@ def size_finding(sizes: Mapping[str, Summary], kind: str) -> str:
     if not sizes:
         return finding("There are no images of {0}.", kind)
     names = list(sizes)
-    template = "{0} of {1} cells on the longer side are exactly right in **{2}** of {3:,} readings, of {4} in **{5}** of {6:,}."
+    template = "{0} of {1} cells a side are exactly right in **{2}** of {3:,} readings, of {4} in **{5}** of {6:,}."
     ends = ((name, percent(sizes[name].whole.share, 1), sizes[name].images) for name in (names[0], names[-1]))
     return finding(template, kind, *(part for end in ends for part in end))
 
