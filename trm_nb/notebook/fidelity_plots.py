@@ -118,7 +118,7 @@ def examples(content: StudyContent, kinds: int = 8) -> Figure:
 
 def _dots(found: Mapping[str, Mapping[str, tuple[float, float, float]]], xlabel: str) -> Figure:
     rows = list(dict.fromkeys(name for of in found.values() for name in of))
-    figure = Figure(figsize=(7.4, 1.0 + 0.16 * len(rows) * max(2, len(found))), layout="constrained")
+    figure = Figure(figsize=(7.4, 1.0 + 0.1 * len(rows) * max(2, len(found))), layout="constrained")
     axes = figure.subplots()
     for number, (arm, of) in enumerate(found.items()):
         offset = (number - (len(found) - 1) / 2) * 0.8 / max(1, len(found))
