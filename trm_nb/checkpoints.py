@@ -59,9 +59,9 @@ def load_checkpoint(path: str | Path, kind: str) -> dict[str, Any]:
 def save_weights(path: str | Path, kind: str, weights: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
     """Write weights as safetensors, with `values` (numbers, strings, lists, dicts) as JSON in the header.
 
-    The header has sorted keys, so that equal weights and values give equal bytes.
+    The header has one entry with sorted keys, so that equal weights and values give equal bytes.
     """
-    header = {"kind": kind, "values": json.dumps(values, sort_keys=True)}
+    header = {"values": json.dumps({**values, "kind": kind}, sort_keys=True)}
     tensors = {name: weights[name].detach().cpu().contiguous() for name in sorted(weights)}
     write_file(Path(path), save(tensors, header))
 
@@ -81,10 +81,9 @@ def read_weights(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
             f"{path}: expected a checkpoint of the {kind} as safetensors, got a file that cannot be read ({error}); "
             "check the path"
         ) from None
-    if header.get("kind") != kind or not isinstance(values, dict):
-        raise UserError(
-            f"{path}: expected a checkpoint of the {kind}, got one of {header.get('kind')!r}; check the path"
-        )
+    got = values.pop("kind", None) if isinstance(values, dict) else None
+    if got != kind:
+        raise UserError(f"{path}: expected a checkpoint of the {kind}, got one of {got!r}; check the path")
     return weights, values
 
 
