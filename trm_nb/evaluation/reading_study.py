@@ -4,7 +4,7 @@ The encoder and all other codes are frozen; for each arm and each seed a decoder
 measured on the held-out ones, as they are stored in 16, 8 and 4 bits a number. `StudyRecord` holds every image's score.
 Choice: a decoder's scores are written to a file named after a hash of all that decides them, so that a study which
 was interrupted goes on with the next decoder.
-Cost: steps x arms x seeds x 0.3 s on one CPU thread; 1,500 steps, eight arms and two seeds take two hours.
+Cost: steps x arms x seeds x 0.6 s on one CPU thread; 1,500 steps, eight arms and two seeds take four hours.
 """
 
 from __future__ import annotations
