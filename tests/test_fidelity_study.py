@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from trm_nb.evaluation.study_reading import Reading, by_size, mean_interval, psn
 from trm_nb.notebook import fidelity_plots, fidelity_report
 from trm_nb.records import UserError
 
+ROOT = Path(__file__).parents[1]
 WORDS = {
     "text:en": "the quick brown fox jumps over the lazy dog ", "text:ru": "съешь ещё этих мягких французских булок ",
     "text:el": "ξεσκεπάζω την ψυχοφθόρα βδελυγμία ", "text:ar": "نص حكيم له سر قاطع وذو شأن عظيم ",
@@ -322,3 +325,27 @@ def test_digits_stand_dark_on_white() -> None:
 def test_a_page_of_text_is_one_that_the_renderer_draws() -> None:
     page = study_sources.natural_page(TextRenderer(), "line\n" * 300, np.random.default_rng(0))
     assert page.cells.shape == (16, 32)
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_from_texts_and_photographs_to_its_record(tmp_path: Path) -> None:
+    texts, photographs = write_sources(tmp_path)
+    sizes = {
+        "train_images": 2,
+        "test_images": 2,
+        "steps": 2,
+        "batch": 4,
+        "seeds": 1,
+        "documents": 3,
+        "tasks": 6,
+        "digits": 30,
+    }
+    given = {"texts": texts, "photographs": photographs, "work": tmp_path / "work", "preset": "tiny", **sizes}
+    parameters = [part for key, value in given.items() for part in ("-p", key, str(value))]
+    command = [sys.executable, "-m", "papermill", "--cwd", str(ROOT), "--no-progress-bar"]
+    source, executed = ROOT / "notebooks" / "studies" / "fidelity.ipynb", tmp_path / "fidelity.ipynb"
+    subprocess.run([*command, str(source), str(executed), *parameters], check=True, capture_output=True, timeout=600)
+    record = reading_study.StudyRecord.load(tmp_path / "work")
+    assert len(record.answers) == 5 * 4 and {s.arm for s in record.scores} >= {study_arms.PCA, study_arms.BLANK}
+    shown = executed.read_text(encoding="utf-8")
+    assert shown.count("image/png") >= 9 and "of 5 questions" in shown
