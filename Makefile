@@ -55,9 +55,13 @@ peers: .venv/.peers  ## how fast and small is our storage, beside others; they a
 	.venv/peers/bin/python -m pip install --quiet -e . -r tests/bench/peers.txt
 	touch .venv/.peers
 
-study: .venv/.installed  ## hours: judge dependencies, train and compare denoiser, policy and Sudoku solvers; copy the figures into LOG.md
+study: .venv/.installed  ## hours: judge dependencies, train and compare encoder, denoiser, policy and Sudoku solvers; copy the figures into LOG.md
 	$(BIN)/python -m pytest -m study -s
 	$(BIN)/python tools/collect_photographs.py outputs/packages outputs/photographs
+	mkdir -p outputs/pretraining
+	$(BIN)/python tools/collect_texts.py outputs/packages outputs/pretraining/texts.parquet
+	$(BIN)/python -m trm_nb.training.pretrain outputs/pretraining/base --texts outputs/pretraining/texts.parquet --photographs outputs/photographs --minutes 420
+	$(BIN)/papermill --cwd . notebooks/studies/fidelity.ipynb outputs/pretraining/fidelity.ipynb
 	mkdir -p outputs/denoiser
 	$(BIN)/papermill --cwd . notebooks/models/train_denoiser.ipynb outputs/denoiser/train_denoiser.ipynb
 	$(BIN)/papermill --cwd . notebooks/models/train_seal.ipynb outputs/denoiser/train_seal.ipynb

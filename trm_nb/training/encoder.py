@@ -1,6 +1,6 @@
 """Fits the vision encoder to a run: with a TinyRecursiveModel on top it learns to answer from the cached pictures.
 
-What an untrained encoder keeps is not what the answers ask for. The pair learns by the one loop of reasoning.py: the
+What an encoder keeps is not all that the answers ask for. The pair learns by the one loop of reasoning.py: the
 pictures stand in the carry, each outer step encodes them anew and passes the gradient of the answer on through the
 capsules. Only the encoder is kept, as the run's encoder; the model that reads its capsules is trained again on what was
 stored.
@@ -64,7 +64,7 @@ class PictureTargets(Targets):
         )
 
     def new_model(self, generator: torch.Generator) -> PictureTRM:
-        """With a copy of the untrained encoder."""
+        """With a copy of the encoder that the training starts from."""
         return PictureTRM(self.model, copy.deepcopy(self.encoder), generator)
 
     def _inputs(self, chosen: np.ndarray) -> dict[str, Tensor]:
