@@ -245,6 +245,9 @@ class TRMVisionEncoder(nn.Module):
         """
         kept = (cut != 255).flatten(2).any(-1)
         kept[:, 0] = True  # attention needs something to attend to
+        if self.training and torch.is_grad_enabled():  # nothing is stored, and one group is three times as fast
+            yield torch.arange(len(cut), device=cut.device), *self._recursed(cut, kept, kept.shape[1])
+            return
         for rows, length, count in _groups(kept, GROUP_TOKENS.get(cut.device.type, GROUP_TOKENS["cpu"])):
             filled = F.pad(rows, (0, count - len(rows)))
             yield rows, *self._recursed(cut[filled], kept[filled], length)
