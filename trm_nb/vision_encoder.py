@@ -225,6 +225,7 @@ class TRMVisionEncoder(nn.Module):
                 )
         load_weights(self, weights, path)
         self.trained = True
+        self.eval()
 
     @property
     def _side(self) -> int:
