@@ -143,7 +143,8 @@ def test_every_fault_point_of_the_write_path_is_killed_at() -> None:
     source = "".join(path.read_text() for path in Path(trm_nb.__file__).parent.rglob("*.py"))
     points = set(re.findall(r'fault_point\("([a-z-]+)"\)', source))
     killed_at = {fault.split(":")[0] for fault in (*QUICK, *SLOW)}
-    assert points - killed_at == {"train-step", "train-checkpoint"}  # test_reasoning.py, test_run.py
+    elsewhere = {"train-step", "train-checkpoint", "pretrain-step", "pretrain-checkpoint"}
+    assert points - killed_at == elsewhere  # test_reasoning.py, test_run.py, test_pretraining.py
 
 
 @pytest.mark.parametrize("fault", [*QUICK, *(pytest.param(fault, marks=pytest.mark.slow) for fault in SLOW)])
