@@ -419,7 +419,8 @@ def train_small(folder: str, texts: str, photographs: str) -> None:
 TRAIN = "import sys; sys.path.insert(0, sys.argv[1]); import test_pretraining as t; t.train_small(*sys.argv[2:])"
 
 
-@pytest.mark.parametrize("fault", ["pretrain-step:5"])
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["pretrain-step:5", "pretrain-checkpoint:1"])
 def test_killed_and_gone_on_it_ends_with_the_same_weights(
     fault: str, whole: tuple[Path, str], sources: tuple[Path, Path], sides: tuple[Material, Material],
     run_python: Callable, tmp_path: Path,

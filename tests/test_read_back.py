@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -36,6 +36,7 @@ def test_a_blank_page_has_no_text() -> None:
     assert read_text(np.full((224, 224, 3), 255, np.uint8)) == ""
 
 
+@settings(max_examples=25)
 @given(arrays(np.int64, st.tuples(st.integers(1, 30), st.integers(1, 30)), elements=st.integers(0, 9)))
 def test_a_grid_of_any_size_is_read_through_noise(grid: np.ndarray) -> None:
     assert np.array_equal(read_grid(noisy(GridRenderer().render(grid), 15)), grid)
