@@ -35,6 +35,7 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "trm_nb" / "assets").symlink_to(ROOT / "trm_nb" / "assets")
     text = (tmp_path / "params" / "smoke.yaml").read_text(encoding="utf-8")
     text = re.sub(r"^encoder: .*$", "encoder: base", text, flags=re.M)  # slow enough to be watched
+    text = re.sub(r"(?m)^batch_size: .*$", "batch_size: 1", text)  # so that encoding takes long enough to be watched
     (tmp_path / "params" / "demo.yaml").write_text(text, encoding="utf-8")  # 03's default, small enough for a test
     settings = tmp_path / "home/.jupyter/lab/user-settings/@jupyterlab/notebook-extension"
     settings.mkdir(parents=True)  # keep the cells that are out of view in the page, so that it can be read
