@@ -110,6 +110,16 @@ def load_weights(module: nn.Module, weights: object, path: str | Path) -> None:
     module.load_state_dict(weights)
 
 
+def refuse_another(path: Path, got: object, wanted: Mapping[str, object]) -> None:
+    """Raise UserError when a checkpoint is of a training that follows from other values than those wanted."""
+    bound = got if isinstance(got, dict) else {}
+    different = [
+        f"{name}={bound.get(name)!r}, not {value!r}" for name, value in wanted.items() if bound.get(name) != value
+    ]
+    if different:
+        raise UserError(f"{path}: this training has {'; '.join(different)}; use another folder, or remove the file")
+
+
 def misfits(module: nn.Module, weights: Mapping[str, Tensor]) -> list[tuple[str, str, str]]:
     """Name, shape wanted and shape given of each weight that does not fit, by name; "" for one that is not there."""
     wanted = {name: str(tuple(weight.shape)) for name, weight in module.state_dict().items()}

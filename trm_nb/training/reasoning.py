@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trm_nb.checkpoints import load_checkpoint, load_weights, save_checkpoint
+from trm_nb.checkpoints import load_checkpoint, load_weights, refuse_another, save_checkpoint
 from trm_nb.durable import fault_point, locked, write_file
 from trm_nb.records import UserError
 from trm_nb.tiny_recursive_model import Carry, TinyRecursiveModel, TRMConfig
@@ -206,7 +206,7 @@ def _open(path: Path, examples: Examples, settings: Settings) -> _State:
     if not path.is_file():
         return state
     values = load_checkpoint(path, KIND)
-    _refuse_another(path, values.get("bound"), _bound(examples, settings))
+    refuse_another(path, values.get("bound"), _bound(examples, settings))
     load_weights(model, values.get("model"), path)
     load_weights(average, values.get("average"), path)
     for optimiser, saved in zip(optimisers, values["optimisers"], strict=True):
@@ -216,15 +216,6 @@ def _open(path: Path, examples: Examples, settings: Settings) -> _State:
         carry, data = (to_device(values[name], settings.device) for name in ("carry", "data"))
         state.carry = Carry(**carry, current_data=data)
     return state
-
-
-def _refuse_another(path: Path, got: object, wanted: Mapping[str, object]) -> None:
-    bound = got if isinstance(got, dict) else {}
-    different = [
-        f"{name}={bound.get(name)!r}, not {value!r}" for name, value in wanted.items() if bound.get(name) != value
-    ]
-    if different:
-        raise UserError(f"{path}: this training has {'; '.join(different)}; use another folder, or remove the file")
 
 
 def _bound(examples: Examples, settings: Settings) -> dict[str, object]:

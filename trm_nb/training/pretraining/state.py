@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from trm_nb.capsule_decoder import CapsuleDecoder
-from trm_nb.checkpoints import load_checkpoint, load_weights, save_checkpoint, save_weights
+from trm_nb.checkpoints import load_checkpoint, load_weights, refuse_another, save_checkpoint
 from trm_nb.records import UserError
 from trm_nb.render.glyphs import load_atlas
 from trm_nb.training.pretraining.content import FAMILY, Content, Part
@@ -27,7 +27,7 @@ from trm_nb.training.pretraining.words import SIZE, Targets
 from trm_nb.vision_encoder import TRMVisionEncoder
 
 START_BATCH = 64  # images in a batch of those that the start is made from
-KIND, DECODER_KIND = "pre-training", "capsule decoder"
+KIND = "pre-training"
 # What may differ when a training goes on; the others decide the weights.
 FREE = (
     "torch_threads", "device", "workers", "compiled", "log_every", "checkpoint_every", "measure_every", "measured"
@@ -89,7 +89,7 @@ def open_state(folder: Path, content: Content, settings: Settings) -> State:
     if not path.is_file():
         return _begun(model, content, settings)
     values = load_checkpoint(path, KIND)
-    _refuse_another(path, values.get("bound"), _bound(content, settings))
+    refuse_another(path, values.get("bound"), _bound(content, settings))
     load_weights(model, values.get("model"), path)
     average = _placed(model, settings)
     load_weights(average, values.get("average"), path)
@@ -150,8 +150,7 @@ def save_state(folder: Path, state: State, content: Content, settings: Settings)
     }
     facts: dict[str, str | int] = {"step": state.step, "steps": state.steps, "material": content.material.name}
     state.average.encoder.save(folder / "encoder.safetensors", **facts)
-    decoder = {**DECODERS[settings.preset], "facts": facts}
-    save_weights(folder / "decoder.safetensors", DECODER_KIND, state.average.decoder.state_dict(), decoder)
+    state.average.decoder.save(folder / "decoder.safetensors", state.average.encoder.fingerprint)
     save_checkpoint(folder / "training.pt", KIND, values)
 
 
@@ -174,12 +173,3 @@ def check(settings: Settings) -> None:
 def _bound(content: Content, settings: Settings) -> dict[str, object]:
     fields = {name: value for name, value in asdict(settings).items() if name not in FREE}
     return {**fields, "material": content.material.name}
-
-
-def _refuse_another(path: Path, got: object, wanted: dict[str, object]) -> None:
-    bound = got if isinstance(got, dict) else {}
-    different = [
-        f"{name}={bound.get(name)!r}, not {value!r}" for name, value in wanted.items() if bound.get(name) != value
-    ]
-    if different:
-        raise UserError(f"{path}: this training has {'; '.join(different)}; use another folder, or remove the file")
