@@ -82,12 +82,24 @@ TRAPS = st.sampled_from(
 )
 
 
-@pytest.mark.slow
-@settings(derandomize=True, database=None, max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(st.one_of(LEFT_TO_RIGHT, LEFT_TO_RIGHT, TRAPS), max_size=200).map("".join))
-def test_ten_thousand_chance_strings_read_back(text: str) -> None:
-    for r in (*RENDERERS.values(), BY_WORD):
-        assert_reads_back(r, text)
+# A part of the text in the slow suite, all of it in the soak.
+a_part = pytest.mark.parametrize(
+    "part", [pytest.param(4, marks=pytest.mark.slow, id="a quarter"), pytest.param(1, marks=pytest.mark.soak, id="all")]
+)
+
+
+@a_part
+def test_ten_thousand_chance_strings_read_back(part: int) -> None:
+    @settings(
+        derandomize=True, database=None, max_examples=10_000 // part, deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(st.lists(st.one_of(LEFT_TO_RIGHT, LEFT_TO_RIGHT, TRAPS), max_size=200).map("".join))
+    def reads_back(text: str) -> None:
+        for r in (*RENDERERS.values(), BY_WORD):
+            assert_reads_back(r, text)
+
+    reads_back()
 
 
 @pytest.mark.slow
@@ -140,16 +152,16 @@ def source_code(path: Path) -> str:
         return data.decode("latin-1")
 
 
-@pytest.mark.slow
-def test_every_file_of_the_standard_library_reads_back() -> None:
-    files = [path for path in sorted(STDLIB.rglob("*.py")) if "site-packages" not in path.parts]
+@a_part
+def test_every_file_of_the_standard_library_reads_back(part: int) -> None:
+    files = [path for path in sorted(STDLIB.rglob("*.py")) if "site-packages" not in path.parts][::part]
     characters = pages = 0
     for path in files:
         text = source_code(path)
         characters += len(text)
         pages += assert_reads_back(RENDERERS[12], text)
     print(f"{len(files):,} files, {characters:,} characters, {pages:,} pages read back")
-    assert len(files) > 500
+    assert len(files) > 500 // part
 
 
 # -- real text in many scripts -----------------------------------------------------------------------------------------
@@ -246,13 +258,13 @@ def contextual_forms() -> dict[str, list[str]]:
     return forms
 
 
-@pytest.mark.slow
+@a_part
 @pytest.mark.skipif(not TRANSLATIONS.is_dir(), reason="this system keeps no translations of its programs")
-def test_what_programs_say_in_every_language_reads_back() -> None:
+def test_what_programs_say_in_every_language_reads_back(part: int) -> None:
     """Running text: 20,000 characters of translated messages from each language that is installed."""
     read = 0
     for folder in sorted(TRANSLATIONS.iterdir()):
-        text = "\n".join(translations(folder))[:20_000]
+        text = "\n".join(translations(folder))[: 20_000 // part]
         read += bool(text)
         for r in RENDERERS.values():
             assert_layout_covers(r, text)

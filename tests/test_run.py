@@ -45,9 +45,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 KILLS = [
     ("images-settled:2", "01_render"),
-    ("batch-renamed:3", "03_encode"),
     ("chunk-renamed:2", "03_encode"),
-    ("dataset-files", "04_consolidate"),
     ("train-step:10", "06_train"),
 ]
 
