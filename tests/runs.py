@@ -11,12 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trm_nb import store
-from trm_nb.durable import commit, write_receipt
+from trm_nb.models.tiny_recursive_model import TinyRecursiveModel
+from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import Receipt
-from trm_nb.tiny_recursive_model import TinyRecursiveModel
+from trm_nb.storage import arrays
+from trm_nb.storage.files import commit
+from trm_nb.storage.receipts import write_receipt
 from trm_nb.training import reasoning
-from trm_nb.training_progress import TrainingProgressTracker
 
 
 def make_run(
@@ -66,12 +67,12 @@ def make_run(
 
 def write_batches(folder: Path, capsules: np.ndarray, batch_size: int) -> None:
     """The capsules as batches that are not consolidated yet."""
-    batch, chunk = store.batch_layout(batch_size), store.chunk_layout(batch_size, 100)
-    store.write_metadata(folder / "capsules.zarr" / "capsules", chunk, len(capsules))
+    batch, chunk = arrays.batch_layout(batch_size), arrays.chunk_layout(batch_size, 100)
+    arrays.write_metadata(folder / "capsules.zarr" / "capsules", chunk, len(capsules))
     array = folder / "batches.zarr" / "capsules"
     for number, first in enumerate(range(0, len(capsules), batch_size)):
         part = capsules[first : first + batch_size]
-        staged = store.stage_batch(folder, part, batch)
+        staged = arrays.stage_batch(folder, part, batch)
         commit(staged, batch.file(array, number))
         write_receipt(array, Receipt("batch", number, len(part), staged.nbytes, staged.sha256))
 

@@ -13,8 +13,8 @@ import torch
 from runs import make_run
 from torch.utils.data import BatchSampler, ConcatDataset, DataLoader, Dataset, RandomSampler, Subset, random_split
 
-from trm_nb.capsule_dataset import CapsuleDataset
-from trm_nb.records import DamagedError, UserError
+from trm_nb.dataset.capsule_dataset import CapsuleDataset
+from trm_nb.errors import DamagedError, UserError
 
 LABELS = ["b", "a", None, "b", "c", "a", "b", None, "a", "c", "b"]
 SPLITS = ["train", "train", "train", "test", "test", "train", "train", "test", "train", "test", "train"]

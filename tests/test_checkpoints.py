@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from trm_nb.checkpoints import read_weights, save_weights
-from trm_nb.records import UserError
+from trm_nb.errors import UserError
+from trm_nb.models.checkpoints import read_weights, save_weights
 
 WEIGHTS = {"b": torch.arange(6.0).view(2, 3).T, "a": torch.zeros(2, dtype=torch.int64)}
 VALUES = {"width": 3, "facts": {"steps": 7, "source": "grids"}}

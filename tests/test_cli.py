@@ -14,9 +14,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from trm_nb.cli import main
+from trm_nb.cli.main import main
 from trm_nb.config import MultimodalDatasetConfig
-from trm_nb.training_progress import TrainingProgressTracker
+from trm_nb.progress.tracker import TrainingProgressTracker
 
 CLI = [sys.executable, "-m", "trm_nb.cli"]
 
@@ -41,7 +41,7 @@ def out(capsys: pytest.CaptureFixture[str]) -> str:
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import contextlib, os, sys\n"
-        "from trm_nb.cli import main\n"
+        "from trm_nb.cli.main import main\n"
         "with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):\n"
         "    assert main(['--help']) == 0\n"
         "print({'torch', 'zarr', 'pydantic', 'IPython', 'ipywidgets', 'matplotlib'} & set(sys.modules))"
@@ -150,7 +150,7 @@ def test_a_run_from_build_to_reset(project: Path, capsys: pytest.CaptureFixture[
 
 
 def test_a_run_of_notebooks_says_what_it_did(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cell = nbformat.v4.new_code_cell("from trm_nb.records import UserError\nraise UserError('expected <a>, got b')")
+    cell = nbformat.v4.new_code_cell("from trm_nb.errors import UserError\nraise UserError('expected <a>, got b')")
     made = nbformat.v4.new_notebook(cells=[cell])
     nbformat.write(made, project / "notebooks" / "01_first.ipynb")
     assert main(["run", "params/demo.yaml", "-p", "limit=1"]) == 2

@@ -11,19 +11,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trm_nb.config import (
-    STAGES,
-    MultimodalDatasetConfig,
-    find_params,
-    load_params,
-    parse_override,
-    project_root,
-    resolve_paths,
-    stage_of,
-    unknown_field,
-)
-from trm_nb.records import Item, UserError
-from trm_nb.sources import list_files, scan
+from trm_nb.config import STAGES, MultimodalDatasetConfig, stage_of, unknown_field
+from trm_nb.errors import UserError
+from trm_nb.params import find_params, load_params, parse_override, project_root, resolve_paths
+from trm_nb.records import Item
+from trm_nb.sources.reader import list_files, scan
 
 ROOT = Path(__file__).parents[1]
 PARAMS = sorted((ROOT / "params").glob("*.yaml"))

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from trm_nb.sources import csv_tables
 from trm_nb.sources.byte_streams import RefusedError
-from trm_nb.sources.csv_tables import csv_columns, csv_rows
-from trm_nb.sources.line_tables import BadRow, Row
+from trm_nb.sources.tables import csv_files
+from trm_nb.sources.tables.csv_files import csv_columns, csv_rows
+from trm_nb.sources.tables.lines import BadRow, Row
 
 ROWS = [["hello", "a"], ["world, ok; yes\tno|", "b"]]
 
@@ -56,7 +56,7 @@ def test_headers(tmp_path: Path, text: str, header: list[str], rows: list[list[s
 
 
 def test_the_separator_follows_from_the_beginning_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(csv_tables, "_SAMPLE", 100)
+    monkeypatch.setattr(csv_files, "_SAMPLE", 100)
     path = tmp_path / "t.csv"
     path.write_text("a,b;c\n" + "1,2\n" * 50 + "1;2\n" * 500)
     assert csv_columns(path) == ["a", "b;c"]

@@ -18,16 +18,17 @@ import numpy as np
 import pytest
 from conftest import config_for, make_sources
 
-from trm_nb.cli import main
+from trm_nb.cache.image_cache import ImageCache
+from trm_nb.cli.main import main
 from trm_nb.config import MultimodalDatasetConfig
-from trm_nb.image_cache import ImageCache
-from trm_nb.pipeline import BuildReport, Run, build, rebuild_tracker, reset
-from trm_nb.records import DamagedError, UserError
-from trm_nb.store import read_capsules
-from trm_nb.streaming_builder import StreamingEncoderBuilder
-from trm_nb.training_progress import TrainingProgressTracker
-from trm_nb.verify import verify
-from trm_nb.vision_encoder import TRMVisionEncoder
+from trm_nb.dataset.capsules import read_capsules
+from trm_nb.errors import DamagedError, UserError
+from trm_nb.models.vision_encoder import TRMVisionEncoder
+from trm_nb.pipeline.builder import StreamingEncoderBuilder
+from trm_nb.pipeline.maintenance import rebuild_tracker, reset
+from trm_nb.pipeline.run import BuildReport, Run, build
+from trm_nb.pipeline.verify import verify
+from trm_nb.progress.tracker import TrainingProgressTracker
 
 BUILD = """
 import json, sys
@@ -449,8 +450,8 @@ READ = """
 import json, sys
 from pathlib import Path
 from trm_nb import CapsuleDataset, ImageCache, TrainingProgressTracker
-from trm_nb.cli import main
-from trm_nb.pipeline import open_run
+from trm_nb.cli.main import main
+from trm_nb.pipeline.run import open_run
 whole, damaged = map(Path, sys.argv[1:])
 try:
     (whole / "written").touch()

@@ -14,8 +14,8 @@ from conftest import config_for
 from test_state_machine import HARM, _make_sources
 
 from trm_nb.config import MultimodalDatasetConfig
-from trm_nb.pipeline import build
-from trm_nb.verify import verify
+from trm_nb.pipeline.run import build
+from trm_nb.pipeline.verify import verify
 
 TRACKER, COPY, INDEX = "progress.sqlite", ".bound.json", "images.zarr/images/receipts/index.sqlite"
 FILES = (

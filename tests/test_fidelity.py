@@ -27,13 +27,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trm_nb import GridRenderer, TextRenderer
-from trm_nb.notebook.fidelity import Found, by_source, compare
-from trm_nb.pipeline import Run
+from trm_nb.evaluation.fidelity import Found, by_source, compare
+from trm_nb.pipeline.run import Run
 from trm_nb.records import GridTask, Item, Puzzle
-from trm_nb.render import Renderer
-from trm_nb.render.glyphs import BOX, BOXED_ALONE, WIDTH
-from trm_nb.sources.arc_json import to_task
-from trm_nb.sources.arc_layouts import find
+from trm_nb.render.renderer import Renderer
+from trm_nb.render.typesetting.glyphs import BOX, BOXED_ALONE, WIDTH
+from trm_nb.sources.arc.layouts import find
+from trm_nb.sources.arc.tasks import to_task
 
 RENDERERS = {size: TextRenderer(font_size=size) for size in (12, 8)}
 BY_WORD = TextRenderer(wrap="word", margin=7)

@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 
 from trm_nb import GridRenderer, TextRenderer, TRMVisionEncoder
+from trm_nb.errors import UserError
 from trm_nb.evaluation import meaning, published, reading_study, study_arms, study_sources
 from trm_nb.evaluation.study_content import Glyphs, StudyContent, digit_templates, grid_image, study_content
 from trm_nb.evaluation.study_decoder import Budget, decoded, train_decoder
 from trm_nb.evaluation.study_reading import Reading, by_size, mean_interval, psnr, student, summarised
 from trm_nb.notebook import fidelity_plots, fidelity_report
-from trm_nb.records import UserError
 
 ROOT = Path(__file__).parents[1]
 WORDS = {

@@ -12,7 +12,7 @@ from PIL import Image
 
 from trm_nb.notebook import figures
 from trm_nb.records import GridTask, Item
-from trm_nb.render import Renderer
+from trm_nb.render.renderer import Renderer
 
 HOSTILE = "$\\frac{a$ <b>\n日本 \x00 \U0001f600 " + "long " * 50
 PICTURES = np.random.default_rng(0).integers(0, 255, (5, 56, 56, 3), np.uint8)

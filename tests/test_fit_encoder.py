@@ -14,10 +14,10 @@ import torch
 
 from trm_nb import CapsuleDataset, build
 from trm_nb.config import MultimodalDatasetConfig
-from trm_nb.pipeline import Run
-from trm_nb.records import UserError
+from trm_nb.errors import UserError
+from trm_nb.models.vision_encoder import TRMVisionEncoder
+from trm_nb.pipeline.run import Run
 from trm_nb.training.encoder import PictureTargets, PictureTRM
-from trm_nb.vision_encoder import TRMVisionEncoder
 
 
 def config(folder: Path, **changes: object) -> MultimodalDatasetConfig:
@@ -70,6 +70,7 @@ def test_a_lost_encoder_is_made_again_and_is_the_same(fitted: Path, lost: str) -
     assert (folder / "encoder.pt").read_bytes() == weights
 
 
+@pytest.mark.slow
 def test_killed_while_it_learns_the_dataset_is_the_same(fitted: Path, tmp_path: Path) -> None:
     script = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"

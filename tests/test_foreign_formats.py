@@ -25,7 +25,8 @@ from PIL import Image, features
 
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.records import Item, Rejected
-from trm_nb.sources import Entry, foreign_formats, scan
+from trm_nb.sources import foreign_formats
+from trm_nb.sources.reader import Entry, scan
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4d" * 32 + b"\nsize 12345\n"
 TABLE = pa.table({"text": ["a"]})

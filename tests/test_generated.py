@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from trm_nb import CapsuleDataset, build
-from trm_nb.config import MultimodalDatasetConfig, load_params
-from trm_nb.plan import split_of
-from trm_nb.records import Item, Puzzle, UserError
+from trm_nb.config import MultimodalDatasetConfig
+from trm_nb.errors import UserError
+from trm_nb.params import load_params
+from trm_nb.pipeline.splits import split_of
+from trm_nb.records import Item, Puzzle
 from trm_nb.render.puzzle import PuzzleRenderer
-from trm_nb.sources import Skipped, scan
-from trm_nb.sources.sudoku import relabelled
+from trm_nb.sources.puzzles.sudoku import relabelled
+from trm_nb.sources.reader import Skipped, scan
 
 
 def config(*sources: str, **fields: object) -> MultimodalDatasetConfig:

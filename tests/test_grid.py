@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from trm_nb.errors import RejectedError
 from trm_nb.records import GridTask
-from trm_nb.render.errors import RejectedError
 from trm_nb.render.grid import PALETTE, PAPER, TEST, GridRenderer
 
 R = GridRenderer()

@@ -17,13 +17,14 @@ import pytest
 
 import trm_nb
 from trm_nb.config import MultimodalDatasetConfig
-from trm_nb.pipeline import build
-from trm_nb.plan import Planner
+from trm_nb.pipeline.plan import Planner
+from trm_nb.pipeline.run import build
+from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import Item
-from trm_nb.render import Renderer, RenderSettings, lexing
-from trm_nb.render.highlight import ink_of_characters, inks
+from trm_nb.render.renderer import Renderer, RenderSettings
 from trm_nb.render.text import TextRenderer
-from trm_nb.training_progress import TrainingProgressTracker
+from trm_nb.render.typesetting import lexing
+from trm_nb.render.typesetting.highlight import ink_of_characters, inks
 
 CODE = """@wraps
 def f(x):  # why

@@ -17,9 +17,9 @@ from damage import Named
 from hostile import damaged_pictures, disguises, json_files, make_corpus, make_part, names, texts
 
 from trm_nb.records import Item, Rejected
-from trm_nb.render import RejectedError, Renderer
-from trm_nb.sources import scan
+from trm_nb.render.renderer import RejectedError, Renderer
 from trm_nb.sources.files import Skipped
+from trm_nb.sources.reader import scan
 from trm_nb.sources.roots import printable
 
 MEMORY = 2 * 2**30  # of all processes together, resident; the corpus unpacked would take 50 times that

@@ -13,11 +13,11 @@ import pytest
 from matplotlib import get_data_path
 from PIL import Image, ImageCms
 
+from trm_nb.errors import PassingReason, RejectedError
 from trm_nb.render import image as module
-from trm_nb.render import value_range
-from trm_nb.render.errors import PassingReason, RejectedError
-from trm_nb.render.fit import MAX_TILES, Fit, fitted
 from trm_nb.render.image import BACKGROUND, MAX_PIXELS, PictureReader, probe, render_image
+from trm_nb.render.image_files import value_range
+from trm_nb.render.image_files.fit import MAX_TILES, Fit, fitted
 
 PHOTO = Path(get_data_path()) / "sample_data" / "grace_hopper.jpg"
 

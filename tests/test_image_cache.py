@@ -13,13 +13,14 @@ import torch
 from conftest import PHOTO
 from PIL import Image
 
+from trm_nb.cache.image_cache import ImageCache
 from trm_nb.denoise import SHIPPED, adaptive_path, load_denoiser
 from trm_nb.denoise.noise2noise import Denoiser, Noise2NoiseUNet
-from trm_nb.image_cache import ImageCache
-from trm_nb.records import DamagedError, Item, Puzzle, Sample, UserError
-from trm_nb.render import RenderSettings
+from trm_nb.errors import DamagedError, UserError
+from trm_nb.records import Item, Puzzle, Sample
 from trm_nb.render.grid import GridRenderer
 from trm_nb.render.puzzle import PuzzleRenderer
+from trm_nb.render.renderer import RenderSettings
 from trm_nb.render.text import TextRenderer
 from trm_nb.sources.memory import as_items
 
@@ -103,8 +104,8 @@ def test_a_picture_that_cannot_be_decoded_fails_alone_and_is_remembered(tmp_path
 
 
 def _file(path: Path) -> object:
-    from trm_nb.durable import sha256_of
     from trm_nb.records import ImageFile
+    from trm_nb.storage.files import sha256_of
 
     return ImageFile(path, sha256_of(path))
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from trm_nb.durable import locked
-from trm_nb.lock_holder import LOCK, OWNER, Holder, holder_of
+from trm_nb.storage.files import locked
+from trm_nb.storage.lock_holder import LOCK, OWNER, Holder, holder_of
 
 HOLD = (
-    "import sys, time; from pathlib import Path; from trm_nb.durable import locked\n"
+    "import sys, time; from pathlib import Path; from trm_nb.storage.files import locked\n"
     "with locked(Path(sys.argv[1]), 'building'):\n    print('held', flush=True)\n    time.sleep(60)"
 )
 

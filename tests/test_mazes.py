@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from trm_nb.records import Puzzle
-from trm_nb.sources.mazes import GOAL, PATH, START, WALL, mazes, shortest_path
+from trm_nb.sources.puzzles.mazes import GOAL, PATH, START, WALL, mazes, shortest_path
 
 
 def maze(rows: str) -> np.ndarray:

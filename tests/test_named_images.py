@@ -16,24 +16,26 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from trm_nb import plan
 from trm_nb.config import MultimodalDatasetConfig
-from trm_nb.plan import Planner, source_changes
-from trm_nb.records import Item, Rejected, UserError
-from trm_nb.render import Renderer
-from trm_nb.sources import NamedImages, scan
-from trm_nb.training_progress import TrainingProgressTracker
+from trm_nb.errors import UserError
+from trm_nb.pipeline import plan
+from trm_nb.pipeline.plan import Planner
+from trm_nb.pipeline.source_changes import source_changes
+from trm_nb.progress.tracker import TrainingProgressTracker
+from trm_nb.records import Item, Rejected
+from trm_nb.render.renderer import Renderer
+from trm_nb.sources.reader import NamedImages, scan
 
 RunPython = Callable[..., subprocess.CompletedProcess[str]]
 NFC, NFD = (unicodedata.normalize(form, "Käse") for form in ("NFC", "NFD"))
 COLUMNS = {"image_column": "file_name", "label_column": "label"}
 KILLED = """
 import sys
-from trm_nb import plan
+from trm_nb.pipeline import plan
 from trm_nb.config import MultimodalDatasetConfig
-from trm_nb.plan import Planner
-from trm_nb.render import Renderer
-from trm_nb.training_progress import TrainingProgressTracker
+from trm_nb.pipeline.plan import Planner
+from trm_nb.render.renderer import Renderer
+from trm_nb.progress.tracker import TrainingProgressTracker
 plan.BLOCK = 4
 config = MultimodalDatasetConfig(source_paths=[sys.argv[1]], output_dir="unused", image_column="file_name",
                                  label_column="label")

@@ -13,14 +13,15 @@ from runs import make_run, write_batches
 
 from trm_nb import CapsuleDataset
 from trm_nb.config import MultimodalDatasetConfig
-from trm_nb.notebook.controls import shuffled_between
-from trm_nb.records import UserError
+from trm_nb.errors import UserError
+from trm_nb.evaluation.controls import shuffled_between
+from trm_nb.evaluation.verdicts import accuracy
+from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.training.answers import Answers
 from trm_nb.training.next_page import NextPages, rows_said
 from trm_nb.training.objectives import examples_of, train_objective
 from trm_nb.training.reasoning import ROW
 from trm_nb.training.targets import of_labels
-from trm_nb.training_progress import TrainingProgressTracker
 
 LABELS = ["a", "b", "c"] * 14
 SPLITS = ((["train"] * 6 + ["test"] * 3) * 5)[: len(LABELS)]
@@ -64,7 +65,9 @@ def test_labels_are_learnt_where_they_are_there(tmp_path: Path) -> None:
 def test_labels_that_mean_nothing_are_not_learnt(tmp_path: Path) -> None:
     labels = [str(name) for name in np.random.default_rng(0).choice(["a", "b"], 300)]
     make_run(tmp_path, labels, ["train"] * 60 + ["test"] * 240, signal=0.0)
-    low, high = trained(tmp_path, train_steps=40).interval
+    answers = trained(tmp_path, train_steps=40)
+    measured = accuracy(answers.exact[-1], answers.items)
+    low, high = measured.low, measured.high
     assert low < 0.5 < high
 
 
@@ -84,9 +87,10 @@ def test_the_next_page_is_found_where_pages_tell_of_it(tmp_path: Path, signal: f
     answers = trained(tmp_path, objective="next", train_steps=20, train_batch_size=16)
     assert len(answers.rows) == 48, "fifty held-out pages have a next one, and three pools of sixteen are whole"
     assert np.array_equal(answers.items, CapsuleDataset(tmp_path).items_of(answers.rows))
-    assert answers.measured.items == 48, "each of these books has one page with a next one"
+    measured = accuracy(answers.exact[-1], answers.items)
+    assert measured.items == 48, "each of these books has one page with a next one"
     chance = 1 / 16
-    assert answers.accuracy > 0.6 if signal else answers.interval[0] < chance
+    assert answers.accuracy > 0.6 if signal else measured.low < chance
     right = answers.exact[-1]
     assert np.array_equal(rows_said(answers)[right], answers.rows[right] + 1)
     assert (rows_said(answers)[~right] != answers.rows[~right] + 1).all()

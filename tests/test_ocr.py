@@ -1,4 +1,4 @@
-"""An OCR engine that has never seen this renderer reads its pages (how: trm_nb/notebook/ocr.py).
+"""An OCR engine that has never seen this renderer reads its pages (how: trm_nb/denoise/ocr.py).
 
 The error rate is the edit distance to what the page says (characters wrong, missing and too many) in parts of the
 page's characters, white space left out. Rates with spaces, and without the paper around the page, are printed too.
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from trm_nb import TextRenderer
-from trm_nb.notebook.ocr import PAPER, edit_distance, read_page
+from trm_nb.denoise.ocr import PAPER, edit_distance, read_page
 
 DEMO = Path(__file__).parents[1] / "trm_nb" / "assets" / "demo"
 LIMITS = {12: 0.01, 8: 0.03}  # the small size is denser than this engine reads without fault

@@ -10,8 +10,8 @@ from typing import Any
 import nbformat
 import pytest
 
+from trm_nb.errors import UserError
 from trm_nb.notebook.parameters import assigned, injected, merge
-from trm_nb.records import UserError
 
 DECLARED = "# What can be told\nparams = 'params/demo.yaml'\nlimit = None\nshown = 4"
 

@@ -21,14 +21,15 @@ from conftest import PHOTO, config_for, make_sources
 from PIL import Image
 
 import trm_nb
-from trm_nb.capsule_dataset import CapsuleDataset
 from trm_nb.config import MultimodalDatasetConfig
-from trm_nb.durable import locked
-from trm_nb.pipeline import Run, build, open_run, reset
-from trm_nb.records import UserError
-from trm_nb.streaming_builder import StreamingEncoderBuilder
-from trm_nb.training_progress import TrainingProgressTracker
-from trm_nb.verify import verify
+from trm_nb.dataset.capsule_dataset import CapsuleDataset
+from trm_nb.errors import UserError
+from trm_nb.pipeline.builder import StreamingEncoderBuilder
+from trm_nb.pipeline.maintenance import reset
+from trm_nb.pipeline.run import Run, build, open_run
+from trm_nb.pipeline.verify import verify
+from trm_nb.progress.tracker import TrainingProgressTracker
+from trm_nb.storage.files import locked
 
 MakeConfig = Callable[..., MultimodalDatasetConfig]
 BUILD = """
@@ -221,7 +222,7 @@ def test_an_interruption_is_a_stop_and_not_a_failure(make_config: MakeConfig) ->
 def test_build_is_a_function_whatever_was_imported_before(
     run_python: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
-    code = "from trm_nb import open_run; import trm_nb.pipeline; from trm_nb import build; print(callable(build))"
+    code = "from trm_nb import open_run; import trm_nb.pipeline.run; from trm_nb import build; print(callable(build))"
     assert run_python(code).stdout == "True\n"
 
 
@@ -435,7 +436,7 @@ def test_stream_build_takes_samples_from_memory_and_resumes(tmp_path: Path) -> N
 
 
 def _tiny() -> object:
-    from trm_nb.vision_encoder import TRMVisionEncoder
+    from trm_nb.models.vision_encoder import TRMVisionEncoder
 
     return TRMVisionEncoder("tiny")
 

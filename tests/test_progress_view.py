@@ -14,9 +14,10 @@ import nbformat
 import pytest
 
 from trm_nb.notebook.progress_view import ProgressView, _Widgets, curve, duration
+from trm_nb.progress.stats import STALLED_SECONDS, TRAIN_STEPS
+from trm_nb.progress.tables import PlannedRow
+from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import Receipt, Rejected
-from trm_nb.run_stats import STALLED_SECONDS, TRAIN_STEPS
-from trm_nb.training_progress import PlannedRow, TrainingProgressTracker
 
 
 @pytest.fixture
@@ -171,7 +172,7 @@ def test_watching_goes_on_between_two_stages(tracker: TrainingProgressTracker) -
 
 
 CELL = """
-from trm_nb.training_progress import TrainingProgressTracker
+from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.notebook.progress_view import ProgressView
 tracker = TrainingProgressTracker("run")
 with ProgressView(tracker) as view:

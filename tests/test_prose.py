@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
 from trm_nb.notebook.prose import counted, escaped, finding, percent, plain, size, table
-from trm_nb.notebook.report_cells import _plain
+from trm_nb.report.cells import _plain
 
 
 @pytest.mark.parametrize(

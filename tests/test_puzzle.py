@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from trm_nb.errors import RejectedError
 from trm_nb.records import Puzzle
-from trm_nb.render.errors import RejectedError
 from trm_nb.render.grid import GridRenderer
 from trm_nb.render.puzzle import MAZE, MAZE_LINE, PATCH, PuzzleRenderer
 

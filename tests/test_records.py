@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from runs import make_run
 
-from trm_nb.capsule_dataset import CapsuleDataset
+from trm_nb.dataset.capsule_dataset import CapsuleDataset
 from trm_nb.records import Item, class_order
 
 

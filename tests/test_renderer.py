@@ -18,8 +18,8 @@ from matplotlib import get_data_path
 from PIL import Image
 
 from trm_nb.records import GridTask, ImageBytes, ImageFile, Item, Puzzle, Sample
-from trm_nb.render import RejectedError, Renderer, RenderSettings
 from trm_nb.render.image import render_image
+from trm_nb.render.renderer import RejectedError, Renderer, RenderSettings
 from trm_nb.render.text import TextRenderer
 
 GOLDEN = Path(__file__).parent / "golden" / "render.json"

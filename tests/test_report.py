@@ -15,10 +15,12 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from trm_nb.notebook.report import write_report
-from trm_nb.notebook.truth import Truth, as_bytes, settle
-from trm_nb.records import Rejected, UserError
-from trm_nb.training_progress import PlannedRow, TrainingProgressTracker
+from trm_nb.batch.outcome import Truth, as_bytes, settle
+from trm_nb.errors import UserError
+from trm_nb.progress.tables import PlannedRow
+from trm_nb.progress.tracker import TrainingProgressTracker
+from trm_nb.records import Rejected
+from trm_nb.report.report import write_report
 
 ALERT = "<script>alert(1)</script><img src=x onerror=alert(1)><svg onload=alert(1)></svg>"
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from trm_nb.render.right_to_left import LINE, levels_of, levels_of_lines, lines_to_reorder, shaped
 from trm_nb.render.text import TextRenderer
+from trm_nb.render.typesetting.right_to_left import LINE, levels_of, levels_of_lines, lines_to_reorder, shaped
 
 WIDE = TextRenderer(image_size=448)  # 64 columns
 NARROW = TextRenderer(image_size=70, wrap="word")  # 10 columns

@@ -14,10 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trm_nb.config import MultimodalDatasetConfig, load_params, resolve_paths
-from trm_nb.records import GridTask, Item, Rejected, UserError
-from trm_nb.sources import scan
+from trm_nb.config import MultimodalDatasetConfig
+from trm_nb.errors import UserError
+from trm_nb.params import load_params, resolve_paths
+from trm_nb.records import GridTask, Item, Rejected
 from trm_nb.sources.files import Skipped, SourceFile, list_source_files
+from trm_nb.sources.reader import scan
 from trm_nb.sources.roots import Root, reads_from
 
 NAMES = ["a.py", "a.txt", "b/c.py", "b/d/e.py", "b/d/f.txt", "b.d/g.py", "z[1]/h.py", ".hidden.py", "b/.git/i.py"]

@@ -17,8 +17,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from trm_nb.training_progress import TrainingProgressTracker
-from trm_nb.verify import verify
+from trm_nb.pipeline.verify import verify
+from trm_nb.progress.tracker import TrainingProgressTracker
 
 ROOT = Path(__file__).parents[1]
 SMOKE = str(ROOT / "params" / "smoke.yaml")

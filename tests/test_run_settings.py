@@ -17,10 +17,11 @@ import pytest
 from trm_nb import CapsuleDataset, StreamingEncoderBuilder, TrainingProgressTracker, build
 from trm_nb import open_run as open_run_of
 from trm_nb.config import MultimodalDatasetConfig
+from trm_nb.errors import UserError
 from trm_nb.notebook import open_run
 from trm_nb.notebook.sampling import CLEARED, pictures_of
-from trm_nb.records import IN_MEMORY, UserError
-from trm_nb.verify import verify
+from trm_nb.pipeline.verify import verify
+from trm_nb.records import IN_MEMORY
 
 ROOT = Path(__file__).parents[1]
 TINY = {"encoder": "tiny", "batch_size": 6, "batches_per_chunk": 2, "workers": 0, "torch_threads": 1, "font_size": 8}
@@ -145,7 +146,7 @@ def test_an_older_run_is_known_by_its_dataset_info(here: Path) -> None:
 
 
 def test_a_run_of_samples_in_memory(tmp_path: Path) -> None:
-    from trm_nb.vision_encoder import TRMVisionEncoder
+    from trm_nb.models.vision_encoder import TRMVisionEncoder
 
     builder = StreamingEncoderBuilder(tmp_path / "run", 6, seed=3, workers=0, encoder=lambda: TRMVisionEncoder("tiny"))
     builder.stream_build([f"text {n}" for n in range(8)])

@@ -15,11 +15,11 @@ from typing import Any
 import nbformat
 import pytest
 
-from trm_nb.config import load_params
-from trm_nb.notebook.runner import NotebookEvent, find_notebooks, fingerprints, run_notebooks, up_to_date
-from trm_nb.notebook.truth import Truth, as_bytes, read_notebook, running_cell, settle
-from trm_nb.records import UserError
-from trm_nb.training_progress import TrainingProgressTracker
+from trm_nb.batch.outcome import Truth, as_bytes, read_notebook, running_cell, settle
+from trm_nb.batch.runner import NotebookEvent, find_notebooks, fingerprints, run_notebooks, up_to_date
+from trm_nb.errors import UserError
+from trm_nb.params import load_params
+from trm_nb.progress.tracker import TrainingProgressTracker
 
 
 def notebook(*sources: str) -> nbformat.NotebookNode:
@@ -155,7 +155,7 @@ def test_a_failing_cell_stops_the_order_and_the_next_run_continues_there(project
     assert not (root / "outputs/demo/notebooks/03_third.ipynb").exists()
 
     # a user's error is told apart
-    raises = notebook("from trm_nb.records import UserError", "raise UserError('expected a, got b')")
+    raises = notebook("from trm_nb.errors import UserError", "raise UserError('expected a, got b')")
     nbformat.write(raises, root / "notebooks" / "02_second.ipynb")
     outcome = run_notebooks("params/demo.yaml")
     assert (outcome.executed, outcome.skipped, outcome.exit_code) == ((), ("01_first",), 2)
@@ -190,7 +190,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
 
 
 SLEEPS = "from pathlib import Path\nimport os, time\nPath('started').write_text(str(os.getpid()))\ntime.sleep(600)"
-RUN = "import sys; from trm_nb.notebook.runner import run_notebooks as r; sys.exit(r('params/demo.yaml').exit_code)"
+RUN = "import sys; from trm_nb.batch.runner import run_notebooks as r; sys.exit(r('params/demo.yaml').exit_code)"
 IN_BACKGROUND = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); {RUN}"  # as a shell's & does
 
 
@@ -266,6 +266,6 @@ def test_settle_and_its_helpers_on_plain_json(tmp_path: Path) -> None:
 
 def test_the_runner_is_light() -> None:
     heavy = "{'torch', 'zarr', 'papermill', 'IPython'}"
-    code = f"import sys, trm_nb.notebook.runner; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, trm_nb.batch.runner; print(sorted({heavy} & set(sys.modules)))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"

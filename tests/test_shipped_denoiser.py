@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from trm_nb.denoise import SHIPPED, load_denoiser
+from trm_nb.denoise.benchmark import noisy, ours, photographs, psnr, read_errors
 from trm_nb.denoise.noise import Noise
-from trm_nb.notebook.denoiser_table import noisy, ours, photographs, psnr, read_errors
 from trm_nb.render.grid import GridRenderer
 from trm_nb.render.text import TextRenderer
 

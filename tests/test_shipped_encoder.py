@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from trm_nb import GridRenderer, TextRenderer, TRMVisionEncoder
-from trm_nb.capsule_decoder import SHIPPED
-from trm_nb.records import UserError
-from trm_nb.vision_encoder import CHECKPOINTS
+from trm_nb.errors import UserError
+from trm_nb.models.capsule_decoder import SHIPPED
+from trm_nb.models.vision_encoder import CHECKPOINTS
 
 PAGE = """The quick brown fox jumps over
 the lazy dog; 0123456789 times.

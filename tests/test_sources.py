@@ -19,11 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from trm_nb import sources
 from trm_nb.config import MultimodalDatasetConfig
-from trm_nb.records import GridTask, ImageFile, Item, Rejected, UserError
-from trm_nb.sources import Entry, Skipped, list_files, read, read_items, scan
-from trm_nb.sources.arc_json import parse, to_task
+from trm_nb.errors import UserError
+from trm_nb.records import GridTask, ImageFile, Item, Rejected
+from trm_nb.sources import reader
+from trm_nb.sources.arc.tasks import parse, to_task
+from trm_nb.sources.reader import Entry, Skipped, list_files, read, read_items, scan
 from trm_nb.sources.roots import printable
 
 PAIR = {"input": [[0, 1], [2, 3]], "output": [[9]]}
@@ -168,9 +169,9 @@ def test_refused_with_reason(tmp_path: Path, name: str, data: bytes, reason: str
 )
 def test_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, data: bytes, limit: str) -> None:
     (tmp_path / name).write_bytes(data)
-    monkeypatch.setattr(sources, limit, len(data))
+    monkeypatch.setattr(reader, limit, len(data))
     assert isinstance(only(tmp_path), Item)
-    monkeypatch.setattr(sources, limit, len(data) - 1)
+    monkeypatch.setattr(reader, limit, len(data) - 1)
     entry = only(tmp_path)
     assert isinstance(entry, Rejected)
     assert "larger than" in entry.reason
@@ -207,7 +208,7 @@ def test_a_text_in_another_encoding_says_so(tmp_path: Path) -> None:
 
 
 def test_a_long_text_becomes_several_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "PART", 1000)
+    monkeypatch.setattr(reader, "PART", 1000)
     data = "".join(f"{n} Съешь же ещё этих мягких булок\n" for n in range(200)).encode("koi8-r")
     (tmp_path / "a.log").write_bytes(data)
     (tmp_path / "b.log").write_bytes(data[:1000])
@@ -230,14 +231,14 @@ def test_a_long_text_becomes_several_items(tmp_path: Path, monkeypatch: pytest.M
 def test_a_long_file_is_the_same_whatever_the_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     (tmp_path / name).write_text(json.dumps([{"a": n} for n in range(300)], indent=1))
     whole = only(tmp_path)
-    monkeypatch.setattr(sources, "PART", 100)
+    monkeypatch.setattr(reader, "PART", 100)
     assert isinstance(whole, Item)
     assert "".join(str(e.payload) for e in entries(tmp_path) if isinstance(e, Item)) == whole.payload
 
 
 @pytest.mark.parametrize("at", [5, 2000], ids=["at its head", "further on"])
 def test_a_long_binary_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-    monkeypatch.setattr(sources, "PART", 1000)
+    monkeypatch.setattr(reader, "PART", 1000)
     data = b"x" * at + b"\0" + b"y" * 3000
     (tmp_path / "a").write_bytes(data)
     (reading,) = scan(config(tmp_path))
@@ -257,7 +258,7 @@ def test_what_is_large_and_refused_is_not_hashed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
 def test_a_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(sources, "PART", 100)
+    monkeypatch.setattr(reader, "PART", 100)
     path = tmp_path / name
     path.write_text('{"text": "one of many lines"}\n' * 1000)
     (reading,) = scan(config(tmp_path))

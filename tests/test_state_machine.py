@@ -30,12 +30,12 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
-import trm_nb.vision_encoder  # noqa: F401 - so that no child has to import torch
-from trm_nb import durable
+import trm_nb.models.vision_encoder  # noqa: F401 - so that no child has to import torch
 from trm_nb.config import MultimodalDatasetConfig
-from trm_nb.pipeline import Run, build
-from trm_nb.records import DamagedError, UserError
-from trm_nb.verify import verify
+from trm_nb.errors import DamagedError, UserError
+from trm_nb.pipeline.run import Run, build
+from trm_nb.pipeline.verify import verify
+from trm_nb.storage import files
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="steps are done by forked children")
 STEPS = ("render", "encode", "consolidate", "build")
@@ -93,7 +93,7 @@ def _in_a_child(work: Callable[[], object], fault: str | None = None) -> int:
             os.environ.pop("TRM_NB_FAULT", None)
             if fault:
                 os.environ["TRM_NB_FAULT"] = fault
-            durable._passed.clear()
+            files._passed.clear()
             work()
             code = DONE
         except DamagedError:

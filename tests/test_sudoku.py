@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trm_nb.render.puzzle import BOXES as DRAWN_BOXES
-from trm_nb.sources.sudoku import BOXES, augmented, difficulty, relabelled, solutions, sudokus
+from trm_nb.sources.puzzles.sudoku import BOXES, augmented, difficulty, relabelled, solutions, sudokus
 
 SIDES = (4, 6, 9)
 

@@ -25,7 +25,11 @@ from PIL import Image
 
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.records import ImageBytes, ImageFile, Item, Puzzle, Rejected
-from trm_nb.sources import Entry, Skipped, byte_streams, line_tables, parquet_tables, scan, tables
+from trm_nb.sources import byte_streams
+from trm_nb.sources.reader import Entry, Skipped, scan
+from trm_nb.sources.tables import lines as line_tables
+from trm_nb.sources.tables import parquet as parquet_tables
+from trm_nb.sources.tables import rows as table_rows
 
 TEXTS = ["one", "two\nlines, with a comma", 'thr"ee', "žluť 行 \U0001f600", ""]
 ROWS: list[dict[str, Any]] = [{"text": text, "kind": kind} for text, kind in zip(TEXTS, "abcab", strict=True)]
@@ -609,7 +613,7 @@ def test_a_cell_beyond_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_text_beyond_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "MAX_TEXT", 9)
+    monkeypatch.setattr(table_rows, "MAX_TEXT", 9)
     for name in ("t.jsonl", "t.csv", "t.parquet"):
         (tmp_path / name).write_bytes(WRITERS[name]([{"text": "x" * 10, "n": 1}, {"text": "y" * 9, "n": 1}]))
     found = entries(tmp_path)
@@ -700,7 +704,7 @@ import sys
 from pathlib import Path
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.records import Item
-from trm_nb.sources import scan
+from trm_nb.sources.reader import scan
 
 def peak():  # not getrusage: that begins with the peak of the process that started this one
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -12,7 +12,7 @@ from runs import train_in as train
 
 from trm_nb import CapsuleDataset, build
 from trm_nb.config import MultimodalDatasetConfig
-from trm_nb.pipeline import open_run
+from trm_nb.pipeline.run import open_run
 from trm_nb.training.answers import evaluate
 from trm_nb.training.encoder import PictureTargets
 from trm_nb.training.reasoning import ROW, Settings

@@ -9,11 +9,11 @@ import nbformat
 import numpy as np
 import pytest
 
+from trm_nb.cli.terminal import result_of, say_what_came_out
 from trm_nb.notebook.prose import finding
+from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import Rejected
-from trm_nb.terminal import result_of, say_what_came_out
 from trm_nb.training.answers import Answers
-from trm_nb.training_progress import TrainingProgressTracker
 
 HOSTILE = "<b>a*b_c</b> \x1b[31m & `d`"
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trm_nb.render.glyphs import BOX, BOXED_ALONE, MARK, WIDTH, load_atlas
-from trm_nb.render.layout import BLANKS
-from trm_nb.render.right_to_left import lines_to_reorder
 from trm_nb.render.text import TextRenderer
-from trm_nb.render.tiles import MARKED
+from trm_nb.render.typesetting.glyphs import BOX, BOXED_ALONE, MARK, WIDTH, load_atlas
+from trm_nb.render.typesetting.layout import BLANKS
+from trm_nb.render.typesetting.right_to_left import lines_to_reorder
+from trm_nb.render.typesetting.tiles import MARKED
 
 RENDERERS = {
     "12": TextRenderer(),

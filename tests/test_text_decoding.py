@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trm_nb.sources.legacy_encodings import likely_encoding
-from trm_nb.sources.text_decoding import (
+from trm_nb.sources.text.decoding import (
     MAX_LINE,
     Encoding,
     NotTextError,
@@ -22,6 +21,7 @@ from trm_nb.sources.text_decoding import (
     find_encoding,
     text_parts,
 )
+from trm_nb.sources.text.legacy_encodings import likely_encoding
 
 CJK = Path(sysconfig.get_path("stdlib")) / "test/cjkencodings"  # pairs in legacy and UTF-8; not everywhere
 REAL = {  # sentences of everyday length, and a word or two where readers guess wrong
@@ -180,7 +180,7 @@ def test_parts_are_whole_lines_and_join_to_the_text(text: str, size: int, step: 
 
 def test_a_line_beyond_all_bounds_is_cut_behind_a_blank(monkeypatch: pytest.MonkeyPatch) -> None:
     assert MAX_LINE > 2**20
-    monkeypatch.setattr("trm_nb.sources.text_decoding.MAX_LINE", 12)
+    monkeypatch.setattr("trm_nb.sources.text.decoding.MAX_LINE", 12)
     parts = [
         part for part, _ in text_parts([b"one two three four", b"fivesixseveneightnine\nten"], find_encoding([]), 4)
     ]

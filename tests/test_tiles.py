@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from trm_nb.render.colours import pack
-from trm_nb.render.glyphs import BOX, load_atlas
-from trm_nb.render.tiles import MARKED, Tiles, shades
+from trm_nb.render.typesetting.glyphs import BOX, load_atlas
+from trm_nb.render.typesetting.tiles import MARKED, Tiles, shades
 
 ATLAS = load_atlas(12)
 INKS = ((0, 0, 0), (200, 0, 0))

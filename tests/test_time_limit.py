@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from trm_nb.render import time_limit as module
-from trm_nb.render.time_limit import TimeLimitError, time_limit
+from trm_nb.render.image_files import time_limit as module
+from trm_nb.render.image_files.time_limit import TimeLimitError, time_limit
 
 
 @pytest.fixture(autouse=True)

@@ -25,8 +25,8 @@ from beartype import beartype
 from jaxtyping import Float, jaxtyped
 from torch import Tensor
 
-from trm_nb.records import UserError
-from trm_nb.tiny_recursive_model import Carry, TinyRecursiveModel, TRMConfig
+from trm_nb.errors import UserError
+from trm_nb.models.tiny_recursive_model import Carry, TinyRecursiveModel, TRMConfig
 from trm_nb.training.act_loss import act_loss
 from trm_nb.training.optimisers import AdamATan2, SignSGD
 

@@ -11,15 +11,7 @@ from beartype import beartype
 from jaxtyping import Float, jaxtyped
 from torch import Tensor, nn
 
-from trm_nb.trm import (
-    RecursiveNet,
-    SwiGLU,
-    recurse,
-    rms_norm,
-    rotary_angles,
-    rotate,
-    truncated_normal,
-)
+from trm_nb.models.trm import RecursiveNet, SwiGLU, recurse, rms_norm, rotary_angles, rotate, truncated_normal
 
 
 def seeded(seed: int = 0) -> torch.Generator:

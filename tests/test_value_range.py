@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from trm_nb.errors import RejectedError
 from trm_nb.records import ImageBytes, Item
-from trm_nb.render import Renderer, RenderSettings, value_range
-from trm_nb.render.errors import RejectedError
 from trm_nb.render.image import probe, render_image
+from trm_nb.render.image_files import value_range
+from trm_nb.render.renderer import Renderer, RenderSettings
 from trm_nb.sources.memory import as_items
 
 SIDE = 32

@@ -10,10 +10,10 @@ from beartype import beartype
 from jaxtyping import Float, UInt8, jaxtyped
 from torch import Tensor
 
-from trm_nb.patches import patches, scaled, unpatch
-from trm_nb.read_out import BANDS, DETAIL, LIMIT, WHOLE, WHOLE_RMS
-from trm_nb.records import UserError
-from trm_nb.vision_encoder import GROUP_TOKENS, TRMVisionEncoder
+from trm_nb.errors import UserError
+from trm_nb.models.patches import patches, scaled, unpatch
+from trm_nb.models.read_out import BANDS, DETAIL, LIMIT, WHOLE, WHOLE_RMS
+from trm_nb.models.vision_encoder import GROUP_TOKENS, TRMVisionEncoder
 
 
 def images_of(n: int, size: int = 224, seed: int = 0) -> Tensor:

@@ -9,38 +9,38 @@ import importlib
 import os
 from typing import TYPE_CHECKING
 
+from trm_nb._version import __version__
+
 # Drawing processes and the encoder's threads share the cores. Threads that spin while they wait for each other then
 # stand still: 183 ms instead of 10 ms a picture beside one busy process (LOG.md). Set before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
-    from trm_nb.capsule_dataset import CapsuleDataset
-    from trm_nb.capsule_stream import CapsuleStream
+    from trm_nb.cache.image_cache import ImageCache
     from trm_nb.config import MultimodalDatasetConfig
-    from trm_nb.image_cache import ImageCache
-    from trm_nb.pipeline import build, open_run
+    from trm_nb.dataset.capsule_dataset import CapsuleDataset
+    from trm_nb.dataset.capsule_stream import CapsuleStream
+    from trm_nb.models.vision_encoder import TRMVisionEncoder
+    from trm_nb.pipeline.builder import StreamingEncoderBuilder
+    from trm_nb.pipeline.run import build, open_run
+    from trm_nb.progress.tracker import TrainingProgressTracker
     from trm_nb.records import Item
     from trm_nb.render.grid import GridRenderer
     from trm_nb.render.text import TextRenderer
-    from trm_nb.streaming_builder import StreamingEncoderBuilder
-    from trm_nb.training_progress import TrainingProgressTracker
-    from trm_nb.vision_encoder import TRMVisionEncoder
-
-__version__ = "0.1.0"
 
 _HOME = {
-    "build": "trm_nb.pipeline",
-    "open_run": "trm_nb.pipeline",
-    "CapsuleDataset": "trm_nb.capsule_dataset",
-    "CapsuleStream": "trm_nb.capsule_stream",
+    "build": "trm_nb.pipeline.run",
+    "open_run": "trm_nb.pipeline.run",
+    "CapsuleDataset": "trm_nb.dataset.capsule_dataset",
+    "CapsuleStream": "trm_nb.dataset.capsule_stream",
     "GridRenderer": "trm_nb.render.grid",
-    "ImageCache": "trm_nb.image_cache",
+    "ImageCache": "trm_nb.cache.image_cache",
     "Item": "trm_nb.records",
     "MultimodalDatasetConfig": "trm_nb.config",
-    "StreamingEncoderBuilder": "trm_nb.streaming_builder",
-    "TRMVisionEncoder": "trm_nb.vision_encoder",
+    "StreamingEncoderBuilder": "trm_nb.pipeline.builder",
+    "TRMVisionEncoder": "trm_nb.models.vision_encoder",
     "TextRenderer": "trm_nb.render.text",
-    "TrainingProgressTracker": "trm_nb.training_progress",
+    "TrainingProgressTracker": "trm_nb.progress.tracker",
 }
 __all__ = [
     "CapsuleDataset",
@@ -53,6 +53,7 @@ __all__ = [
     "TRMVisionEncoder",
     "TextRenderer",
     "TrainingProgressTracker",
+    "__version__",
     "build",
     "open_run",
 ]

@@ -17,8 +17,6 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from trm_nb.describe import printable
-
 Progress: TypeAlias = Callable[[], None]  # called often by a stage at work; must be cheap
 Modality: TypeAlias = Literal["text", "image", "grid"]
 CAPSULES, FEATURES = 12, 512  # of every sample
@@ -41,32 +39,6 @@ def class_order(labels: Iterable[str]) -> list[str]:
     """
     names = sorted(set(labels))
     return sorted(names, key=Decimal) if all(map(_NUMBER.fullmatch, names)) else names
-
-
-class _OneSentenceError(Exception):
-    """An error whose message is all that a user needs, so that a notebook shows no traceback."""
-
-    def _render_traceback_(self) -> list[str]:
-        """What IPython and Jupyter show, papermill and nbclient report: the lines of the "traceback"."""
-        return [f"\x1b[0;31m{type(self).__name__}\x1b[0m: {printable(self)}"]
-
-
-class UserError(_OneSentenceError):
-    """A mistake the user can mend. Its message is one sentence: what was expected, what came, where, what next.
-
-    The command line prints it and exits with code 2; a notebook shows it as the cell's error, without a traceback.
-    """
-
-
-class NotWritableError(UserError):
-    """A folder or a file that this user cannot write, or that is on a read-only file system."""
-
-
-class DamagedError(_OneSentenceError):
-    """Data that was written and is now missing, truncated or altered. The message names the file.
-
-    The command line prints it and exits with code 1; a notebook shows it as the cell's error, without a traceback.
-    """
 
 
 @dataclass(frozen=True, slots=True, eq=False)

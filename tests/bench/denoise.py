@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from PIL import Image
 
+from trm_nb.cache.image_cache import ImageCache
 from trm_nb.denoise import SHIPPED, adaptive_path
+from trm_nb.denoise.benchmark import noisy, photographs
 from trm_nb.denoise.noise import Noise
 from trm_nb.denoise.noise2noise import BATCH, Denoiser, Noise2NoiseUNet, from_pixels
-from trm_nb.durable import sha256_of
-from trm_nb.image_cache import ImageCache
-from trm_nb.notebook.denoiser_table import noisy, photographs
+from trm_nb.models.threads import cpu_threads
 from trm_nb.records import ImageFile, Item
-from trm_nb.trm import cpu_threads
+from trm_nb.storage.files import sha256_of
 
 TURNS, PICTURES, WORKERS = 5, 96, 2
 NOISES = (

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 import trm_nb
 from trm_nb import MultimodalDatasetConfig, TRMVisionEncoder
-from trm_nb.patches import patches, positions
+from trm_nb.models.patches import patches, positions
+from trm_nb.models.trm import RecursiveNet, affine, recurse, rms_norm, rotary_angles
 from trm_nb.records import Item
-from trm_nb.render import Renderer
-from trm_nb.sources import scan
-from trm_nb.trm import RecursiveNet, affine, recurse, rms_norm, rotary_angles
+from trm_nb.render.renderer import Renderer
+from trm_nb.sources.reader import scan
 
 ROUNDS, BATCH = 5, 64
 SIZE = 2048  # of the matrices whose product is the peak

@@ -25,15 +25,17 @@ import numpy as np
 import peers
 import zarr
 
-from trm_nb import store
-from trm_nb.consolidate import Consolidator
+from trm_nb.cache.image_cache import ImageCache
 from trm_nb.denoise.noise2noise import Denoiser, Noise2NoiseUNet
-from trm_nb.durable import commit, sha256_of, write_receipt
-from trm_nb.image_cache import ImageCache
-from trm_nb.pool import run_tasks
+from trm_nb.pipeline.consolidate import Consolidator
+from trm_nb.progress.tables import PlannedRow
+from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import ImageFile, Item, Receipt
 from trm_nb.render.text import TextRenderer
-from trm_nb.training_progress import PlannedRow, TrainingProgressTracker
+from trm_nb.storage import arrays
+from trm_nb.storage.files import commit, sha256_of
+from trm_nb.storage.receipts import write_receipt
+from trm_nb.workers.pool import run_tasks
 
 TURNS = 3
 PICTURES, CAPSULES, BATCH = 2000, 20_000, 1000
@@ -54,17 +56,17 @@ def pages(count: int) -> np.ndarray:
 
 
 def write_images(folder: Path, rows: np.ndarray) -> None:
-    array, layout = folder / "images", store.image_layout(BATCH, rows.shape[1])
+    array, layout = folder / "images", arrays.image_layout(BATCH, rows.shape[1])
     for number, first in enumerate(range(0, len(rows), BATCH)):
         part = rows[first : first + BATCH]
-        staged = store.stage_shard(array / "receipts", part, layout)
+        staged = arrays.stage_shard(array / "receipts", part, layout)
         commit(staged, layout.file(array, number))
         keys = [f"{first + i:032x}" for i in range(len(part))]
         write_receipt(
             array,
             Receipt("images", number, len(part), staged.nbytes, staged.sha256, keys, shape=(BATCH, *rows.shape[1:])),
         )
-    store.write_metadata(array, layout, len(rows))
+    arrays.write_metadata(array, layout, len(rows))
 
 
 def read_images(folder: Path) -> Iterator[np.ndarray]:
@@ -76,19 +78,19 @@ def read_images(folder: Path) -> Iterator[np.ndarray]:
 
 def write_batches(folder: Path, rows: np.ndarray) -> None:
     array = folder / "batches.zarr" / "capsules"
-    batch, chunk = store.batch_layout(BATCH), store.chunk_layout(BATCH, 100)
+    batch, chunk = arrays.batch_layout(BATCH), arrays.chunk_layout(BATCH, 100)
     for number, first in enumerate(range(0, len(rows), BATCH)):
-        staged = store.stage_batch(array / "receipts", rows[first : first + BATCH], batch)
+        staged = arrays.stage_batch(array / "receipts", rows[first : first + BATCH], batch)
         commit(staged, batch.file(array, number))
         write_receipt(array, Receipt("batch", number, BATCH, staged.nbytes, staged.sha256))
-    store.write_metadata(array, batch, len(rows))
-    store.write_metadata(folder / "capsules.zarr" / "capsules", chunk, len(rows))
+    arrays.write_metadata(array, batch, len(rows))
+    arrays.write_metadata(folder / "capsules.zarr" / "capsules", chunk, len(rows))
 
 
 def read_batches(folder: Path) -> Iterator[np.ndarray]:
-    rows = store.read_shape(folder / "capsules.zarr" / "capsules")[0]  # type: ignore[index]
+    rows = arrays.read_shape(folder / "capsules.zarr" / "capsules")[0]  # type: ignore[index]
     for first in range(0, rows, BATCH):
-        yield from store.read_capsules(folder, range(first, first + BATCH))
+        yield from arrays.read_capsules(folder, range(first, first + BATCH))
 
 
 def read_zarr(folder: Path, name: str, step: int, pipeline: str) -> Iterator[np.ndarray]:

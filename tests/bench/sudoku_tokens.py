@@ -17,14 +17,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from trm_nb.evaluation.verdicts import accuracy
 from trm_nb.notebook.prose import percent
-from trm_nb.plan import split_of
+from trm_nb.pipeline.splits import split_of
+from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import Puzzle
-from trm_nb.sources.generated import parse
+from trm_nb.sources.puzzles.generated import parse
 from trm_nb.training.answers import evaluate
 from trm_nb.training.puzzle_tokens import PuzzleTokens
 from trm_nb.training.reasoning import Settings, dtype_on, train
-from trm_nb.training_progress import TrainingProgressTracker
 
 SMALL = {"hidden_size": 128, "num_heads": 4, "H_cycles": 2, "L_cycles": 3, "mlp_t": True, "halt_max_steps": 8}
 PUBLISHED = {"mlp_t": True, "num_puzzle_identifiers": 1}  # the other sizes are TRMConfig's own
@@ -70,7 +71,8 @@ def main() -> None:
             model = train(folder, examples, settings, tracker)
             now = time.monotonic()
             found = evaluate(model, examples, settings)
-            low, high = (percent(bound, 1) for bound in found.interval)
+            measured = accuracy(found.exact[-1], found.items)
+            low, high = percent(measured.low, 1), percent(measured.high, 1)
             training = percent(tracker.training_curve()[-1]["exact_accuracy"], 1)
             print(
                 f"| {settings.steps:,} | {(now - started) / 60:.1f} | {AT_ONCE / (now - begun):.1f} "

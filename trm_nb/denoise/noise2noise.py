@@ -3,7 +3,7 @@
 It estimates how loud a picture's noise is and scales the picture so that its convolutions always see the same loudness,
 also of noise louder than in training. It works at half resolution (pixel-unshuffle, as FFDNet does: the same quality at
 a quarter of the cost), predicts the noise and subtracts it, and takes any size whose sides are multiples of 8.
-`training/denoiser.py` trains it from pairs of noisy pictures; without a checkpoint there is no denoiser
+`denoise/train_denoiser.py` trains it from pairs of noisy pictures; without a checkpoint there is no denoiser
 (`denoise.load_denoiser`).
 
 Source: Lehtinen et al., "Noise2Noise", 2018. Deviations: half resolution, three levels, residual blocks and strided
@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trm_nb.checkpoints import fingerprint_of, load_checkpoint, load_weights, save_checkpoint
-from trm_nb.records import Treatment, UserError
+from trm_nb.errors import UserError
+from trm_nb.models.checkpoints import fingerprint_of, load_checkpoint, load_weights, save_checkpoint
+from trm_nb.records import Treatment
 
 KIND = "Noise2Noise denoiser"
 WIDTHS = (48, 96, 160)

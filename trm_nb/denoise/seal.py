@@ -3,7 +3,7 @@
 Context: the noisy picture alone, as a dozen numbers about it and about what the plain denoiser takes away. Edits: leave
 it, take away a part, assume louder noise, denoise interleaved pixels apart (for noise whose neighbours are alike), take
 a few self-supervised steps from the base weights on this picture. What is chosen follows from the picture alone.
-`training/seal.py` trains the policy.
+`denoise/train_policy.py` trains the policy.
 
 Source: Zweiger et al., "Self-Adapting Language Models", 2025 (2506.10943): the loop of edit, update and reward.
 Deviations: the policy is a small net over a finite set of edits, not a language model that writes them. Pairs out of
@@ -25,9 +25,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trm_nb.checkpoints import fingerprint_of, load_checkpoint, load_weights, save_checkpoint
 from trm_nb.denoise.noise2noise import Denoiser, from_pixels, padded, to_pixels
-from trm_nb.records import Treatment, UserError
+from trm_nb.errors import UserError
+from trm_nb.models.checkpoints import fingerprint_of, load_checkpoint, load_weights, save_checkpoint
+from trm_nb.records import Treatment
 
 KIND = "SEAL policy"
 HIDDEN = 32

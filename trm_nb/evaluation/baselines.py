@@ -1,17 +1,17 @@
 """What models of answer grids and next pages are compared with: a lookup by cosine similarity that learns nothing.
 
 Both read the capsules that the model reads, centred by the mean of the training samples, as the nearest neighbour of
-labels does (training/label_figures.py). The cost is that of comparing all held-out samples with all training samples
-(grids), or with those of their pool (next pages).
+labels does (label_baselines.py). The cost is that of comparing all held-out samples with all training
+samples (grids), or with those of their pool (next pages).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from trm_nb.capsule_dataset import CapsuleDataset
+from trm_nb.dataset.capsule_dataset import CapsuleDataset
+from trm_nb.evaluation.label_baselines import directions, nearest_labels
 from trm_nb.training.answers import Answers
-from trm_nb.training.label_figures import directions, nearest_labels
 from trm_nb.training.next_page import NextPages
 from trm_nb.training.targets import gathered, mean_and_spread, of_grids
 

@@ -20,9 +20,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from trm_nb.errors import UserError
 from trm_nb.evaluation.study_sources import SIDE, Texts, crop, evaluation_tasks, natural_page, opened
 from trm_nb.evaluation.verdicts import Accuracy, accuracy
-from trm_nb.records import GridTask, UserError
+from trm_nb.records import GridTask
 from trm_nb.render.grid import GridRenderer
 from trm_nb.render.text import TextRenderer
 

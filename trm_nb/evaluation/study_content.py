@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from trm_nb.errors import UserError
 from trm_nb.evaluation.study_sources import (
     SCRIPTS,
     SIDE,
@@ -29,14 +30,14 @@ from trm_nb.evaluation.study_sources import (
     natural_page,
     opened,
 )
-from trm_nb.records import GridTask, Puzzle, UserError
+from trm_nb.records import GridTask, Puzzle
 from trm_nb.render.colours import pack
-from trm_nb.render.glyphs import BOX
 from trm_nb.render.grid import PALETTE, GridRenderer, grid_frames
 from trm_nb.render.puzzle import PuzzleRenderer
-from trm_nb.render.reading import Reader
 from trm_nb.render.text import TextPage, TextRenderer
-from trm_nb.sources.sudoku import sudokus
+from trm_nb.render.typesetting.glyphs import BOX
+from trm_nb.render.typesetting.reading import Reader
+from trm_nb.sources.puzzles.sudoku import sudokus
 
 CELL_HEIGHT, CELL_WIDTH = 14, 7
 RANDOM_CHARACTERS = (32, 128, 512)  # on a page

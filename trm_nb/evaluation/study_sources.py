@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import Image
 
-from trm_nb.records import UserError
+from trm_nb.errors import UserError
 from trm_nb.render.text import TextPage, TextRenderer
 from trm_nb.sources.roots import find_roots
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trm_nb.pipeline import Run
+    from trm_nb.pipeline.run import Run
 
 
 def open_run(**fields: Any) -> Run:
@@ -18,8 +18,8 @@ def open_run(**fields: Any) -> Run:
     from IPython.core.getipython import get_ipython
 
     from trm_nb.notebook.parameters import injected, merge
-    from trm_nb.pipeline import open_run as open_run_of
-    from trm_nb.run_settings import is_another_run
+    from trm_nb.pipeline.run import open_run as open_run_of
+    from trm_nb.progress.run_settings import is_another_run
 
     shell = get_ipython()
     given = {} if shell is None else injected(shell.user_ns)

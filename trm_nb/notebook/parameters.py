@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trm_nb.config import MultimodalDatasetConfig, unknown_field
-from trm_nb.records import UserError
+from trm_nb.errors import UserError
 
 _MARK = "# Parameters"
 _PAPERMILLS_OWN = "PAPERMILL_"  # begins what --inject-paths and the like add

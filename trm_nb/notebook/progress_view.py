@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 
 if TYPE_CHECKING:
-    from trm_nb.training_progress import TrainingProgressTracker
+    from trm_nb.progress.tracker import TrainingProgressTracker
 
 _BAR_CELLS, _CURVE_CELLS = 24, 40
 _LEVELS = "▁▂▃▄▅▆▇█"

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trm_nb.errors import RejectedError, UserError
+from trm_nb.evaluation.fidelity import spread
 from trm_nb.evaluation.verdicts import Accuracy, accuracy
-from trm_nb.records import Item, Sample, UserError
-from trm_nb.render.errors import RejectedError
+from trm_nb.records import Item, Sample
 
 CLEARED = 160  # gray
 log = logging.getLogger(__name__)
@@ -18,8 +19,8 @@ log = logging.getLogger(__name__)
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from trm_nb.capsule_dataset import CapsuleDataset
-    from trm_nb.pipeline import Run
+    from trm_nb.dataset.capsule_dataset import CapsuleDataset
+    from trm_nb.pipeline.run import Run
 
 
 def pick(samples: pa.Table, count: int, **equals: str) -> list[int]:
@@ -97,15 +98,6 @@ def most_repeated(samples: pa.Table, count: int) -> list[tuple[int, int]]:
     order = np.lexsort((first, -times))[:count]
     ok = samples["status"].to_pylist()
     return [(int(first[i]), int(times[i])) for i in order if times[i] > 1 and ok[first[i]] == "ok"]
-
-
-def spread(total: int, count: int) -> np.ndarray:
-    """Up to `count` places evenly spread over 0..total-1, int64, the first and the last among them."""
-    return (
-        np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(np.int64))
-        if total
-        else np.zeros(0, np.int64)
-    )
 
 
 def pictures_of(run: Run, samples: pa.Table, rows: list[int], measured: bool = False) -> np.ndarray:

@@ -19,9 +19,9 @@ from typing import TypeAlias
 
 import numpy as np
 
+from trm_nb.errors import RejectedError
 from trm_nb.records import GridTask
 from trm_nb.render.colours import colours, pack
-from trm_nb.render.errors import RejectedError
 
 MAX_SIDE = 30
 MAX_PAGES = 1000  # of one larger grid

@@ -22,11 +22,11 @@ import numpy as np
 import PIL
 from PIL import Image, ImageCms, features
 
-from trm_nb.render import tiff_samples, value_range
-from trm_nb.render.errors import PassingReason, RejectedError
-from trm_nb.render.fit import Fit, fitted
-from trm_nb.render.tiff_check import check_tables
-from trm_nb.render.time_limit import TimeLimitError, time_limit
+from trm_nb.errors import PassingReason, RejectedError
+from trm_nb.render.image_files import tiff_samples, value_range
+from trm_nb.render.image_files.fit import Fit, fitted
+from trm_nb.render.image_files.tiff_check import check_tables
+from trm_nb.render.image_files.time_limit import TimeLimitError, time_limit
 
 T = TypeVar("T")
 

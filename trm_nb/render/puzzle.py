@@ -15,9 +15,9 @@ from typing import Literal
 
 import numpy as np
 
+from trm_nb.errors import RejectedError
 from trm_nb.records import BOXES, Puzzle
 from trm_nb.render.colours import colours
-from trm_nb.render.errors import RejectedError
 from trm_nb.render.grid import MAX_SIDE, PAPER
 
 PATCH = 28

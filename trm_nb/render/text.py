@@ -1,8 +1,9 @@
 """Text to pages of pixels and back: every character is there, and can be read back from the pixels alone.
 
-Choice: glyphs are blitted from a prebuilt atlas (see glyphs.py, tiles.py) instead of drawn, and a text that is longer
-than a page becomes more pages. A short gray line at the right edge of a row says that the line goes on in the next one
-(above: at once, below: after a blank); it is laid under the ink of the last column so that both can be read.
+Choice: glyphs are blitted from a prebuilt atlas (see typesetting/glyphs.py and tiles.py) instead of drawn, and a text
+that is longer than a page becomes more pages. A short gray line at the right edge of a row says that the line goes on
+in the next one (above: at once, below: after a blank); it is laid under the ink of the last column so that both can be
+read.
 Cost: about 40 us a page of 32x16 characters in RGB, layout included.
 """
 
@@ -15,12 +16,12 @@ from typing import Literal
 
 import numpy as np
 
-from trm_nb.render import highlight as colouring
 from trm_nb.render.colours import pack
-from trm_nb.render.glyphs import CELL_SIZES, load_atlas
-from trm_nb.render.layout import BY_CHARACTER, BY_WORD, Placement, normalise, place
-from trm_nb.render.reading import Reader
-from trm_nb.render.tiles import MARKED, Colour, Tiles, mark_rows
+from trm_nb.render.typesetting import highlight as colouring
+from trm_nb.render.typesetting.glyphs import CELL_SIZES, load_atlas
+from trm_nb.render.typesetting.layout import BY_CHARACTER, BY_WORD, Placement, normalise, place
+from trm_nb.render.typesetting.reading import Reader
+from trm_nb.render.typesetting.tiles import MARKED, Colour, Tiles, mark_rows
 
 SEGMENT = 1 << 17  # characters laid out together, up to the next line end
 BATCH = 16  # pages blitted together: what fits the processor's cache

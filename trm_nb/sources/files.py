@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trm_nb.config import MultimodalDatasetConfig
-from trm_nb.records import Modality, Rejected, UserError
+from trm_nb.errors import UserError
+from trm_nb.records import Modality, Rejected
 from trm_nb.sources.byte_streams import RefusedError, kind, why
-from trm_nb.sources.generated import Generated
+from trm_nb.sources.puzzles.generated import Generated
 from trm_nb.sources.roots import Root, file_name, find_roots
 
 

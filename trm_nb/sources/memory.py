@@ -11,8 +11,9 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from trm_nb.records import GridTask, ImageBytes, Item, Modality, Payload, Puzzle, UserError
-from trm_nb.render import value_range
+from trm_nb.errors import UserError
+from trm_nb.records import GridTask, ImageBytes, Item, Modality, Payload, Puzzle
+from trm_nb.render.image_files import value_range
 
 _ORIENTATION = 0x0112
 _PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA"}

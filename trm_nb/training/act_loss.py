@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trm_nb.tiny_recursive_model import Carry
+from trm_nb.models.tiny_recursive_model import Carry
 
 IGNORED = -100  # a label that is not asked for
 HALT_WEIGHT = 0.5

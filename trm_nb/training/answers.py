@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from trm_nb.evaluation.verdicts import Accuracy, accuracy
-from trm_nb.tiny_recursive_model import TinyRecursiveModel
+from trm_nb.models.threads import cpu_threads
+from trm_nb.models.tiny_recursive_model import TinyRecursiveModel
 from trm_nb.training.act_loss import IGNORED
 from trm_nb.training.reasoning import ROW, Examples, Settings, to_device
-from trm_nb.trm import cpu_threads
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,16 +38,6 @@ class Answers:
     def accuracy(self) -> float:
         """The part of the examples that is exactly right after the last step."""
         return float(self.exact[-1].mean())
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95 % interval of `accuracy`, which counts examples of one item as correlated."""
-        return self.measured.low, self.measured.high
-
-    @property
-    def measured(self) -> Accuracy:
-        """`accuracy` and `interval` with what they were measured on."""
-        return accuracy(self.exact[-1], self.items)
 
 
 @torch.inference_mode()

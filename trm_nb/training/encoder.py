@@ -18,14 +18,14 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from trm_nb.cache.image_cache import ImageCache
 from trm_nb.config import MultimodalDatasetConfig
-from trm_nb.image_cache import ImageCache
-from trm_nb.tiny_recursive_model import TinyRecursiveModel, TRMConfig
+from trm_nb.models.tiny_recursive_model import TinyRecursiveModel, TRMConfig
+from trm_nb.models.vision_encoder import TRMVisionEncoder
+from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.training.answers import evaluate
 from trm_nb.training.reasoning import Settings, train
 from trm_nb.training.targets import Targets
-from trm_nb.training_progress import TrainingProgressTracker
-from trm_nb.vision_encoder import TRMVisionEncoder
 
 # One look teaches the encoder more than a model that thinks; mixing places as suits the board starts in time (LOG.md).
 READER = {"hidden_size": 128, "num_heads": 4, "H_cycles": 1, "L_cycles": 2, "halt_max_steps": 1}

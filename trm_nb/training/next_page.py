@@ -18,13 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trm_nb.capsule_dataset import CapsuleDataset
-from trm_nb.records import CAPSULES, UserError
-from trm_nb.tiny_recursive_model import Carry, TinyRecursiveModel, TRMConfig
+from trm_nb.dataset.capsule_dataset import CapsuleDataset
+from trm_nb.errors import UserError
+from trm_nb.models.tiny_recursive_model import Carry, TinyRecursiveModel, TRMConfig
+from trm_nb.models.trm import Linear
+from trm_nb.records import CAPSULES
 from trm_nb.training.answers import Answers
 from trm_nb.training.reasoning import ROW, shuffled
 from trm_nb.training.targets import gathered, mean_and_spread
-from trm_nb.trm import Linear
 
 NEXT = "next"  # the batch's entry with the capsules of the following pages
 WIDTH = 128  # numbers in which pages are compared

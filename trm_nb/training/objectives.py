@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from trm_nb.capsule_dataset import CapsuleDataset
 from trm_nb.config import MultimodalDatasetConfig
+from trm_nb.dataset.capsule_dataset import CapsuleDataset
+from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.training.answers import Answers, evaluate
 from trm_nb.training.next_page import NextPages
 from trm_nb.training.reasoning import Examples, Settings, dtype_on, train
 from trm_nb.training.targets import of_grids, of_labels
-from trm_nb.training_progress import TrainingProgressTracker
 
 HEAD_WIDTH = 32  # numbers of an attention head
 AVERAGE, WARM_UP = 0.99, 50

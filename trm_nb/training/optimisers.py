@@ -80,11 +80,3 @@ class SignSGD(Optimizer):
                 rows = gradient.indices()[0]
                 kept = p[rows] * (1 - group["lr"] * group["weight_decay"])
                 p[rows] = kept - group["lr"] * gradient.values().sign()
-
-
-@torch.no_grad()
-def follow(average: nn.Module, model: nn.Module, keep: float, step: int) -> None:
-    """Move the moving average of the weights on, after step `step`; the untrained weights are soon forgotten."""
-    keep = min(keep, step / (step + 9))
-    for mean, now in zip(average.parameters(), model.parameters(), strict=True):
-        mean.lerp_(now, 1 - keep)

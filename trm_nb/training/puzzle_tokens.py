@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trm_nb.records import Puzzle, UserError
-from trm_nb.sources.sudoku import augmented
-from trm_nb.tiny_recursive_model import TinyRecursiveModel, TRMConfig
+from trm_nb.errors import UserError
+from trm_nb.models.tiny_recursive_model import TinyRecursiveModel, TRMConfig
+from trm_nb.records import Puzzle
+from trm_nb.sources.puzzles.sudoku import augmented
 from trm_nb.training.reasoning import ROW, shuffled
 
 

@@ -25,14 +25,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trm_nb.checkpoints import load_checkpoint, load_weights, refuse_another, save_checkpoint
-from trm_nb.durable import fault_point, locked, write_file
-from trm_nb.records import UserError
-from trm_nb.tiny_recursive_model import Carry, TinyRecursiveModel, TRMConfig
+from trm_nb.errors import UserError
+from trm_nb.models.checkpoints import load_checkpoint, load_weights, refuse_another, save_checkpoint
+from trm_nb.models.ema import follow
+from trm_nb.models.threads import cpu_threads
+from trm_nb.models.tiny_recursive_model import Carry, TinyRecursiveModel, TRMConfig
+from trm_nb.models.trm import RecursiveNet
+from trm_nb.progress.tracker import TrainingProgressTracker
+from trm_nb.storage.files import fault_point, locked, write_file
 from trm_nb.training.act_loss import act_loss
-from trm_nb.training.optimisers import AdamATan2, SignSGD, follow
-from trm_nb.training_progress import TrainingProgressTracker
-from trm_nb.trm import RecursiveNet, cpu_threads
+from trm_nb.training.optimisers import AdamATan2, SignSGD
 
 CLIP = 1.0
 KIND = "reasoning TRM"

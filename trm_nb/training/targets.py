@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trm_nb.capsule_dataset import CapsuleDataset
-from trm_nb.records import CAPSULES, FEATURES, UserError
-from trm_nb.store import read_capsules
-from trm_nb.tiny_recursive_model import TinyRecursiveModel, TRMConfig
+from trm_nb.dataset.capsule_dataset import CapsuleDataset
+from trm_nb.dataset.capsules import read_capsules
+from trm_nb.errors import UserError
+from trm_nb.models.tiny_recursive_model import TinyRecursiveModel, TRMConfig
+from trm_nb.records import CAPSULES, FEATURES
 from trm_nb.training.reasoning import ROW, shuffled
 
 SMALL_BOARD = 100  # cells up to which places are mixed by an MLP instead of attention, as the paper has it

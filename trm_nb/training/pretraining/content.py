@@ -17,10 +17,10 @@ import numpy as np
 from PIL import Image
 
 from trm_nb.records import GridTask
-from trm_nb.render import Renderer
-from trm_nb.render.glyphs import BOX
 from trm_nb.render.grid import GridPage, GridRenderer
+from trm_nb.render.renderer import Renderer
 from trm_nb.render.text import TextPage, TextRenderer
+from trm_nb.render.typesetting.glyphs import BOX
 from trm_nb.training.pretraining.material import PUZZLES, Material, puzzle
 from trm_nb.training.pretraining.words import FAMILIES, grid_words, image_words, in_place, page_words
 

@@ -26,18 +26,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from trm_nb.durable import fault_point, locked
-from trm_nb.read_out import WHOLE
-from trm_nb.records import UserError
-from trm_nb.training.optimisers import follow
+from trm_nb.errors import UserError
+from trm_nb.models.ema import follow
+from trm_nb.models.read_out import WHOLE
+from trm_nb.models.threads import cpu_threads
+from trm_nb.progress.tracker import TrainingProgressTracker
+from trm_nb.storage.files import fault_point, locked
 from trm_nb.training.pretraining.content import Batch, Content
 from trm_nb.training.pretraining.feed import feeding
 from trm_nb.training.pretraining.losses import Decoded, Inputs, all_losses, effective_rank, total
 from trm_nb.training.pretraining.material import Material
 from trm_nb.training.pretraining.measure import Measure
 from trm_nb.training.pretraining.state import Model, Settings, State, check, open_state, save_state
-from trm_nb.training_progress import TrainingProgressTracker
-from trm_nb.trm import cpu_threads
 
 WARM_UP, DECAY, FINAL = 100, 0.7, 0.02  # steps; part of all steps; part of the rate that is left (and kept) at the end
 EMA, CLIP = 0.999, 1.0

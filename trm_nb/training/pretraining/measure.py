@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trm_nb.patches import scaled, unpatch
-from trm_nb.read_out import GRID, WHOLE
+from trm_nb.models.patches import scaled, unpatch
+from trm_nb.models.read_out import GRID, WHOLE
 from trm_nb.render.colours import pack
 from trm_nb.render.grid import LINE, PALETTE
 from trm_nb.training.pretraining.content import Content, Example, grids_of

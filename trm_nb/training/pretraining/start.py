@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trm_nb.capsule_decoder import CapsuleDecoder
-from trm_nb.patches import CELLS, patches, scaled
+from trm_nb.models.capsule_decoder import CapsuleDecoder
+from trm_nb.models.patches import CELLS, patches, scaled
+from trm_nb.models.vision_encoder import TRMVisionEncoder
 from trm_nb.training.pretraining.content import FAMILY
 from trm_nb.training.pretraining.words import FAMILIES
-from trm_nb.vision_encoder import TRMVisionEncoder
 
 BAND, KEPT = 64, 80  # components of a patch in its band, and in band and detail
 FLOOR = 1e-3  # added to the variances, as part of the largest, before they are scaled to one

@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trm_nb.capsule_decoder import CapsuleDecoder
-from trm_nb.checkpoints import load_checkpoint, load_weights, refuse_another, save_checkpoint
-from trm_nb.records import UserError
-from trm_nb.render.glyphs import load_atlas
+from trm_nb.errors import UserError
+from trm_nb.models.capsule_decoder import CapsuleDecoder
+from trm_nb.models.checkpoints import load_checkpoint, load_weights, refuse_another, save_checkpoint
+from trm_nb.models.vision_encoder import TRMVisionEncoder
+from trm_nb.render.typesetting.glyphs import load_atlas
 from trm_nb.training.pretraining.content import FAMILY, Content, Part
 from trm_nb.training.pretraining.losses import Matching
 from trm_nb.training.pretraining.start import start_from_components
 from trm_nb.training.pretraining.words import SIZE, Targets
-from trm_nb.vision_encoder import TRMVisionEncoder
 
 START_BATCH = 64  # images in a batch of those that the start is made from
 KIND = "pre-training"

@@ -1,0 +1,1 @@
+"""Notebooks executed in order through papermill."""

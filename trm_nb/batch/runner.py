@@ -1,0 +1,325 @@
+"""Run the project's notebooks in order, each in a process of its own, and skip what is up to date.
+
+A notebook is up to date when its fingerprint (its source, the config fields of the stages up to it, the package's
+version, and the fingerprints of the notebooks before it) is the one the tracker holds with the status "done", the
+executed file is there, and the stage it works on is done. The check reads a few files and the tracker, so that a
+complete run returns at once. Only the child imports papermill; nothing here imports torch or zarr.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+from trm_nb._version import __version__
+from trm_nb.batch.outcome import Truth, as_bytes, read_notebook, running_cell, settle
+from trm_nb.config import MultimodalDatasetConfig, Stage
+from trm_nb.errors import UserError
+from trm_nb.params import find_params, load_params, project_root
+from trm_nb.progress.run_folder import MODEL
+from trm_nb.progress.run_settings import fixed_settings
+from trm_nb.progress.stats import NOTEBOOKS
+from trm_nb.progress.tracker import TrainingProgressTracker
+from trm_nb.storage.files import locked, write_file
+
+FIRST, LAST = 1, 6
+_STAGES: dict[int, tuple[Stage, ...]] = {
+    1: ("plan",),
+    2: ("plan", "denoise"),
+    3: ("plan", "denoise", "encode"),
+    4: ("plan", "denoise", "encode", "consolidate"),
+    5: ("plan", "denoise", "encode", "consolidate"),
+    6: ("plan", "denoise", "encode", "consolidate", "train"),
+}
+_WORKS_ON = {1: "render", 3: "encode", 4: "consolidate", 5: "consolidate", 6: "train"}
+_KILLED = "the process that executed it was killed (out of memory?)"
+_SECONDS_TO_STOP = 20.0  # a child that was told to stop saves its notebook and shuts the kernel down
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The notebook that stopped the order. `cell` counts from 1 in the executed notebook; None: no cell was reached."""
+
+    notebook: str
+    cell: int | None
+    message: str
+    user_error: bool
+    path: Path
+
+    @property
+    def sentence(self) -> str:
+        """One sentence: notebook, cell, the exception's last line, and what next."""
+        where = f"{self.notebook}.ipynb" + ("" if self.cell is None else f", cell {self.cell}")
+        return f"{where}: {self.message} (the executed notebook is {self.path}; run again to continue there)"
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """What `run_notebooks` did: names of the executed and the skipped notebooks, and the failure that stopped it."""
+
+    output_dir: Path
+    executed: tuple[str, ...]
+    skipped: tuple[str, ...]
+    failure: Failure | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0, 1 for a failed notebook, 2 when it failed by a user's error."""
+        if self.failure is None:
+            return 0
+        return 2 if self.failure.user_error else 1
+
+
+@dataclass(frozen=True, slots=True)
+class NotebookEvent:
+    """Told to `on_event`: a notebook is "running" (also every fifth of a second), "done", "failed" or "skipped"."""
+
+    run: Path
+    notebook: str
+    status: str
+    seconds: float
+
+
+def run_notebooks(
+    params: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    first: int = FIRST,
+    last: int = LAST,
+    force: bool = False,
+    on_event: Callable[[NotebookEvent], None] = lambda event: None,
+) -> RunOutcome:
+    """Execute notebooks first..last of the project with the params file, in order; stop at the first failure.
+
+    The executed copies are `<output_dir>/notebooks/NN_name.ipynb`, each whole or not there. What is up to date is
+    skipped unless `force`. Raises UserError for what can be known beforehand (params, no notebooks, a run under way).
+    """
+    overrides = dict(overrides or {})
+    params_file = find_params(params)
+    config = load_params(params_file, overrides)
+    root = _root(params_file)
+    notebooks = find_notebooks(root)
+    prints = fingerprints(notebooks, config)
+    chosen = [path for path in notebooks if first <= number_of(path) <= last]
+    if not chosen:
+        raise UserError(
+            f"no notebook numbered {first:02d} to {last:02d} in {root / 'notebooks'}: there are {_names(notebooks)}"
+        )
+    run = Path(config.output_dir)
+    tracker = TrainingProgressTracker(run, create=True)
+    tracker.check_bound({name: getattr(config, name) for name in fixed_settings(run)})
+    tracker.close()
+    parameters = {"params": str(params_file), **overrides, "output_dir": str(run)}
+    executed: list[str] = []
+    skipped: list[str] = []
+    with locked(run / "notebooks", "trm-nb run"):
+        _ask(run, notebooks)
+        for path in chosen:
+            name, target = path.stem, run / "notebooks" / path.name
+            if not force and up_to_date(run, path, prints[name]):
+                skipped.append(name)
+                on_event(NotebookEvent(run, name, "skipped", 0.0))
+                continue
+            truth = _run_one(path, target, parameters, root, prints[name], on_event)
+            if truth.status != "done":
+                cell = None if truth.cell is None else truth.cell + 1
+                failure = Failure(name, cell, truth.message, truth.user_error, target)
+                return RunOutcome(run, tuple(executed), tuple(skipped), failure)
+            executed.append(name)
+    return RunOutcome(run, tuple(executed), tuple(skipped))
+
+
+def find_notebooks(root: Path) -> list[Path]:
+    """The pipeline's notebooks, `notebooks/NN_name.ipynb`, by number; raises UserError when there is none."""
+    found = sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    if not found:
+        raise UserError(
+            f"{root / 'notebooks'}: expected notebooks named NN_name.ipynb, found none; `trm-nb build` needs none"
+        )
+    return found
+
+
+def number_of(path: Path) -> int:
+    """The number a notebook's name begins with."""
+    return int(path.stem[:2])
+
+
+def fingerprints(notebooks: Sequence[Path], config: MultimodalDatasetConfig) -> dict[str, str]:
+    """16 hex digits a notebook, by name: over its source, its config fields, the version, and those before it."""
+    found: dict[str, str] = {}
+    before = ""
+    for path in notebooks:
+        number = number_of(path)
+        parts = [before, __version__, _source(path), config.fingerprint(*_STAGES.get(number, _STAGES[LAST]))]
+        if number >= LAST:
+            parts += [str(config.train_steps), str(config.test_steps)]
+        before = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+        found[path.stem] = before
+    return found
+
+
+def up_to_date(run: Path, path: Path, fingerprint: str) -> bool:
+    """Whether the notebook at `path` has been executed in `run` as it is now, and what it made is still held whole."""
+    if not (run / "progress.sqlite").is_file() or not (run / "notebooks" / path.name).is_file():
+        return False
+    tracker = TrainingProgressTracker(run)
+    try:
+        noted = tracker.get(f"notebook:{path.stem}") or {}
+        if noted.get("status") != "done" or noted.get("fingerprint") != fingerprint:
+            return False
+        return _WORKS_ON.get(number_of(path)) not in _unfinished(tracker)
+    finally:
+        tracker.close()
+
+
+def _unfinished(tracker: TrainingProgressTracker) -> set[str]:
+    """The stages that began and are not done, or are incomplete again because data was damaged or the model removed."""
+    found = set()
+    for name, measured in tracker.get_stats()["stages"].items():
+        if name == "train":
+            short = not (tracker.output_dir / MODEL).is_file()
+        else:
+            short = measured["total"] is not None and measured["done"] < measured["total"]
+        if measured["status"] != "waiting" and (measured["status"] != "done" or short):
+            found.add(name)
+    return found
+
+
+def _source(path: Path) -> str:
+    notebook = read_notebook(path)
+    if notebook is None:
+        raise UserError(f"{path}: expected a Jupyter notebook (JSON with cells), got something else; restore the file")
+    cells = [[c["cell_type"], "".join(c["source"]), c["metadata"].get("tags", [])] for c in notebook["cells"]]
+    return json.dumps(cells)
+
+
+def _root(params_file: Path) -> Path:
+    root = project_root(Path.cwd()) or project_root(params_file.parent)
+    if root is None:
+        raise UserError(
+            f"no project here: expected a folder with notebooks/ and params/ at or above {Path.cwd()} or "
+            f"{params_file.parent}; change into it, or use `trm-nb build`, which needs no notebooks"
+        )
+    return root
+
+
+def _names(notebooks: Sequence[Path]) -> str:
+    return ", ".join(path.stem for path in notebooks)
+
+
+def _run_one(
+    source: Path,
+    target: Path,
+    parameters: dict[str, Any],
+    root: Path,
+    fingerprint: str,
+    on_event: Callable[[NotebookEvent], None],
+) -> Truth:
+    """Execute one notebook into `target` and note it in the tracker; KeyboardInterrupt passes on after both."""
+    started, run = time.monotonic(), target.parent.parent
+    partial = target.with_name(f".{target.stem}.partial.ipynb")
+    partial.unlink(missing_ok=True)
+    _note(target, fingerprint, "running", 0.0)
+    silent = Truth("failed", None, _KILLED)  # what is true when the child could not tell
+    try:
+        job = {"source": str(source), "partial": str(partial), "parameters": parameters, "folder": str(root)}
+        _supervise(job, root, lambda: on_event(NotebookEvent(run, source.stem, "running", time.monotonic() - started)))
+    except KeyboardInterrupt:
+        silent = Truth("interrupted", None, "interrupted")
+        raise
+    finally:
+        truth = _take_over(source, partial, target, silent)
+        seconds = time.monotonic() - started
+        _note(target, fingerprint, truth.status, seconds)
+        on_event(NotebookEvent(run, source.stem, truth.status, seconds))
+    return truth
+
+
+def _supervise(job: dict[str, Any], root: Path, tick: Callable[[], None]) -> None:
+    """Run the child to its end. Closing its standard input tells it to stop, so it also ends when this process dies."""
+    with tempfile.TemporaryFile() as log:
+        command = [sys.executable, "-m", "trm_nb.batch.execute"]
+        child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=root, env=_environment(), start_new_session=True
+        )
+        assert child.stdin is not None
+        try:
+            child.stdin.write(json.dumps(job).encode() + b"\n")
+            child.stdin.flush()
+            while True:
+                try:
+                    child.wait(timeout=0.2)
+                    break
+                except subprocess.TimeoutExpired:
+                    tick()
+        finally:
+            _end(child, child.stdin)
+        if not Path(job["partial"]).is_file():
+            raise RuntimeError(f"{' '.join(command)} ended with {child.returncode} before it began: {_tail(log)}")
+
+
+def _end(child: subprocess.Popen[bytes], stdin: IO[bytes]) -> None:
+    try:
+        stdin.close()
+        child.wait(timeout=_SECONDS_TO_STOP)
+    except BrokenPipeError:
+        child.wait()
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def _environment() -> dict[str, str]:
+    """The child finds the trm_nb that is running here, installed or not."""
+    home = str(Path(__file__).parents[2])
+    given = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": home if not given else f"{home}{os.pathsep}{given}"}
+
+
+def _tail(log: IO[bytes]) -> str:
+    log.seek(0)
+    lines = log.read().decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it said nothing"
+
+
+def _take_over(source: Path, partial: Path, target: Path, silent: Truth) -> Truth:
+    """Give the child's notebook its name and return its truth; `silent` is the truth when the child could not tell."""
+    notebook = read_notebook(partial)
+    told = notebook and notebook["metadata"].get("trm_nb")
+    if notebook is None:  # killed in the middle of a write, or before the first
+        notebook = read_notebook(source)
+        assert notebook is not None
+    if told:
+        truth = Truth(told["status"], told["cell"], told["message"], told["user_error"])
+    else:
+        truth = replace(silent, cell=running_cell(notebook))
+        settle(notebook, truth)
+    write_file(target, as_bytes(notebook))
+    partial.unlink(missing_ok=True)
+    return truth
+
+
+def _ask(run: Path, notebooks: Sequence[Path]) -> None:
+    """Tell the tracker that all these are wanted, so that a run which stops after some of them is not done."""
+    tracker = TrainingProgressTracker(run)
+    try:
+        tracker.ask(NOTEBOOKS, [path.stem for path in notebooks])
+    finally:
+        tracker.close()
+
+
+def _note(target: Path, fingerprint: str, status: str, seconds: float) -> None:
+    tracker = TrainingProgressTracker(target.parent.parent, create=True)
+    try:
+        noted = {"fingerprint": fingerprint, "status": status, "seconds": round(seconds, 3)}
+        tracker.set(f"notebook:{target.stem}", noted)
+    finally:
+        tracker.close()

@@ -1,0 +1,1 @@
+"""Images rendered once and kept in Zarr."""

@@ -1,0 +1,112 @@
+"""The drawing task: a shard of samples to pixels, to a staged file. It runs in a worker, or for few samples in the run.
+
+Choice: a decoder that dies or hangs takes its process along, so a worker says at each photograph which one it is at
+(workers/pool.py), and where the run draws itself, a marker file lies in the cache: a run that finds one of a run that
+died uses a worker, however few the samples are.
+Cost: two system calls a photograph; no array leaves the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trm_nb.denoise import SHIPPED, load_denoiser
+from trm_nb.errors import PassingReason, UserError
+from trm_nb.records import Modality, Sample, Treatment
+from trm_nb.render.renderer import Renderer, RenderSettings
+from trm_nb.storage.arrays import Layout, stage_shard
+from trm_nb.storage.files import Staged
+from trm_nb.workers.pool import Task, in_worker, working_on
+
+if TYPE_CHECKING:
+    from trm_nb.denoise import AnyDenoiser
+
+DENOISED_PIXELS = 8 * 224 * 224  # at once, before the next sign of life
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """All that turns a sample into pixels; a worker builds its renderer and denoiser from it, once.
+
+    `denoiser_path` None is the shipped one, wherever the package lies on the worker's machine.
+    """
+
+    render: RenderSettings
+    denoiser_path: str | None
+    denoiser: str  # its fingerprint, "" for none
+    denoised: tuple[Modality, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnShard:
+    """What a drawing task returns: its staged file, the keys in slot order ("" where one failed) and the failures.
+
+    `failed` are those of the content, which stay; `passing` may be gone the next time and are not kept in the cache.
+    `treated` says what the denoiser made of those that passed through it.
+    """
+
+    staged: Staged
+    keys: tuple[str, ...]
+    failed: dict[str, str]
+    passing: dict[str, str]
+    treated: dict[str, Treatment]
+
+
+@lru_cache(maxsize=2)
+def _tools(recipe: Recipe) -> tuple[Renderer, AnyDenoiser | None]:
+    """One renderer and one denoiser a process."""
+    denoiser = load_denoiser(recipe.denoiser_path or SHIPPED) if recipe.denoiser else None
+    found = denoiser.fingerprint if denoiser else ""
+    if found != recipe.denoiser:  # else pictures would be kept under keys that say something else
+        raise UserError(
+            f"{recipe.denoiser_path or SHIPPED}: this worker's denoiser is {found or 'missing'}, expected "
+            f"{recipe.denoiser}; it was replaced meanwhile, or is another file here: run again"
+        )
+    return Renderer(recipe.render), denoiser
+
+
+def draw_shard(samples: Task[Sample], recipe: Recipe, layout: Layout, folder: str) -> DrawnShard:
+    """Draw, denoise and stage one whole shard in `folder`."""
+    renderer, denoiser = _tools(recipe)
+    with _marked(Path(folder), samples):
+        images, reasons = renderer.draw(samples, working_on)
+        working_on(None)
+    treated: dict[str, Treatment] = {}
+    if denoiser is not None:
+        from trm_nb.models.threads import cpu_threads
+
+        noisy = [i for i, sample in enumerate(samples) if sample.modality in recipe.denoised and i not in reasons]
+        at_once = max(1, DENOISED_PIXELS // (images.shape[1] * images.shape[2]))
+        for first in range(0, len(noisy), at_once):
+            block = noisy[first : first + at_once]
+            with cpu_threads(1):  # the workers fill the cores; and more threads can change last bits
+                images[block], treatments = denoiser.restore_images(images[block])
+            treated |= {samples[i].key: treatment for i, treatment in zip(block, treatments, strict=True)}
+            working_on(None)  # a sign of life
+    staged = stage_shard(Path(folder), images, layout)
+    keys = tuple("" if i in reasons else sample.key for i, sample in enumerate(samples))
+    passing = {samples[i].key: str(reason) for i, reason in reasons.items() if isinstance(reason, PassingReason)}
+    failed = {samples[i].key: reason for i, reason in reasons.items() if samples[i].key not in passing}
+    return DrawnShard(staged, keys, failed, passing, treated)
+
+
+def marker(folder: Path) -> Path:
+    """The file in a cache's receipts folder that is there while photographs are drawn in the run's own process."""
+    return folder / "drawing-in-the-run"
+
+
+@contextmanager
+def _marked(folder: Path, samples: Task[Sample]) -> Iterator[None]:
+    if in_worker() or all(sample.modality != "image" for sample in samples):
+        yield
+        return
+    marker(folder).touch()
+    try:
+        yield
+    finally:
+        marker(folder).unlink(missing_ok=True)

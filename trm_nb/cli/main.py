@@ -1,0 +1,307 @@
+"""The command line. What a command needs is imported inside it, so that `trm-nb --help` is instant.
+
+Exit codes: 0 well, 1 failed or damaged, 2 a mistake of the user (one sentence on standard error, never a traceback),
+130 interrupted, 128 and the signal's number when `run` or `build` were stopped by one (143 for SIGTERM).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from trm_nb.cli.stopping import stopped_by_signals
+
+if TYPE_CHECKING:
+    from trm_nb.pipeline.run import Run
+    from trm_nb.progress.tracker import TrainingProgressTracker
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Text, images and grids become pictures, pictures become capsules, capsules train a Tiny Recursive Model.",
+)
+cache_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The cached pictures of a run.")
+app.add_typer(cache_app, name="cache")
+
+Params = Annotated[
+    Path, typer.Argument(metavar="PARAMS.yaml", help="the params file; `trm-nb doctor` lists the fields")
+]
+OutputDir = Annotated[Path | None, typer.Option("--output-dir", metavar="DIR", help="instead of the params file's")]
+Override = Annotated[
+    list[str] | None, typer.Option("-p", metavar="KEY=VALUE", help="another value for a field; repeatable")
+]
+RunDir = Annotated[Path, typer.Argument(metavar="DIR", help="the run's folder (its output_dir)")]
+
+
+@app.command()
+@stopped_by_signals()
+def run(
+    params: Params,
+    output_dir: OutputDir = None,
+    p: Override = None,
+    first: Annotated[int, typer.Option("--from", metavar="NN", help="first notebook")] = 1,
+    last: Annotated[int, typer.Option("--to", metavar="NN", help="last notebook")] = 6,
+    force: Annotated[bool, typer.Option("--force", help="execute what is up to date too")] = False,
+) -> int:
+    """Execute the notebooks in order; what is up to date is skipped, and a stopped run continues."""
+    from trm_nb.batch.runner import NotebookEvent, run_notebooks
+    from trm_nb.cli.terminal import TerminalView, say_what_came_out
+    from trm_nb.notebook.progress_view import duration
+
+    begun: list[Path] = []  # the run, once a notebook has begun
+    view: TerminalView | None = None
+
+    def on_event(event: NotebookEvent) -> None:
+        nonlocal view
+        begun[:] = [event.run]
+        if event.status == "running":
+            view = view or TerminalView(_tracker(event.run), title=event.notebook)
+            view.tick()
+            return
+        if view is not None:
+            view.close()
+            view.tracker.close()
+            view = None
+        print(
+            f"{event.notebook}: {event.status}" + (f" in {duration(event.seconds)}" if event.seconds else ""),
+            flush=True,
+        )
+
+    try:
+        outcome = run_notebooks(params, _overrides(p, output_dir), first, last, force, on_event)
+    except KeyboardInterrupt:
+        if begun:
+            say_what_came_out(begun[0], new=True)
+        raise
+    say_what_came_out(outcome.output_dir, new=bool(outcome.executed or outcome.failure))
+    if outcome.failure:
+        _say(outcome.failure.sentence)
+    return outcome.exit_code
+
+
+@app.command()
+@stopped_by_signals()
+def build(params: Params, output_dir: OutputDir = None, p: Override = None) -> int:
+    """Build the same dataset without notebooks, drawing and encoding overlapped."""
+    from trm_nb.cli.terminal import TerminalView, quarantined, result_of
+    from trm_nb.params import load_params
+    from trm_nb.pipeline.run import build as build_dataset
+    from trm_nb.progress.tracker import TrainingProgressTracker
+
+    config = load_params(params, _overrides(p, output_dir))
+    tracker = TrainingProgressTracker(config.output_dir, create=True)
+    try:
+        with TerminalView(tracker, title="build") as view:
+            report = build_dataset(config, on_progress=view.tick)
+    finally:
+        tracker.close()
+    print(f"{report.rows:,} samples in {config.output_dir}")
+    for line in quarantined(report.output_dir, report.quarantined):
+        print(line)
+    if report.notes:
+        print(f"{len(report.notes):,} used, but not as asked: `trm-nb status` shows the notes")
+    if report.training:
+        print(result_of(report.training, config))
+    print(f"content_digest {report.content_digest}")
+    return 0
+
+
+@app.command()
+def status(folder: RunDir, as_json: Annotated[bool, typer.Option("--json", help="as JSON")] = False) -> int:
+    """What the tracker holds about a run, also while it is being built."""
+    import json
+
+    from trm_nb.notebook.progress_view import ProgressView
+
+    tracker = _tracker(folder)
+    try:
+        print(
+            json.dumps(tracker.get_stats(), indent=2, ensure_ascii=sys.stdout.encoding.lower() != "utf-8")
+            if as_json
+            else ProgressView(tracker).snapshot()
+        )
+    finally:
+        tracker.close()
+    return 0
+
+
+@app.command()
+def verify(
+    folder: RunDir, deep: Annotated[bool, typer.Option("--deep", help="read everything and check every hash")] = False
+) -> int:
+    """Check a run's data; exit code 1, and a list, when something is damaged."""
+    from trm_nb.pipeline.verify import verify as damages_of
+
+    damages = damages_of(folder, deep=deep)
+    for damage in damages:
+        print(damage)
+    print(
+        f"{len(damages)} damaged; run again to mend"
+        if damages
+        else "whole" + ("" if deep else " (sizes; --deep reads all)")
+    )
+    return 1 if damages else 0
+
+
+@app.command()
+def report(folder: RunDir) -> int:
+    """Write the run's offline HTML report."""
+    from trm_nb.report.report import write_report
+
+    print(write_report(folder))
+    return 0
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def lab(context: typer.Context) -> int:
+    """Open the project in JupyterLab; further arguments are passed on to it."""
+    import subprocess
+
+    from trm_nb.errors import UserError
+    from trm_nb.params import project_root
+
+    root = project_root(Path.cwd())
+    if root is None:
+        raise UserError(
+            f"no project here: expected a folder with notebooks/ and params/ at or above {Path.cwd()}; change into it"
+        )
+    return subprocess.run([sys.executable, "-m", "jupyterlab", *context.args], cwd=root, check=False).returncode
+
+
+@app.command()
+def doctor(
+    rebuild: Annotated[
+        Path | None, typer.Option("--rebuild", metavar="DIR", help="make a run's tracker again from its receipts")
+    ] = None,
+) -> int:
+    """What is installed, what the machine has, and every config field with its default."""
+    if rebuild is None:
+        from trm_nb.cli.doctor import examine
+
+        return examine()
+    from trm_nb.pipeline.maintenance import rebuild_tracker
+
+    stats = rebuild_tracker(rebuild)
+    print(
+        f"{rebuild}: {stats['rows_planned']:,} samples planned, {stats['samples_cached']:,} drawn, "
+        f"{stats['samples_encoded']:,} encoded, {stats['consolidation']['chunks_built']:,} chunks"
+    )
+    return 0
+
+
+@cache_app.command("stats")
+def cache_stats(folder: RunDir) -> int:
+    """How many pictures are cached, and what they take."""
+    from trm_nb.notebook.prose import table
+
+    print(table(_run_of(folder).cache.stats(), columns=("cache", str(folder))))
+    return 0
+
+
+@cache_app.command("clear")
+def cache_clear(
+    folder: RunDir,
+    keep_index: Annotated[bool, typer.Option("--keep-index", help="remember which pictures were drawn")] = False,
+) -> int:
+    """Delete a run's pictures; its capsules stay, and pictures are drawn again when they are needed."""
+    run = _run_of(folder)
+    with run.writing("clearing the cache"):
+        pictures = len(run.cache)
+        run.cache.clear(keep_index)
+    print(f"{pictures:,} pictures deleted")
+    return 0
+
+
+@app.command()
+def reset(
+    folder: RunDir,
+    with_cache: Annotated[bool, typer.Option("--with-cache", help="delete the cached pictures too")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+) -> int:
+    """Delete a run's dataset, tracker, model, executed notebooks and report."""
+    from trm_nb.pipeline.maintenance import reset as reset_run
+
+    if not yes and sys.stdin.isatty() and not typer.confirm(f"Delete what was built in {folder}?"):
+        return 1
+    print("deleted: " + (", ".join(reset_run(folder, keep_cache=not with_cache)) or "nothing"))
+    return 0
+
+
+def _tracker(folder: Path) -> TrainingProgressTracker:
+    from trm_nb.progress.tracker import TrainingProgressTracker
+
+    return TrainingProgressTracker(folder)
+
+
+def _run_of(folder: Path) -> Run:
+    """The run in a folder, with the settings it is bound to."""
+    from trm_nb.errors import UserError
+    from trm_nb.pipeline.run import open_run
+
+    tracker = _tracker(folder)
+    begun = "source_paths" in tracker.bound()
+    tracker.close()
+    if not begun:
+        raise UserError(
+            f"{folder}: this run has not begun, so it has no pictures; `trm-nb build PARAMS.yaml` begins it"
+        )
+    return open_run(output_dir=folder.resolve())
+
+
+def _overrides(pairs: list[str] | None, output_dir: Path | None) -> dict[str, Any]:
+    from trm_nb.params import parse_override
+
+    given = {} if output_dir is None else {"output_dir": str(Path.cwd() / output_dir)}
+    return {**dict(parse_override(pair) for pair in pairs or []), **given}
+
+
+def _say(sentence: str) -> None:
+    print(" ".join(sentence.split()), file=sys.stderr)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    from trm_nb.cli.standard_output import forgiving_output
+
+    with forgiving_output():
+        return _main(arguments)
+
+
+def _main(arguments: list[str] | None) -> int:
+    from typer._click.exceptions import ClickException
+
+    from trm_nb.errors import DamagedError, UserError
+
+    try:
+        code = app(args=arguments, prog_name="trm-nb", standalone_mode=False)
+    except UserError as error:
+        _say(f"trm-nb: {error}")
+        return 2
+    except DamagedError as error:
+        _say(f"trm-nb: {error}; `trm-nb verify DIR --deep` lists what is damaged, and running again mends it")
+        return 1
+    except UnicodeEncodeError as error:
+        if not isinstance(error.object, str) or error.encoding != sys.getfilesystemencoding():
+            raise
+        _say(
+            f"trm-nb: {error.object!r} cannot be a file name in this locale, whose encoding is {error.encoding}; "
+            "set LC_ALL=C.UTF-8 or PYTHONUTF8=1"
+        )
+        return 2
+    except ClickException as error:
+        error.show()
+        return error.exit_code
+    except typer.Abort:
+        code = 130
+    if code == 130:
+        _say("trm-nb: interrupted; what was done is kept, run again to continue")
+    return int(code or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

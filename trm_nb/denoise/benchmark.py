@@ -1,0 +1,177 @@
+"""The denoiser beside others, on pictures that its training never saw: PSNR, SSIM, time, and what an OCR engine reads.
+
+Photographs are those that scikit-image ships. The others are told the noise's true standard deviation, which ours is
+not. Needs the extra `study` (scikit-image, bm3d), and `ocr` for pages.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trm_nb.denoise.noise import Noise
+from trm_nb.denoise.ocr import character_errors, read_page
+from trm_nb.errors import UserError
+from trm_nb.render.text import TextRenderer
+
+if TYPE_CHECKING:
+    from trm_nb.denoise import AnyDenoiser
+
+PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "motorcycle_left", "rocket")
+SIDE = 224
+Restore = Callable[[np.ndarray, float], np.ndarray]  # float32 (h, w, 3), the noise's standard deviation -> the same
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One arm on one kind of noise: mean PSNR (dB) and SSIM over the pictures, ms for 224x224, each picture's PSNR."""
+
+    noise: str
+    arm: str
+    psnr: float
+    ssim: float
+    ms: float
+    each: tuple[float, ...]
+
+
+def photographs() -> dict[str, np.ndarray]:
+    """float32 (h, w, 3) in [0, 1], sides multiples of 8: scikit-image's colour photographs."""
+    skimage = _needed("skimage")
+    from PIL import Image
+
+    folder = Path(skimage.__file__).parent / "data"
+    found = {}
+    for name in PHOTOGRAPHS:
+        with Image.open(next(folder.glob(f"{name}.*"))) as image:
+            pixels = np.asarray(image.convert("RGB"), np.float32) / 255
+        found[name] = pixels[: pixels.shape[0] // 8 * 8, : pixels.shape[1] // 8 * 8]
+    return found
+
+
+def arms(denoiser: AnyDenoiser) -> dict[str, Restore]:
+    """Name -> what restores a picture; the first leaves it as it is."""
+    _needed("skimage"), _needed("bm3d")
+    return {"noisy": lambda x, sigma: x, "median": _median, "NLM": _nlm, "BM3D": _bm3d, "ours": ours(denoiser)}
+
+
+def ours(denoiser: AnyDenoiser) -> Restore:
+    """The denoiser as an arm: it is not told the noise's level."""
+    return lambda x, sigma: denoiser.restore(as_tensor(x))[0].permute(1, 2, 0).numpy()
+
+
+def compare(pictures: Mapping[str, np.ndarray], noises: Iterable[Noise], arms: Mapping[str, Restore]) -> list[Row]:
+    """Each arm on each noise, the same noisy pictures for all; figures are of the pictures clipped to [0, 1]."""
+    rows = []
+    for noise in noises:
+        given = {name: noisy(picture, noise, seed) for seed, (name, picture) in enumerate(pictures.items())}
+        small = next(iter(given.values()))[:SIDE, :SIDE]
+        for arm, restore in arms.items():
+            scores = []
+            for name, picture in pictures.items():
+                sigma = float((given[name] - picture).std())
+                restored = restore(given[name], sigma).clip(0, 1)
+                scores.append((psnr(restored, picture), _ssim(restored, picture)))
+            mean = np.mean(scores, axis=0)
+            each = tuple(score[0] for score in scores)
+            rows.append(Row(str(noise), arm, float(mean[0]), float(mean[1]), _milliseconds(restore, small), each))
+    return rows
+
+
+def read_errors(
+    texts: Iterable[str], noises: Iterable[Noise], arms: Mapping[str, Restore], font_size: int = 12
+) -> dict[tuple[str, str], float]:
+    """(noise, arm) -> the part of characters that the OCR engine gets wrong on the first page of each text."""
+    renderer = TextRenderer(font_size=font_size)
+    pages = [renderer.render_pages(text)[0] for text in texts]
+    written = [renderer.decode(page[None]) for page in pages]
+    rates = {}
+    for noise in noises:
+        given = [noisy(page.astype(np.float32) / 255, noise, seed) for seed, page in enumerate(pages)]
+        for arm, restore in arms.items():
+            wrong = np.zeros(2, np.int64)
+            for page, picture, text in zip(pages, given, written, strict=True):
+                restored = restore(picture, float((picture - page / 255).std())).clip(0, 1)
+                read = read_page((255 * restored).round().astype(np.uint8), renderer.atlas.cell[1], renderer.top)
+                wrong += character_errors(text, read)
+            rates[str(noise), arm] = float(wrong[0] / wrong[1])
+    return rates
+
+
+def panel(examples: Sequence[tuple[np.ndarray, Noise]], arms: Mapping[str, Restore]) -> tuple[np.ndarray, list[str]]:
+    """A row an example: noisy, as each arm restores it, and the picture. uint8 (n, h, w, 3), and a caption each."""
+    pictures, captions = [], []
+    for seed, (clean, noise) in enumerate(examples):
+        given = noisy(clean, noise, seed)
+        versions = {str(noise): given, **{name: restore(given, 0.0) for name, restore in arms.items()}}
+        pictures += [*versions.values(), clean]
+        captions += [f"{name}: {psnr(version.clip(0, 1), clean):.1f} dB" for name, version in versions.items()]
+        captions.append("the picture")
+    return (255 * np.stack(pictures).clip(0, 1)).astype(np.uint8), captions
+
+
+def psnr(restored: np.ndarray, picture: np.ndarray) -> float:
+    """In dB, for values in [0, 1]; infinite where nothing differs."""
+    error = float(np.square(restored.astype(np.float64) - picture).mean())
+    return float("inf") if error == 0 else -10 * float(np.log10(error))
+
+
+def _ssim(restored: np.ndarray, picture: np.ndarray) -> float:
+    from skimage.metrics import structural_similarity
+
+    return float(structural_similarity(restored, picture, channel_axis=2, data_range=1.0))  # type: ignore[no-untyped-call]
+
+
+def _median(x: np.ndarray, sigma: float) -> np.ndarray:
+    from scipy.ndimage import median_filter
+
+    filtered: np.ndarray = median_filter(x, size=(3, 3, 1))
+    return filtered
+
+
+def _nlm(x: np.ndarray, sigma: float) -> np.ndarray:
+    from skimage.restoration import denoise_nl_means
+
+    settings: dict[str, Any] = {"patch_size": 5, "patch_distance": 6, "h": 0.8 * sigma, "sigma": sigma}
+    return np.asarray(denoise_nl_means(x, fast_mode=True, channel_axis=2, **settings), np.float32)
+
+
+def _bm3d(x: np.ndarray, sigma: float) -> np.ndarray:
+    from bm3d import bm3d_rgb
+
+    return np.asarray(bm3d_rgb(x, sigma), np.float32) if sigma > 0 else x  # it divides by sigma
+
+
+def noisy(picture: np.ndarray, noise: Noise, seed: int) -> np.ndarray:
+    """float32 (h, w, 3) in [0, 1] -> the same with noise, not clipped; it follows from the seed."""
+    drawn = noise.add(as_tensor(picture), torch.Generator().manual_seed(seed))
+    return np.ascontiguousarray(drawn[0].permute(1, 2, 0).numpy())
+
+
+def as_tensor(picture: np.ndarray) -> Tensor:
+    """float32 (h, w, 3) -> (1, 3, h, w)."""
+    return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None]
+
+
+def _milliseconds(restore: Restore, picture: np.ndarray, times: int = 3) -> float:
+    taken = []
+    for _ in range(times):
+        start = time.perf_counter()
+        restore(picture, 0.1)
+        taken.append(time.perf_counter() - start)
+    return 1000 * min(taken)
+
+
+def _needed(module: str) -> Any:
+    from importlib import import_module
+
+    try:
+        return import_module(module)
+    except ModuleNotFoundError:
+        raise UserError(f"{module} is needed to compare denoisers: pip install 'trm-nb[study]'") from None

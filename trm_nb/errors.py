@@ -1,0 +1,45 @@
+"""The errors that users see, and why an item is rejected."""
+
+from __future__ import annotations
+
+from trm_nb.describe import printable
+
+
+class _OneSentenceError(Exception):
+    """An error whose message is all that a user needs, so that a notebook shows no traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and Jupyter show, papermill and nbclient report: the lines of the "traceback"."""
+        return [f"\x1b[0;31m{type(self).__name__}\x1b[0m: {printable(self)}"]
+
+
+class UserError(_OneSentenceError):
+    """A mistake the user can mend. Its message is one sentence: what was expected, what came, where, what next.
+
+    The command line prints it and exits with code 2; a notebook shows it as the cell's error, without a traceback.
+    """
+
+
+class DamagedError(_OneSentenceError):
+    """Data that was written and is now missing, truncated or altered. The message names the file.
+
+    The command line prints it and exits with code 1; a notebook shows it as the cell's error, without a traceback.
+    """
+
+
+class NotWritableError(UserError):
+    """A folder or a file that this user cannot write, or that is on a read-only file system."""
+
+
+NOT_HIGHLIGHTED = "not highlighted: "  # begins the note of a text that stays plain
+
+
+class RejectedError(Exception):
+    """An item or a picture that cannot be drawn; the message is the one-sentence reason for the quarantine."""
+
+
+class PassingReason(str):
+    """A reason that says nothing about the content (a read error, a worker that died): it may be gone the next time,
+    and holds for this sample only, not for others of the same content."""
+
+    __slots__ = ()

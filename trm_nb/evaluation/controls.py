@@ -1,0 +1,41 @@
+"""Is it the capsules that solve the puzzles? Training on what should do worse, and on tokens."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+
+import numpy as np
+
+from trm_nb.config import MultimodalDatasetConfig
+from trm_nb.pipeline.splits import split_of
+from trm_nb.records import Item, Puzzle
+from trm_nb.sources.reader import scan
+from trm_nb.training.puzzle_tokens import PuzzleTokens
+from trm_nb.training.targets import CapsuleTargets
+
+INPUTS = ("vocab_size", "seq_len", "tokens", "capsules")  # of a model's size, what its input decides
+
+
+def shuffled_between(examples: CapsuleTargets, seed: int) -> CapsuleTargets:
+    """The same samples and answers, the capsules drawn from all of them by chance; in place."""
+    order = np.random.default_rng(seed).permutation(len(examples.rows))
+    examples.capsules = examples.capsules[order]
+    examples.name = hashlib.sha256(examples.name.encode() + order.tobytes()).hexdigest()[:16]
+    return examples
+
+
+def as_tokens(config: MultimodalDatasetConfig, examples: CapsuleTargets) -> PuzzleTokens:
+    """The puzzles of a run's sources, split as the run splits them, for a model of the same size as `examples` have.
+
+    As they are: augmented, 4x4 Sudokus would hold the held-out solutions.
+    """
+    parts: dict[str, list[Puzzle]] = {"train": [], "test": []}
+    names_count = config.split_sudokus == "solution"
+    for reading in scan(config):
+        for item in reading.entries:
+            if isinstance(item, Item) and isinstance(item.payload, Puzzle) and item.payload.solution is not None:
+                side = split_of(item, config.seed, config.test_fraction, names_count=names_count)
+                parts[side].append(item.payload)
+    size = {name: value for name, value in asdict(examples.model).items() if name not in INPUTS}
+    return PuzzleTokens(parts["train"], parts["test"], augment=False, **size)

@@ -1,0 +1,1 @@
+"""Networks: the Tiny Recursive Model, the vision encoder and its decoder, and their checkpoints."""

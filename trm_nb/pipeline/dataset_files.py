@@ -1,0 +1,220 @@
+"""What a finished dataset holds beside its arrays, for people and programs without this package.
+
+samples.parquet (one row a sample, in capsule row order), labels in capsules.zarr, quarantine.jsonl, dataset_info.json
+and the dataset card README.md. All follow from the tracker, the arrays and the image cache's receipts, so they can be
+written again at any time; what the denoiser did is forgotten with a cache that was cleared whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trm_nb._version import __version__
+from trm_nb.dataset.capsules import read_capsules
+from trm_nb.pipeline.consolidate import Consolidator
+from trm_nb.progress.tables import PlannedRow
+from trm_nb.progress.tracker import TrainingProgressTracker
+from trm_nb.records import Treatment
+from trm_nb.storage.arrays import write_labels
+from trm_nb.storage.files import fault_point, publish, sha256_of, trouble_with, write_file, writing_into
+
+if TYPE_CHECKING:
+    from trm_nb.cache.image_cache import ImageCache
+    from trm_nb.models.vision_encoder import TRMVisionEncoder
+
+FILES = ("samples.parquet", "quarantine.jsonl", "README.md", "dataset_info.json")
+COLUMNS = ("sample_id", "item_id", "modality", "source", "page", "pages", "label", "split", "key", "status")
+ROWS_AT_ONCE = 4_000  # some 3 KB each while they are written
+LIBRARIES = ("torch", "numpy", "pillow", "zarr")
+_SCHEMA = pa.schema(
+    [(name, pa.int32() if name in ("page", "pages") else pa.string()) for name in COLUMNS]
+    + [("noise", pa.float32()), ("edit", pa.string()), ("target", pa.list_(pa.list_(pa.list_(pa.int8()))))]
+)
+Treatments: TypeAlias = Callable[[Sequence[str]], Mapping[str, Treatment]]
+
+
+def samples_table(tracker: TrainingProgressTracker, treatments: Treatments) -> pa.Table:
+    """All rows as samples.parquet holds them; `treatments` tells what the denoiser made of which keys."""
+    return pa.Table.from_batches(_record_batches(tracker, treatments), schema=_SCHEMA)
+
+
+def _blocks(tracker: TrainingProgressTracker) -> Iterator[list[PlannedRow]]:
+    for first in range(0, tracker.rows_planned(), ROWS_AT_ONCE):
+        yield tracker.rows(first, first + ROWS_AT_ONCE)
+
+
+def _record_batches(tracker: TrainingProgressTracker, treatments: Treatments) -> Iterator[pa.RecordBatch]:
+    for rows in _blocks(tracker):
+        treated = treatments([row.key for row in rows])
+        columns = {name: [getattr(row, name) for row in rows] for name in COLUMNS}
+        for name in ("noise", "edit"):
+            columns[name] = [getattr(treated.get(row.key), name, None) for row in rows]
+        columns["target"] = [row.target and json.loads(row.target) for row in rows]
+        arrays = [pa.array(columns[field.name], field.type) for field in _SCHEMA]
+        yield pa.RecordBatch.from_arrays(arrays, schema=_SCHEMA)
+
+
+def content_digest(output_dir: Path, tracker: TrainingProgressTracker) -> str:
+    """sha256 over, row after row in order, "key status\\n", and then the capsules' bytes (N, 12, 512) little-endian
+    float16.
+
+    It depends on what was planned and encoded, and on nothing else: no times, paths, batch sizes or workers.
+    Raises DamagedError where capsules are missing or altered.
+    """
+    digest = hashlib.sha256()
+    for rows in _blocks(tracker):
+        digest.update("".join(f"{row.key} {row.status}\n" for row in rows).encode())
+    for first in range(0, tracker.rows_planned(), 1000):
+        rows_here = range(first, min(first + 1000, tracker.rows_planned()))
+        digest.update(read_capsules(output_dir, rows_here).astype("<f2").tobytes())
+    return digest.hexdigest()
+
+
+def finish_dataset(
+    output_dir: Path,
+    settings: dict[str, Any],
+    tracker: TrainingProgressTracker,
+    consolidator: Consolidator,
+    cache: ImageCache,
+    encoder: Callable[[], TRMVisionEncoder],
+) -> None:
+    """Write all of them, unless they are there, whole and of exactly these chunks; then batches.zarr goes.
+
+    dataset_info.json is written last. Size and sha256 of each are kept in the tracker for `verify`.
+    """
+    chunks = [consolidator.receipt(chunk) for chunk in sorted(tracker.chunks())]
+    made_of = hashlib.sha256(json.dumps([(c.number, c.rows, c.sha256) for c in chunks]).encode()).hexdigest()
+    consolidator.restore_metadata()
+    if tracker.get("dataset_made_of") != made_of or damaged_files(output_dir, tracker):
+        fault_point("dataset-files")
+        classes = _write_tables(output_dir, tracker, cache.treatments)
+        made = encoder()
+        weights = {"preset": made.preset, "fingerprint": made.fingerprint, "trained": made.trained}
+        shards = [
+            {"chunk": c.number, "rows": c.rows, "nbytes": c.nbytes,
+             "sha256": sha256_of(consolidator.chunk.file(consolidator.array, c.number))}
+            for c in chunks
+        ]  # fmt: skip
+        denoiser = cache.denoiser.fingerprint if cache.denoiser else None
+        info = _info(output_dir, settings, tracker, shards, weights, denoiser, classes)
+        write_file(output_dir / "README.md", _card(info).encode())
+        write_file(output_dir / "dataset_info.json", (json.dumps(info, indent=2, ensure_ascii=False) + "\n").encode())
+        paths = [output_dir / name for name in FILES] + sorted((output_dir / "capsules.zarr").rglob("zarr.json"))
+        paths += [path for path in sorted((output_dir / "capsules.zarr" / "labels" / "c").rglob("*")) if path.is_file()]
+        held = {path.relative_to(output_dir).as_posix(): [path.stat().st_size, sha256_of(path)] for path in paths}
+        tracker.set("dataset_files", held)
+        tracker.set("dataset_made_of", made_of)
+    tracker.already_done("consolidate")
+    consolidator.remove_batches_zarr()
+
+
+def damaged_files(output_dir: Path, tracker: TrainingProgressTracker, deep: bool = False) -> list[str]:
+    """One sentence for each file of the dataset that is missing, of another size or, `deep`, of other bytes."""
+    held = (tracker.get("dataset_files") or {}).items()
+    looked = [trouble_with(output_dir / name, size, sha256, deep) for name, (size, sha256) in held]
+    return [trouble for trouble in looked if trouble]
+
+
+def _write_tables(output_dir: Path, tracker: TrainingProgressTracker, treatments: Treatments) -> list[str]:
+    staged = output_dir / "samples.parquet.tmp"
+    with writing_into(output_dir):
+        with pq.ParquetWriter(staged, _SCHEMA, compression="zstd") as writer:
+            for batch in _record_batches(tracker, treatments):
+                writer.write_batch(batch)
+        publish(staged, output_dir / "samples.parquet")
+    lines = [json.dumps({"path": r.path, "reason": r.reason}, ensure_ascii=False) + "\n" for r in tracker.rejected()]
+    write_file(output_dir / "quarantine.jsonl", "".join(lines).encode("utf-8", "backslashreplace"))
+    return _write_labels(output_dir, tracker)
+
+
+def _write_labels(output_dir: Path, tracker: TrainingProgressTracker) -> list[str]:
+    names = tracker.label_names()
+    number = {name: i for i, name in enumerate(names)}
+    blocks = [np.array([number.get(row.label or "", -1) for row in rows], np.int32) for rows in _blocks(tracker)]
+    write_labels(output_dir / "capsules.zarr" / "labels", np.concatenate(blocks))
+    return names
+
+
+def _info(
+    output_dir: Path,
+    settings: dict[str, Any],
+    tracker: TrainingProgressTracker,
+    shards: list[dict[str, Any]],
+    encoder: dict[str, Any],
+    denoiser: str | None,
+    classes: list[str],
+) -> dict[str, Any]:
+    stats = tracker.get_stats()
+    return {
+        "name": output_dir.name,
+        "content_digest": content_digest(output_dir, tracker),
+        "counts": {
+            "rows": stats["rows_planned"],
+            "unique_pictures": tracker.unique_keys(),
+            "quarantined_items": stats["items_quarantined"],
+            "quarantined_samples": stats["samples_quarantined"],
+            "left_out": tracker.left_out(),
+            "modalities": stats["modalities"],
+            "splits": tracker.split_counts(),
+        },
+        "classes": classes,
+        "encoder": encoder,
+        "denoiser": denoiser,
+        "config": settings,
+        "shards": shards,
+        "versions": {
+            "trm-nb": __version__, "python": platform.python_version(), **{name: version(name) for name in LIBRARIES},
+        },
+    }  # fmt: skip
+
+
+def _card(info: dict[str, Any]) -> str:
+    counts = info["counts"]
+    modalities = ", ".join(f"{count} {name}" for name, count in counts["modalities"].items())
+    splits = ", ".join(f"{count} {name}" for name, count in counts["splits"].items())
+    unusable = f"{counts['quarantined_items']} items and {counts['quarantined_samples']} samples"
+    trained = "trained" if info["encoder"]["trained"] else "UNTRAINED (weights drawn from the seed)"
+    denoised = f"by the denoiser {info['denoiser']}" if info["denoiser"] else "by nothing, they are as drawn"
+    return f"""---
+pretty_name: {json.dumps(info["name"])}
+tags: [capsules, tiny-recursive-model]
+---
+# Capsule dataset
+
+{counts["rows"]} samples ({modalities}; {splits}), each a picture turned into 12 capsules of 512 float16 numbers.
+{counts["unique_pictures"]} pictures are different. {unusable}
+could not be used; quarantine.jsonl says why. {counts["left_out"]} files or items were left out by the config.
+
+The encoder ({info["encoder"]["preset"]}, weights {info["encoder"]["fingerprint"]}) is {trained}.
+
+Pictures were denoised {denoised}; samples.parquet says which, and how much was taken away.
+
+| file | what |
+|---|---|
+| capsules.zarr/capsules | float16 (N, 12, 512), Zarr v3; the row of a quarantined sample is NaN |
+| capsules.zarr/labels | int32 (N), an index into `classes` of dataset_info.json, -1 for none |
+| samples.parquet | one row a sample, in the same order; `target` holds the answer grids of puzzles and tasks |
+| images.zarr | the pictures, uint8 (rows, h, w, 3); images/receipts/ names the key in each slot |
+| quarantine.jsonl | path and reason of what could not be used |
+| dataset_info.json | config, counts, versions, sha256 of each shard, content digest |
+
+```python
+import zarr, pandas
+capsules = zarr.open_array("capsules.zarr/capsules", mode="r")
+samples = pandas.read_parquet("samples.parquet")
+```
+
+Content digest: `{info["content_digest"]}`, the sha256
+over "key status" lines of all rows in order and then the bytes of all capsules.
+Licences are those of the sources.
+"""

@@ -1,0 +1,108 @@
+"""The encoding task: a batch's pictures to capsules, to a staged file. It runs in the run's process, or on a cluster.
+
+A cluster's worker gets the places of the pictures in the cache's shards, never their keys, so that it opens no
+database over the network, and reads the encoder from a file in the run's folder, once.
+Determinism: always the same micro-batch and number of threads, and a quarantined row leaves its place in the
+micro-batch black, so that neighbours change no bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trm_nb.records import CAPSULES, FEATURES
+from trm_nb.storage.arrays import Layout, read_places, stage_batch
+from trm_nb.storage.files import Staged
+from trm_nb.workers.pool import Task, working_on
+
+if TYPE_CHECKING:
+    from trm_nb.models.vision_encoder import TRMVisionEncoder
+
+Place = tuple[int, int]  # shard and slot of a picture
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeRecipe:
+    """How and where to: `weights` is the encoder's checkpoint, `images` the cache's array, `folder` where to stage."""
+
+    weights: str
+    fingerprint: str
+    micro_batch: int
+    torch_threads: int
+    device: str
+    images: str
+    layout: Layout
+    folder: str
+    batch: Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One batch to encode: the place of each row's picture, None for a quarantined row."""
+
+    number: int
+    places: tuple[Place | None, ...]
+    made_from: str
+    recipe: EncodeRecipe
+
+    def __str__(self) -> str:
+        return f"batch {self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedBatch:
+    """What an encoding task returns."""
+
+    staged: Staged
+    seconds: float
+
+
+def encode_batch(task: Task[Batch]) -> EncodedBatch:
+    """Encode a task of one batch, in a worker of a cluster."""
+    (batch,) = task
+    return encode_with(_encoder(batch.recipe), batch, lambda: working_on(None))
+
+
+@lru_cache(maxsize=1)
+def _encoder(recipe: EncodeRecipe) -> TRMVisionEncoder:
+    from trm_nb.models.vision_encoder import TRMVisionEncoder
+
+    encoder = TRMVisionEncoder.load(recipe.weights, recipe.device, image_size=recipe.layout.item[0])
+    if encoder.fingerprint != recipe.fingerprint:
+        raise RuntimeError(f"{recipe.weights}: weights {encoder.fingerprint}, expected {recipe.fingerprint}")
+    return encoder
+
+
+def encode_with(encoder: TRMVisionEncoder, batch: Batch, on_progress: Callable[[], None]) -> EncodedBatch:
+    """Encode one batch and stage its file: float16 (batch_size, 12, 512), NaN for quarantined rows."""
+    from trm_nb.models.threads import cpu_threads
+
+    started, recipe, places = time.monotonic(), batch.recipe, batch.places
+    capsules = np.full((len(places), CAPSULES, FEATURES), np.nan, np.float16)
+    with cpu_threads(recipe.torch_threads):
+        for start in range(0, len(places), recipe.micro_batch):
+            part = places[start : start + recipe.micro_batch]
+            usable = [i for i, place in enumerate(part) if place is not None]
+            if usable:
+                images = np.zeros((len(part), *recipe.layout.item), np.uint8)
+                found = [place for place in part if place is not None]
+                images[usable] = read_places(Path(recipe.images), recipe.layout, np.array(found))
+                capsules[start + np.asarray(usable)] = _encode(encoder, images, recipe.device)[usable]
+            on_progress()
+    return EncodedBatch(stage_batch(Path(recipe.folder), capsules, recipe.batch), time.monotonic() - started)
+
+
+def _encode(encoder: TRMVisionEncoder, images: np.ndarray, device: str) -> np.ndarray:
+    import torch
+
+    with torch.inference_mode():
+        capsules = encoder(torch.from_numpy(images).to(device))
+    result: np.ndarray = capsules.float().cpu().numpy().astype(np.float16)
+    return result

@@ -1,0 +1,80 @@
+"""What is done to a run from outside: making its tracker again, and deleting it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from trm_nb.errors import UserError
+from trm_nb.pipeline.run import open_run
+from trm_nb.progress.run_folder import BOUND_FILE, is_run, read_bound
+from trm_nb.progress.tracker import TrainingProgressTracker
+from trm_nb.records import NAMED_SOURCES
+from trm_nb.storage.files import locked
+
+
+def rebuild_tracker(output_dir: str | Path) -> dict[str, Any]:
+    """Make a run's tracker again from its receipts, reading the sources once more; nothing is drawn or encoded.
+
+    The tracker that is there, if any, is kept beside it, and put back if this fails. Returns the new one's
+    `get_stats()`. Raises UserError when the folder holds no run, is being written, or does not say what it was made
+    from, and when a source is gone.
+    """
+    path = Path(output_dir).resolve()
+    if not is_run(path):
+        raise UserError(f"{path}: no run here (no receipts), so there is nothing to rebuild its tracker from")
+    bound = read_bound(path)
+    if "source_paths" not in bound:
+        raise UserError(
+            f"{path / BOUND_FILE}: missing, damaged, or of a run that was not made from sources; "
+            "run `trm-nb build` with its params file again, which rebuilds the tracker too"
+        )
+    for given in bound["source_paths"][1]:
+        named = given.startswith(NAMED_SOURCES) or any(mark in given for mark in "*?[")
+        if not named and not Path(given).exists():
+            raise UserError(f"{given}: this source is gone, and the tracker is made from the sources and the receipts")
+    held, aside = path / "progress.sqlite", path / f"progress.before-{time.time_ns()}.sqlite"
+    with locked(path, "rebuilding the tracker"):
+        if held.is_file():
+            held.replace(aside)
+        TrainingProgressTracker(path, create=True).close()
+    run = open_run(output_dir=path)
+    try:
+        with run.writing("rebuilding the tracker"):
+            run.prepare()
+            if run._all_drawn() and run._all_encoded():
+                run.consolidate()
+        return run.tracker.get_stats()
+    except BaseException:
+        run.close()
+        if aside.is_file():
+            aside.replace(held)
+        raise
+    finally:
+        run.close()
+
+
+def reset(output_dir: str | Path, keep_cache: bool = True) -> list[str]:
+    """Delete a run's dataset, tracker, model, notebooks and report (and, unless kept, its pictures); returns the names.
+
+    Only what a run makes is touched. Raises UserError when the folder holds no run or is being written.
+    """
+    path = Path(output_dir)
+    if not (path / "progress.sqlite").is_file() and not is_run(path):
+        raise UserError(f"{path}: no run here (progress.sqlite is missing), so nothing is deleted")
+    made = ["batches.zarr", "capsules.zarr", "samples.parquet", "quarantine.jsonl", "dataset_info.json", "README.md",
+            BOUND_FILE, "model", "notebooks", "report", *(name.name for name in path.glob("progress.*"))]  # fmt: skip
+    removed = []
+    with locked(path, "reset"):
+        for name in made if keep_cache else ["images.zarr", *made]:
+            target = path / name
+            if target.is_dir():
+                shutil.rmtree(target)
+            elif target.exists():
+                target.unlink()
+            else:
+                continue
+            removed.append(name)
+    return removed

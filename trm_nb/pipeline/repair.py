@@ -1,0 +1,137 @@
+"""Going on after an interruption: what is damaged is forgotten and made anew, what is durable is taken over.
+
+The tracker, the receipts and the files may disagree after a kill, a full disk, a lost tracker or damaged bytes. Files
+and receipts decide; the tracker is made to agree. Everything here can be killed and done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from trm_nb.cache.image_cache import ImageCache
+from trm_nb.errors import DamagedError, UserError
+from trm_nb.pipeline.consolidate import Consolidator
+from trm_nb.progress.tables import SUSPECT, PlannedRow
+from trm_nb.progress.tracker import TrainingProgressTracker
+from trm_nb.storage.files import sweep
+from trm_nb.storage.receipts import file_numbers, receipt_numbers, receipt_path
+
+ROWS_AT_ONCE = 10_000
+
+
+@contextmanager
+def noting_damage(tracker: Callable[[], TrainingProgressTracker]) -> Iterator[None]:
+    """In a run that the caller has locked: when damage is met, have the next run read and hash everything."""
+    try:
+        yield
+    except DamagedError:
+        with suppress(UserError, DamagedError):  # the error that is being raised says more
+            tracker().set(SUSPECT, True)
+        raise
+
+
+def mend(tracker: TrainingProgressTracker, cache: ImageCache, consolidator: Consolidator) -> None:
+    """Forget what is missing or not what its receipt says, so that it is made again.
+
+    Existence and size are compared; every byte is hashed when the run is SUSPECT. Images in a damaged shard are pending
+    again, and so are images that an encoding still to come needs and the cache no longer has. A cache cleared on
+    purpose is not damage: encoded batches do not need it.
+    """
+    deep = bool(tracker.get(SUSPECT, False))
+    _mend_cache(tracker, cache, deep)
+    sweep_run(tracker.output_dir)
+    _mend_capsules(tracker, consolidator, deep)
+    for first, end in batches_to_come(tracker, consolidator):
+        keys = {row.key for row in tracker.rows(first, end) if row.status == "ok"}
+        tracker.unsettle(keys - cache.present(sorted(keys)))
+    tracker.write_bound_copy()
+    if deep:
+        tracker.set(SUSPECT, False)
+
+
+def sweep_run(output_dir: Path) -> None:
+    """Remove the temporary files that a killed run left anywhere but in the image cache, which sweeps itself."""
+    sweep(output_dir)
+    sweep(output_dir / "model")
+    for array in ("batches.zarr/capsules", "capsules.zarr/capsules", "capsules.zarr/labels"):
+        folder = output_dir / array
+        for where in (folder.parent, folder, folder / "receipts", folder / "c"):
+            sweep(where)
+
+
+def batches_to_come(tracker: TrainingProgressTracker, consolidator: Consolidator) -> Iterable[tuple[int, int]]:
+    """The rows (first, end) of each planned batch that is not encoded."""
+    done, size = tracker.batches(), consolidator.batch.rows
+    for batch in range(-(-tracker.rows_planned() // size)):
+        if batch not in done:
+            yield batch * size, (batch + 1) * size
+
+
+def _mend_cache(tracker: TrainingProgressTracker, cache: ImageCache, deep: bool) -> None:
+    lost = bool(cache.without_receipt())  # `writing` deletes them
+    with cache.writing("looking for damaged images"):
+        damaged = cache.damaged(deep)
+        for shard in damaged:
+            cache.drop_shard(shard)
+        cache.restore_metadata()
+    if (lost or damaged) and not cache.was_cleared():
+        for first in range(0, tracker.rows_planned(), ROWS_AT_ONCE):
+            keys = {row.key for row in tracker.rows(first, first + ROWS_AT_ONCE) if row.status == "ok"}
+            tracker.unsettle(keys - cache.known(sorted(keys)))
+
+
+def _mend_capsules(tracker: TrainingProgressTracker, consolidator: Consolidator, deep: bool) -> None:
+    for chunk in consolidator.damaged_chunks(deep):
+        receipt_path(consolidator.array, chunk).unlink(missing_ok=True)
+        consolidator.chunk.file(consolidator.array, chunk).unlink(missing_ok=True)
+        tracker.drop(batches=consolidator.members(chunk, consolidator.batches_total()), chunks=[chunk])
+    chunks = tracker.chunks()
+    on_disk = {*file_numbers(consolidator.loose), *receipt_numbers(consolidator.loose)}
+    consolidator.drop_loose([batch for batch in on_disk if batch // consolidator.per_chunk in chunks])  # left by a kill
+    damaged = list(consolidator.damaged_batches(deep))
+    consolidator.drop_loose(damaged)
+    tracker.drop(batches=damaged)
+    for path in consolidator.unknown_files():
+        path.unlink()
+
+
+# -- taking over what is durable -------------------------------------------------------------------------------------
+
+
+def made_from(weights: str, rows: list[PlannedRow]) -> str:
+    """What a batch follows from: the encoder's fingerprint, and the keys and status of its rows."""
+    digest = hashlib.sha256(weights.encode())
+    for row in rows:
+        digest.update(f"{row.key} {row.status}\n".encode())
+    return digest.hexdigest()
+
+
+def adopt_batch(
+    tracker: TrainingProgressTracker, consolidator: Consolidator, batch: int, rows: list[PlannedRow], source: str
+) -> bool:
+    """Take over a batch that is durable but not in the tracker, if `source` (see `made_from`) is what it follows from.
+
+    A kill came in between, or the tracker was lost.
+    """
+    receipt = consolidator.durable_receipt(batch)
+    if receipt is None or (receipt.rows, receipt.made_from) != (len(rows), source):
+        return False
+    tracker.add_batch(receipt, 0.0)
+    return True
+
+
+def take_stock(tracker: TrainingProgressTracker, cache: ImageCache, consolidator: Consolidator, weights: str) -> None:
+    """After the plan was made again for a lost tracker: settle its rows, and take over every batch and chunk."""
+    size = consolidator.batch.rows
+    for first in range(0, tracker.rows_planned(), size):
+        keys = {row.key for row in tracker.rows(first, first + size)}
+        failed = {key: reason for key in keys if (reason := cache.failure(key)) is not None}
+        tracker.settle(cache.known(sorted(keys - failed.keys())), failed)
+    for first, end in batches_to_come(tracker, consolidator):
+        if not tracker.waiting(first, end):
+            rows = tracker.rows(first, end)
+            adopt_batch(tracker, consolidator, first // size, rows, made_from(weights, rows))
+    consolidator.adopt()

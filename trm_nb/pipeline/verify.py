@@ -1,0 +1,154 @@
+"""verify: is a run's dataset what was written?
+
+The quick look compares files with their receipts by existence and size, and the tables with each other. `deep` hashes
+every shard, batch and chunk and recomputes the content digest, at the disk's speed. Where it finds damage, the run is
+marked as suspect, so that the next run hashes everything too and repairs what is damaged (`repair.mend`). A dataset
+that cannot be written is checked in the same way; its damage is reported, but not recorded.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from contextlib import ExitStack
+from pathlib import Path
+
+from trm_nb.cache.image_cache import ImageCache, whole_shard
+from trm_nb.errors import DamagedError, NotWritableError, UserError
+from trm_nb.pipeline.consolidate import Consolidator
+from trm_nb.pipeline.dataset_files import content_digest, damaged_files
+from trm_nb.progress.tables import SUSPECT
+from trm_nb.progress.tracker import TrainingProgressTracker
+from trm_nb.render.renderer import RenderSettings
+from trm_nb.storage.arrays import metadata_trouble
+from trm_nb.storage.files import locked
+
+log = logging.getLogger(__name__)
+
+
+def verify(output_dir: str | Path, deep: bool = False) -> list[str]:
+    """Check a run's data.
+
+    Args:
+        output_dir: the run's folder.
+        deep: read everything and check every hash; the run's lock is held meanwhile.
+
+    Returns:
+        One sentence for each thing that is damaged, missing or unfinished; nothing when all is whole.
+
+    Raises:
+        UserError: `output_dir` holds no run or, with `deep`, is being written.
+    """
+    path = Path(output_dir)
+    try:
+        tracker = TrainingProgressTracker(path)
+    except DamagedError as error:
+        return [str(error)]
+    with ExitStack() as stack:
+        stack.callback(tracker.close)
+        if not deep:
+            return _Check(path, tracker, deep=False).all()
+        writable = _lock(path, tracker, stack)
+        if trouble := tracker.trouble():
+            return [trouble]
+        if writable:
+            tracker.end_stages_of_the_dead()
+        check = _Check(path, tracker, deep=True)
+        found = check.all()
+        check.note()
+        return found
+
+
+def _lock(path: Path, tracker: TrainingProgressTracker, stack: ExitStack) -> bool:
+    """Keep writers out where the run can be locked, and return whether it can: locking needs to write.
+
+    Elsewhere only the tracker can tell that another process is writing; then UserError is raised.
+    """
+    try:
+        stack.enter_context(locked(path, "verify --deep"))
+        return True
+    except NotWritableError:
+        if tracker.get_stats()["state"].startswith("running"):
+            raise UserError(f"{path} is being written by another process; wait for it, or stop it") from None
+        return False
+
+
+class _Check:
+    """What is damaged in `arrays`, in `tables` (and the card), in `copies` that every run compares and writes again.
+
+    `unfinished` is no damage: the next run goes on with it.
+    """
+
+    def __init__(self, path: Path, tracker: TrainingProgressTracker, deep: bool) -> None:
+        self.path, self.tracker, self.deep = path, tracker, deep
+        self.arrays: list[str] = []
+        self.tables: list[str] = []
+        self.copies: list[str] = []
+        self.unfinished: list[str] = []
+
+    def all(self) -> list[str]:
+        bound = self.tracker.bound()
+        consolidator = (
+            Consolidator(self.path, bound["batch_size"], bound["batches_per_chunk"], self.tracker)
+            if "batch_size" in bound
+            else None
+        )
+        self._images()
+        if consolidator:
+            self._capsules(consolidator)
+        if consolidator and consolidator.complete():
+            self._finished()
+        else:
+            encoded = f"{self.tracker.get_stats()['samples_encoded']} samples encoded"
+            self.unfinished.append(f"{self.path}: not finished ({encoded}); run again, it continues")
+        if self.deep and (trouble := self.tracker.bound_copy_trouble()):
+            self.copies.append(trouble)
+        return [*self.copies, *self.arrays, *self.tables, *self.unfinished]
+
+    def note(self) -> None:
+        """Record the damage, so that the next run repairs it."""
+        try:
+            if self.arrays:
+                self.tracker.set(SUSPECT, True)
+            if self.tables:
+                self.tracker.set("dataset_made_of", None)
+        except NotWritableError:
+            again = "once it can be, `trm-nb verify --deep` notes what is damaged and running again repairs it"
+            log.warning("%s cannot be written, so the damage is not noted: %s", self.path, again)
+
+    def _images(self) -> None:
+        root = self.path / "images.zarr"
+        if not root.is_dir():  # cleared on purpose, or nothing rendered yet; encoded capsules do not need it
+            return
+        shape = whole_shard(root)
+        cache = ImageCache(root, render=RenderSettings(image_size=shape[1]) if shape else None)
+        try:
+            self.arrays += cache.damaged(self.deep).values()
+            if len(cache) and (trouble := metadata_trouble(cache.array, cache.layout)):
+                self.copies.append(trouble)
+        finally:
+            cache.close()
+
+    def _capsules(self, consolidator: Consolidator) -> None:
+        self.arrays += consolidator.damaged_chunks(self.deep).values()
+        self.arrays += consolidator.damaged_batches(self.deep).values()
+        if self.deep:
+            unknown = consolidator.unknown_files()
+            self.arrays += [f"{file}: its receipt is missing, so nothing says what it holds" for file in unknown]
+
+    def _finished(self) -> None:
+        self.tables += damaged_files(self.path, self.tracker, self.deep)
+        if not self.tables and not self.tracker.get("dataset_made_of"):
+            self.unfinished.append(f"{self.path}: its tables and card are not written yet; run again, it continues")
+        elif self.deep and not self.arrays and not self.tables:
+            self._digest()
+
+    def _digest(self) -> None:
+        info = json.loads((self.path / "dataset_info.json").read_bytes())
+        try:
+            digest = content_digest(self.path, self.tracker)
+        except DamagedError as error:
+            self.arrays.append(str(error))
+            return
+        if digest != info.get("content_digest"):
+            self.tables.append(f"{self.path}: content digest {digest[:16]}..., dataset_info.json says otherwise")

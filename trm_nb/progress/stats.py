@@ -1,0 +1,196 @@
+"""What the tracker's tables say, gathered for `get_stats`: every number is a query, none is kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from trm_nb.progress.run_folder import MODEL
+from trm_nb.progress.tables import RunTables
+from trm_nb.storage.lock_holder import Holder, holder_of
+
+STAGE_NAMES = ("render", "denoise", "fit", "encode", "consolidate", "train")  # fit only where an encoder is fitted
+STALLED_SECONDS = 120.0
+NOTEBOOKS, TRAIN_STEPS = "notebooks_asked", "train_steps_asked"  # what the tracker keeps of a command or a config
+
+
+def gather(tracker: RunTables) -> dict[str, Any]:
+    """The run's progress as plain JSON values.
+
+    Counts: rows_planned, plan_frozen, samples_cached, samples_encoded, samples_quarantined, items_quarantined,
+    batches_built, batches_total, consolidation {total_batches_consolidated, chunks_built, chunks_total}, global_step,
+    train_steps, chunk_progress (0..1, part of the training chunks seen in this epoch), modalities and
+    quarantine_by_reason. Totals are None while the plan still grows.
+    notes: item -> what of it was not done as asked, the first 20.
+    stages: name -> status (waiting, running, done, failed, stopped), done, total, unit, started, finished, seconds,
+    message. notebooks: name -> status (pending, running, done, failed, interrupted) of those that `trm-nb run` was
+    asked for, in order. pending: what a complete dataset still lacks, notebooks by name and "train". gone: the process
+    that was killed at work, None where none was. heartbeat, seconds_since_heartbeat.
+    state: new; running, with the stages at work; stalled (no heartbeat); stopped (begun, not complete, and nobody known
+    to be at work); failed; done (the dataset is complete and nothing pending). `get_stats` adds disk_usage_gb
+    (10^9 bytes).
+    """
+    stats = _counts(tracker)
+    writer, runner = _holders(tracker)  # after the tables: who is gone now has not written them since
+    stats["stages"] = _stages(tracker, stats, writer)
+    return _with_state(tracker, stats, writer, runner)
+
+
+def _holders(tracker: RunTables) -> tuple[Holder | None, Holder | None]:
+    """Who writes the run, and who executes its notebooks."""
+    return holder_of(tracker.output_dir), holder_of(tracker.output_dir / "notebooks")
+
+
+def _with_state(
+    tracker: RunTables, stats: dict[str, Any], writer: Holder | None, runner: Holder | None
+) -> dict[str, Any]:
+    """The stats, which have the stages, with what follows from them: notebooks, pending, gone and state."""
+    holders = [holder for holder in (writer, runner) if holder is not None]
+    stats["notebooks"] = _notebooks(tracker, runner)
+    stats["pending"] = _pending(tracker, stats)
+    stats["gone"] = next((holder.name for holder in holders if holder.alive is False), None)
+    stats["state"] = _state(stats, at_work=any(holder.alive for holder in holders))
+    return stats
+
+
+def _counts(tracker: RunTables) -> dict[str, Any]:
+    status = dict(tracker.query("SELECT status, count(*) FROM rows GROUP BY status"))
+    planned = sum(status.values())
+    frozen = bool(tracker.get("plan_frozen", False))
+    bound = tracker.bound()
+    batch_size, per_chunk = bound.get("batch_size"), bound.get("batches_per_chunk")
+    batches_total = -(-planned // batch_size) if batch_size and frozen else None
+    last = tracker.query("SELECT global_step, figures FROM steps ORDER BY global_step DESC LIMIT 1")
+    heartbeat = tracker.get("heartbeat")
+    reasons = "SELECT reason, count(*) FROM quarantine GROUP BY reason ORDER BY count(*) DESC, reason LIMIT 20"
+    return {
+        "rows_planned": planned,
+        "plan_frozen": frozen,
+        "samples_cached": status.get("ok", 0),
+        "samples_quarantined": status.get("quarantined", 0),
+        "samples_encoded": int(tracker.value("SELECT coalesce(sum(rows), 0) FROM batches")),
+        "items_quarantined": tracker.items_quarantined(),
+        "batches_built": int(tracker.value("SELECT count(*) FROM batches")),
+        "batches_total": batches_total,
+        "consolidation": {
+            "total_batches_consolidated": int(tracker.value("SELECT coalesce(sum(batches), 0) FROM chunks")),
+            "chunks_built": int(tracker.value("SELECT count(*) FROM chunks")),
+            "chunks_total": -(-batches_total // per_chunk) if batches_total is not None and per_chunk else None,
+        },
+        "global_step": last[0][0] if last else 0,
+        "train_steps": tracker.get(TRAIN_STEPS) or tracker.value("SELECT total FROM stages WHERE name = 'train'") or 0,
+        "chunk_progress": json.loads(last[0][1]).get("chunk_progress", 0.0) if last else 0.0,
+        "modalities": tracker.modality_counts(),
+        "quarantine_by_reason": dict(tracker.query(reasons)),
+        "notes": tracker.notes(20),
+        "heartbeat": heartbeat,
+        "seconds_since_heartbeat": None if heartbeat is None else max(0.0, time.time() - heartbeat),
+    }
+
+
+def _stages(tracker: RunTables, stats: dict[str, Any], writer: Holder | None) -> dict[str, dict[str, Any]]:
+    rows = stats["rows_planned"] if stats["plan_frozen"] else None
+    settled = stats["samples_cached"] + stats["samples_quarantined"]
+    measures = {
+        "render": (settled, rows, "pictures"),
+        "denoise": (settled, rows, "pictures"),
+        "encode": (stats["samples_encoded"], rows, "samples"),
+        "consolidate": (stats["consolidation"]["total_batches_consolidated"], stats["batches_total"], "batches"),
+        "train": (stats["global_step"], stats["train_steps"] or None, "steps"),
+    }
+    found = {values[0]: values[1:] for values in tracker.query("SELECT * FROM stages")}
+    if "fit" in found:
+        measures["fit"] = (tracker.value("SELECT max(global_step) FROM fit_steps") or 0, found["fit"][3], "steps")
+    report = {}
+    for name in [name for name in STAGE_NAMES if name in measures]:
+        status, started, finished, _, message = found.get(name, ("waiting", None, None, None, None))
+        if status == "running" and writer is not None and writer.alive is False:
+            status, finished, message = "stopped", stats["heartbeat"], f"{writer.name} is gone; run again, it continues"
+        done, total, unit = measures[name]
+        seconds = None if started is None else (finished or time.time()) - started
+        report[name] = {
+            "status": status,
+            "done": done,
+            "total": total,
+            "unit": unit,
+            "started": started,
+            "finished": finished,
+            "seconds": seconds,
+            "message": message,
+        }
+    return report
+
+
+def _notebooks(tracker: RunTables, runner: Holder | None) -> dict[str, str]:
+    """The notebooks that `trm-nb run` was asked for, with their status; one whose runner was killed is interrupted."""
+    found = {}
+    for name in tracker.get(NOTEBOOKS, []):
+        status = (tracker.get(f"notebook:{name}") or {}).get("status", "pending")
+        killed = status == "running" and (runner is None or runner.alive is False)
+        found[name] = "interrupted" if killed else status
+    return found
+
+
+def _pending(tracker: RunTables, stats: dict[str, Any]) -> list[str]:
+    """What was asked for beyond the dataset, and is not there: notebooks by name, and "train".
+
+    Notebooks that are all done found nothing to train on where there is no model.
+    """
+    notebooks = [name for name, status in stats["notebooks"].items() if status != "done"]
+    asked, train = tracker.get(TRAIN_STEPS, 0), stats["stages"]["train"]
+    if train["status"] == "done":
+        lacking = train["done"] < asked or not (tracker.output_dir / MODEL).is_file()
+    else:
+        lacking = bool(notebooks) or not stats["notebooks"]
+    return [*notebooks, *(["train"] if asked and lacking else [])]
+
+
+def _state(stats: dict[str, Any], at_work: bool) -> str:
+    stages, rows = stats["stages"], stats["rows_planned"]
+    statuses = {stage["status"] for stage in stages.values()}
+    if "failed" in statuses:
+        return "failed"
+    if "running" in statuses:
+        silent = stats["seconds_since_heartbeat"] or 0.0
+        names = " + ".join(name for name, stage in stages.items() if stage["status"] == "running")
+        return "stalled" if silent > STALLED_SECONDS else f"running {names}"
+    # a training may have no dataset
+    complete = stages["consolidate"]["status"] == "done" or (stages["train"]["status"] == "done" and not rows)
+    if complete and not stats["pending"]:
+        return "done"
+    if at_work:
+        return "running"  # between two stages, or a notebook that shows what is there
+    if "failed" in stats["notebooks"].values():
+        return "failed"
+    return "stopped" if rows or "stopped" in statuses or "interrupted" in stats["notebooks"].values() else "new"
+
+
+def state_of(tracker: RunTables) -> tuple[str, dict[str, str]]:
+    """The state that `gather` tells, and the status of each stage that began, without counting rows."""
+    writer, runner = _holders(tracker)
+    held = dict(tracker.query("SELECT name, status FROM stages"))
+    if writer is not None and writer.alive is False:
+        held = {name: "stopped" if status == "running" else status for name, status in held.items()}
+    heartbeat, step = tracker.get("heartbeat"), tracker.value("SELECT max(global_step) FROM steps")
+    stats = {
+        "stages": {name: {"status": held.get(name, "waiting"), "done": step or 0} for name in STAGE_NAMES},
+        "seconds_since_heartbeat": None if heartbeat is None else max(0.0, time.time() - heartbeat),
+        "rows_planned": tracker.rows_planned(),
+    }
+    state = _with_state(tracker, stats, writer, runner)["state"]
+    return state, {name: held[name] for name in STAGE_NAMES if name in held}
+
+
+def disk_usage(folder: Path) -> int:
+    """Bytes in the files below a folder, also while some of them come and go."""
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(root, name)).st_size  # noqa: PTH118 - a hot loop
+            except FileNotFoundError:
+                continue
+    return total

@@ -1,0 +1,454 @@
+"""The tables of progress.sqlite, what a run's tracker keeps.
+
+What is planned, cached, encoded, consolidated and trained is written here once, one transaction a task, after the data
+is durable. Counts are queries, never kept, so a number shown anywhere is what the tables hold, also after a crash.
+
+SQLite (`storage/sqlite.py`): one writing process, the run's lock sees to that, and any number of readers. A commit
+costs a few milliseconds, once for 1000 samples.
+"""
+
+from __future__ import annotations
+
+import builtins
+import json
+import logging
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from trm_nb.errors import DamagedError, UserError
+from trm_nb.progress.run_folder import BOUND_FILE, MODEL, has_capsules, is_empty_run, is_run, read_bound, refuse_foreign
+from trm_nb.records import Receipt, Rejected, class_order
+from trm_nb.storage.files import write_json, writing_into
+from trm_nb.storage.sqlite import Database
+
+SUSPECT = "suspect"  # set where damage was found or a tracker is new: the next run reads and hashes everything
+_REBUILD = "run again, or `trm-nb doctor --rebuild DIR`: it is made anew from the receipts"
+_NOTE = "note:"  # and the item's id: the name of a note in `meta`
+log = logging.getLogger(__name__)
+
+_SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE bound (field TEXT PRIMARY KEY, stage TEXT NOT NULL, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE files (name TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 TEXT, first_row INTEGER, rows INTEGER,
+    items INTEGER, left_out INTEGER);
+CREATE TABLE rows (row INTEGER PRIMARY KEY, sample_id TEXT NOT NULL, item_id TEXT NOT NULL, modality TEXT NOT NULL,
+    source TEXT NOT NULL, page INTEGER NOT NULL, pages INTEGER NOT NULL, label TEXT, split TEXT NOT NULL,
+    key TEXT NOT NULL, status TEXT NOT NULL DEFAULT 'planned' CHECK (status IN ('planned', 'ok', 'quarantined')),
+    target TEXT);
+CREATE INDEX rows_by_key ON rows (key);
+CREATE INDEX rows_waiting ON rows (row) WHERE status = 'planned';
+CREATE TABLE quarantine (path TEXT NOT NULL, reason TEXT NOT NULL, sample INTEGER NOT NULL,
+    PRIMARY KEY (path, sample));
+CREATE TABLE batches (batch INTEGER PRIMARY KEY, rows INTEGER NOT NULL, nbytes INTEGER NOT NULL, sha256 TEXT NOT NULL,
+    seconds REAL NOT NULL);
+CREATE TABLE chunks (chunk INTEGER PRIMARY KEY, batches INTEGER NOT NULL, nbytes INTEGER NOT NULL,
+    sha256 TEXT NOT NULL);
+CREATE TABLE stages (name TEXT PRIMARY KEY, status TEXT NOT NULL, started REAL NOT NULL, finished REAL, total INTEGER,
+    message TEXT) WITHOUT ROWID;
+CREATE TABLE steps (global_step INTEGER PRIMARY KEY, figures TEXT NOT NULL);
+CREATE TABLE fit_steps (global_step INTEGER PRIMARY KEY, figures TEXT NOT NULL);
+"""
+Training: TypeAlias = Literal["train", "fit"]  # the stages that have steps: the TRM's, and the encoder's before it
+_STEPS: dict[Training, str] = {"train": "steps", "fit": "fit_steps"}
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRow:
+    """One row of samples.parquet as the plan fixed it; `status` is planned, ok or quarantined.
+
+    `target` is the answer to a puzzle or a task, grids in JSON; None where there is none.
+    """
+
+    row: int
+    sample_id: str
+    item_id: str
+    modality: str
+    source: str
+    page: int
+    pages: int
+    label: str | None
+    split: str
+    key: str
+    status: str = "planned"
+    target: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFile:
+    """A source file as it was planned: its `items` have the rows first_row .. first_row + rows - 1.
+
+    `left_out` counts what the config excludes. `sha256` is of the file's bytes, "" for what is not a file.
+    """
+
+    name: str
+    size: int
+    mtime_ns: int
+    sha256: str
+    first_row: int
+    rows: int
+    items: int
+    left_out: int
+
+
+class RunTables:
+    """The tables of the run in `output_dir`, for its tracker, which says when they are made and by whom."""
+
+    def __init__(self, output_dir: str | Path, *, create: bool = False) -> None:
+        self.output_dir = Path(output_dir)
+        self.path = self.output_dir / "progress.sqlite"
+        if create:
+            refuse_foreign(self.output_dir)
+            with writing_into(self.output_dir):
+                self.output_dir.mkdir(parents=True, exist_ok=True)
+            self._put_aside_if_damaged()
+        elif not self.path.is_file() or (not self.path.stat().st_size and is_run(self.output_dir)):
+            if is_empty_run(self.output_dir):
+                raise UserError(f"{self.output_dir}: no dataset here yet; `trm-nb build PARAMS.yaml` makes one")
+            if is_run(self.output_dir):
+                raise DamagedError(f"{self.path}: missing or empty; {_REBUILD}")
+            raise UserError(
+                f"{self.output_dir}: no run here (progress.sqlite is missing); `trm-nb build PARAMS.yaml` makes one"
+            )
+        try:
+            self._db = Database(self.path, _SCHEMA)
+        except DamagedError as error:
+            raise DamagedError(f"{error}; {_REBUILD}") from None
+        if create:
+            self._add_what_older_versions_lack()
+            if not self.bound():
+                self._restore_bound()
+            if not self.rows_planned() and is_run(self.output_dir):  # lost, or of a run that was reset
+                self.set(SUSPECT, True)
+
+    def _put_aside_if_damaged(self) -> None:
+        if not self.path.is_file():
+            return
+        try:
+            database = Database(self.path, _SCHEMA)
+            trouble = database.trouble()
+            database.close()
+        except DamagedError as error:
+            trouble = str(error)
+        if trouble:
+            taken = len(list(self.output_dir.glob(f"{self.path.stem}.damaged-*")))
+            aside = self.path.with_suffix(f".damaged-{taken + 1}")
+            log.warning("%s; it is put aside as %s and made again from the receipts", trouble, aside.name)
+            self.path.rename(aside)
+
+    def _add_what_older_versions_lack(self) -> None:
+        if not self.value("SELECT count(*) FROM pragma_table_info('rows') WHERE name = 'target'"):
+            with self.transaction() as db:
+                db.execute("ALTER TABLE rows ADD COLUMN target TEXT")
+        if not self.value("SELECT count(*) FROM sqlite_master WHERE name = 'fit_steps'"):
+            with self.transaction() as db:
+                db.execute("CREATE TABLE fit_steps (global_step INTEGER PRIMARY KEY, figures TEXT NOT NULL)")
+
+    def was_lost(self) -> bool:
+        """Whether this tracker knows no sample of a run that has encoded some."""
+        return not self.rows_planned() and has_capsules(self.output_dir)
+
+    def trouble(self) -> str | None:
+        """One sentence when the database itself is damaged; reads all of it."""
+        return self._db.trouble()
+
+    def close(self) -> None:
+        """Close the database; the tracker cannot be used afterwards."""
+        self._db.close()
+
+    def transaction(self) -> AbstractContextManager[sqlite3.Connection]:
+        """One durable transaction; nested calls join the outer. A full disk raises UserError and changes nothing."""
+        return self._db.transaction()
+
+    def query(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        """The rows that a query finds."""
+        return self._db.query(query, values)
+
+    def value(self, query: str, values: Sequence[Any] = ()) -> Any:
+        """The first value that a query finds, None where it finds nothing."""
+        return self._db.value(query, values)
+
+    # -- values, settings -------------------------------------------------------------------------------------------
+
+    def set(self, name: str, value: Any) -> None:
+        """Keep a JSON value under a name."""
+        with self.transaction() as db:
+            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, json.dumps(value)))
+
+    def ask(self, name: str, value: Any) -> None:
+        """Keep a JSON value that a command or a config asks for; nothing is written where it is kept already."""
+        if self.get(name) != value:
+            self.set(name, value)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The JSON value kept under a name."""
+        found = self.value("SELECT value FROM meta WHERE name = ?", (name,))
+        return default if found is None else json.loads(found)
+
+    def bound(self) -> dict[str, Any]:
+        """The config fields that this run is bound to, by name."""
+        return {name: json.loads(value) for name, value in self.query("SELECT field, value FROM bound")}
+
+    def bind(self, stage: str, fields: dict[str, Any]) -> None:
+        """Bind a stage's config fields; raises UserError naming the field when one was bound to another value."""
+        self.check_bound(fields)
+        with self.transaction() as db:
+            db.executemany(
+                "INSERT OR IGNORE INTO bound VALUES (?, ?, ?)",
+                [(name, stage, json.dumps(value)) for name, value in fields.items()],
+            )
+        self.write_bound_copy()
+
+    def write_bound_copy(self) -> None:
+        """Copy the frozen settings to `.bound.json`: without the tracker, other settings must not mix either."""
+        if self.bound_copy_trouble():
+            write_json(self.output_dir / BOUND_FILE, {"bound": self._bound_by_stage()})
+
+    def bound_copy_trouble(self) -> str | None:
+        """One sentence when `.bound.json` is missing, damaged, or holds other settings than the tracker."""
+        same = read_bound(self.output_dir) == self._bound_by_stage()
+        return None if same else f"{self.output_dir / BOUND_FILE}: not the settings that the tracker holds"
+
+    def _bound_by_stage(self) -> dict[str, tuple[str, Any]]:
+        rows = self.query("SELECT field, stage, value FROM bound ORDER BY stage, field")
+        return {name: (stage, json.loads(value)) for name, stage, value in rows}
+
+    def unbind(self, stage: str) -> None:
+        """Forget what a stage was bound to, when nothing is left that followed from it."""
+        with self.transaction() as db:
+            db.execute("DELETE FROM bound WHERE stage = ?", (stage,))
+
+    def _restore_bound(self) -> None:
+        rows = [(name, stage, json.dumps(value)) for name, (stage, value) in read_bound(self.output_dir).items()]
+        if rows:
+            with self.transaction() as db:
+                db.executemany("INSERT OR IGNORE INTO bound VALUES (?, ?, ?)", rows)
+        elif (self.output_dir / BOUND_FILE).exists():
+            log.warning("%s is damaged too, so this call's settings hold", self.output_dir / BOUND_FILE)
+
+    def check_bound(self, fields: dict[str, Any]) -> None:
+        """Raise UserError naming the first of these fields that is bound to another value."""
+        held = self.bound()
+        for name, value in fields.items():
+            if name in held and held[name] != json.loads(json.dumps(value)):
+                trained = self.value("SELECT stage FROM bound WHERE field = ?", (name,)) == "train"
+                instead = f"delete {self.output_dir / MODEL}" if trained else f"`trm-nb reset {self.output_dir}`"
+                raise UserError(
+                    f"{self.output_dir}: this run was made with {name}={held[name]!r}, not {name}={value!r}; "
+                    f"use another output_dir, or {instead}"
+                )
+
+    # -- the plan ---------------------------------------------------------------------------------------------------
+
+    def add_rows(
+        self,
+        rows: Sequence[PlannedRow],
+        files: Sequence[PlannedFile],
+        rejected: Sequence[Rejected],
+        notes: Mapping[str, str] | None = None,
+    ) -> None:
+        """Record the next rows of the plan with the files they come from, in one transaction.
+
+        `notes` say, by item, what of those that are used was not done as asked.
+        """
+        with self.transaction() as db:
+            db.executemany(
+                "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (r.row, r.sample_id, r.item_id, r.modality, r.source, r.page, r.pages, r.label, r.split, r.key,
+                     r.status, r.target)
+                    for r in rows
+                ],
+            )  # fmt: skip
+            db.executemany(
+                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [(f.name, f.size, f.mtime_ns, f.sha256, f.first_row, f.rows, f.items, f.left_out) for f in files],
+            )
+            self._quarantine(db, rejected, sample=False)
+            for item_id, note in (notes or {}).items():
+                self.set(f"{_NOTE}{item_id}", note)
+
+    def note(self, item_id: str) -> str:
+        """What of an item that is used was not done as asked, "" for nothing."""
+        return str(self.get(f"{_NOTE}{item_id}", ""))
+
+    def notes(self, at_most: int = -1) -> dict[str, str]:
+        """The notes of all items that have one, or of the first few, ordered by item."""
+        found = self.query(
+            "SELECT substr(name, ?), value FROM meta WHERE name >= ? AND name < ? ORDER BY name LIMIT ?",
+            (len(_NOTE) + 1, _NOTE, _NOTE[:-1] + ";", at_most),
+        )
+        return {item_id: json.loads(note) for item_id, note in found}
+
+    def forget_what_has_no_row(self) -> None:
+        """Forget the files that gave no row, and what is quarantined in them or in a file that was left half planned.
+
+        A plan that is not frozen finds them again, or finds them gone.
+        """
+        with self.transaction() as db:
+            db.execute("DELETE FROM files WHERE rows = 0")
+            db.execute(
+                "DELETE FROM quarantine WHERE sample = 0 AND path NOT IN (SELECT name FROM files) AND"
+                " substr(path, 1, instr(path, '#') - 1) NOT IN (SELECT name FROM files)"
+            )
+
+    def rows(self, first: int = 0, end: int | None = None) -> list[PlannedRow]:
+        """Rows first .. end-1 of the plan, in order."""
+        found = self.query(
+            "SELECT * FROM rows WHERE row >= ? AND row < ? ORDER BY row", (first, 2**62 if end is None else end)
+        )
+        return [PlannedRow(*values) for values in found]
+
+    def file(self, name: str) -> PlannedFile | None:
+        """A source file as it was planned; None when the plan does not know it."""
+        found = self.query("SELECT * FROM files WHERE name = ?", (name,))
+        return PlannedFile(*found[0]) if found else None
+
+    def file_names(self) -> list[str]:
+        """The names of the planned source files."""
+        return [name for (name,) in self.query("SELECT name FROM files ORDER BY first_row, name")]
+
+    def file_count(self) -> int:
+        """How many source files the plan knows."""
+        return int(self.value("SELECT count(*) FROM files"))
+
+    def items_quarantined(self) -> int:
+        """How many items could not be used at all."""
+        return int(self.value("SELECT count(*) FROM quarantine WHERE sample = 0"))
+
+    def quarantined(self) -> int:
+        """How many items and samples could not be used."""
+        return int(self.value("SELECT count(*) FROM quarantine"))
+
+    def left_out(self) -> int:
+        """How many files and items the config excludes."""
+        return int(self.value("SELECT coalesce(sum(left_out), 0) FROM files"))
+
+    def rows_planned(self) -> int:
+        """How many rows the plan has so far."""
+        return int(self.value("SELECT coalesce(max(row) + 1, 0) FROM rows"))
+
+    def waiting(self, first: int, end: int) -> int:
+        """How many of the rows first .. end-1 still wait for their picture."""
+        query = "SELECT count(*) FROM rows WHERE row >= ? AND row < ? AND status = 'planned'"
+        return int(self.value(query, (first, end)))
+
+    def first_waiting(self) -> int | None:
+        """The first row that waits for its picture; None where none does."""
+        found = self.value("SELECT min(row) FROM rows WHERE status = 'planned'")
+        return None if found is None else int(found)
+
+    def settled(self) -> int:
+        """How many rows have their picture in the cache or are quarantined."""
+        waiting = int(self.value("SELECT count(*) FROM rows WHERE status = 'planned'"))  # which has an index
+        return self.rows_planned() - waiting
+
+    def settle(self, keys: Iterable[str], failed: dict[str, str]) -> None:
+        """Record that the pictures of `keys` are cached, and why those of `failed` could not be made."""
+        with self.transaction() as db:
+            db.executemany("UPDATE rows SET status = 'ok' WHERE key = ? AND status = 'planned'", [(k,) for k in keys])
+            batch_size = self.bound().get("batch_size") or 2**62
+            for key, reason in failed.items():
+                # a row that is encoded stays as it is: its picture is not in the cache, as after clearing it
+                encoded = "status = 'planned' AND row / ? IN (SELECT batch FROM batches)"
+                db.execute(f"UPDATE rows SET status = 'ok' WHERE key = ? AND {encoded}", (key, batch_size))
+                db.execute("UPDATE rows SET status = 'quarantined' WHERE key = ? AND status = 'planned'", (key,))
+                query = "SELECT sample_id FROM rows WHERE key = ? AND status = 'quarantined'"
+                hit = db.execute(query, (key,)).fetchall()
+                self._quarantine(db, [Rejected(sample_id, reason) for (sample_id,) in hit], sample=True)
+
+    def label_names(self) -> list[str]:
+        """The different labels; a label's place is the number of its class (`records.class_order`)."""
+        return class_order(name for (name,) in self.query("SELECT DISTINCT label FROM rows WHERE label IS NOT NULL"))
+
+    def unique_keys(self) -> int:
+        """How many different pictures the plan holds."""
+        return int(self.value("SELECT count(DISTINCT key) FROM rows"))
+
+    def split_counts(self) -> dict[str, int]:
+        """Rows by split."""
+        return dict(self.query("SELECT split, count(*) FROM rows GROUP BY split ORDER BY split"))
+
+    def modality_counts(self) -> dict[str, int]:
+        """Rows by modality."""
+        return dict(self.query("SELECT modality, count(*) FROM rows GROUP BY modality ORDER BY modality"))
+
+    def unsettle(self, keys: Iterable[str]) -> None:
+        """These pictures are gone: their rows wait again."""
+        with self.transaction() as db:
+            db.executemany(
+                "UPDATE rows SET status = 'planned' WHERE key = ? AND status = 'ok'", [(key,) for key in keys]
+            )
+
+    @staticmethod
+    def _quarantine(db: sqlite3.Connection, rejected: Iterable[Rejected], sample: bool) -> None:
+        db.executemany(
+            "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?)", [(r.path, r.reason, sample) for r in rejected]
+        )
+
+    def rejected(self) -> list[Rejected]:
+        """What is quarantined, items and samples, ordered by path."""
+        return [Rejected(*values) for values in self.query("SELECT path, reason FROM quarantine ORDER BY path, sample")]
+
+    # -- batches, chunks, steps -------------------------------------------------------------------------------------
+
+    def add_batch(self, receipt: Receipt, seconds: float) -> None:
+        """Record an encoded batch."""
+        with self.transaction() as db:
+            values = (receipt.number, receipt.rows, receipt.nbytes, receipt.sha256, seconds)
+            db.execute("INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?, ?)", values)
+
+    def add_chunk(self, receipt: Receipt) -> None:
+        """Record a consolidated chunk."""
+        with self.transaction() as db:
+            values = (receipt.number, len(receipt.parts), receipt.nbytes, receipt.sha256)
+            db.execute("INSERT OR REPLACE INTO chunks VALUES (?, ?, ?, ?)", values)
+
+    def drop(self, batches: Iterable[int] = (), chunks: Iterable[int] = ()) -> None:
+        """Forget batches and chunks whose files are gone or damaged, so that they are made again."""
+        with self.transaction() as db:
+            db.executemany("DELETE FROM batches WHERE batch = ?", [(n,) for n in batches])
+            db.executemany("DELETE FROM chunks WHERE chunk = ?", [(n,) for n in chunks])
+
+    def batches(self) -> builtins.set[int]:
+        """The numbers of the encoded batches."""
+        return {n for (n,) in self.query("SELECT batch FROM batches")}
+
+    def loose_batches(self, per_chunk: int) -> dict[int, int]:
+        """How many batches are encoded of each chunk that is not made yet, by the chunk's number, in order."""
+        query = (
+            "SELECT batch / ?1, count(*) FROM batches WHERE batch / ?1 NOT IN (SELECT chunk FROM chunks)"
+            " GROUP BY 1 ORDER BY 1"
+        )
+        return dict(self.query(query, (per_chunk,)))
+
+    def batch_file(self, batch: int) -> tuple[int, str]:
+        """(nbytes, sha256) of an encoded batch's file."""
+        found = self.query("SELECT nbytes, sha256 FROM batches WHERE batch = ?", (batch,))
+        return (int(found[0][0]), str(found[0][1]))
+
+    def chunks(self) -> builtins.set[int]:
+        """The numbers of the consolidated chunks."""
+        return {n for (n,) in self.query("SELECT chunk FROM chunks")}
+
+    def batch_seconds(self) -> list[float]:
+        """Seconds spent on each encoded batch, in order."""
+        return [s for (s,) in self.query("SELECT seconds FROM batches ORDER BY batch")]
+
+    def log_step(self, global_step: int, stage: Training = "train", /, **figures: float) -> None:
+        """Record figures of a training step (loss, accuracy, chunk_progress, ...); logging a step again replaces it."""
+        with self.transaction() as db:
+            db.execute(f"INSERT OR REPLACE INTO {_STEPS[stage]} VALUES (?, ?)", (global_step, json.dumps(figures)))
+
+    def forget_steps(self, after: int = 0, stage: Training = "train") -> None:
+        """Drop the logged steps beyond `after`, when training goes on from a checkpoint of that step."""
+        with self.transaction() as db:
+            db.execute(f"DELETE FROM {_STEPS[stage]} WHERE global_step > ?", (after,))
+
+    def training_curve(self, stage: Training = "train") -> list[dict[str, float]]:
+        """The logged steps of a stage in order, each with its global_step."""
+        found = self.query(f"SELECT global_step, figures FROM {_STEPS[stage]} ORDER BY global_step")
+        return [{"global_step": step, **json.loads(figures)} for step, figures in found]

@@ -1,0 +1,123 @@
+"""The run's one tracker: its tables, what its stages are doing, and what all that amounts to.
+
+What is planned, cached, encoded, consolidated and trained is written to progress.sqlite once, one transaction a task,
+after the data is durable. Counts are queries, never kept, so a number shown anywhere is what the tables hold, also
+after a crash.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from trm_nb.describe import Described, Facts, counted, named
+from trm_nb.progress.stats import disk_usage, gather, state_of
+from trm_nb.progress.tables import RunTables
+
+BEAT_SECONDS = 1.0
+COUNTED_ROWS = 100_000  # a tenth of a second
+
+
+class TrainingProgressTracker(RunTables, Described):
+    """The tracker of the run in `output_dir`; made on first use by a writer (`create`), or opened to be read.
+
+    A writer puts a damaged one aside and makes another; what a lost one was bound to is read from `.bound.json`, the
+    rest is made again from the receipts (`pipeline.run.Run.prepare`). Raises UserError when `output_dir` holds no run,
+    DamagedError when its tracker is lost or damaged, both with `create` False. Safe to use from several threads.
+    """
+
+    _last_beat = 0.0
+
+    def _facts(self) -> Facts:
+        return {"folder": self.output_dir, **self.facts()}
+
+    def facts(self) -> Facts:
+        """What a run holds, for people; rows are counted by kind only where that takes no time."""
+        state, statuses, rows = *state_of(self), self.rows_planned()
+        few = rows <= COUNTED_ROWS
+        return {
+            "state": "at rest" if state == "stopped" else state,
+            "samples": f"{rows:,}{'' if self.get('plan_frozen', False) else ' planned so far'}",
+            "by split": counted(self.split_counts()) if few else None,
+            "by modality": counted(self.modality_counts()) if few else None,
+            "classes": named(self.label_names()) if few else None,
+            "quarantined": self.quarantined(),
+            "batches": int(self.value("SELECT count(*) FROM batches")),
+            "chunks": int(self.value("SELECT count(*) FROM chunks")),
+            "training steps": self.value("SELECT max(global_step) FROM steps"),
+            "stages": ", ".join(f"{name} {status}" for name, status in statuses.items()) or None,
+        }
+
+    # -- stages -----------------------------------------------------------------------------------------------------
+
+    def begin(self, stage: str, total: int | None = None) -> None:
+        """A stage starts (again)."""
+        with self.transaction() as db:
+            values = (stage, "running", time.time(), None, total, None)
+            db.execute("INSERT OR REPLACE INTO stages VALUES (?, ?, ?, ?, ?, ?)", values)
+        self.beat(force=True)
+
+    def finish(self, stage: str, message: str | None = None) -> None:
+        """A stage is done."""
+        self._end(stage, "done", message)
+
+    def fail(self, stage: str, message: str) -> None:
+        """A stage ended in an error, described in one sentence."""
+        self._end(stage, "failed", message)
+
+    def _end(self, stage: str, status: str, message: str | None) -> None:
+        with self.transaction() as db:
+            db.execute(
+                "UPDATE stages SET status = ?, finished = ?, message = ? WHERE name = ?",
+                (status, time.time(), message, stage),
+            )
+        self.beat(force=True)
+
+    @contextmanager
+    def stage(self, name: str, total: int | None = None) -> Iterator[None]:
+        """begin ... finish; an exception in between is recorded as the stage's failure, an interruption as a stop."""
+        self.begin(name, total)
+        try:
+            yield
+        except Exception as error:
+            self.fail(name, str(error) or type(error).__name__)
+            raise
+        except BaseException:
+            self._end(name, "stopped", "interrupted; run again, it continues")
+            raise
+        self.finish(name)
+
+    def end_stages_of_the_dead(self) -> None:
+        """For a process that has the run's lock: stages that still run in the tables were those of a killed one."""
+        if self.value("SELECT count(*) FROM stages WHERE status = 'running'"):
+            values = (self.get("heartbeat"), "its process was killed; run again, it continues")
+            with self.transaction() as db:
+                ended = "UPDATE stages SET status = 'stopped', finished = ?, message = ? WHERE status = 'running'"
+                db.execute(ended, values)
+
+    def already_done(self, stage: str, message: str | None = None) -> None:
+        """A stage found nothing to do: record it as done, whatever a killed attempt left."""
+        if self.stage_status(stage) != "done":
+            self.begin(stage)
+            self.finish(stage, message)
+
+    def stage_status(self, name: str) -> str:
+        """waiting, running, done, failed or stopped."""
+        return self.value("SELECT status FROM stages WHERE name = ?", (name,)) or "waiting"
+
+    def beat(self, force: bool = False) -> None:
+        """Tell the readers that the run is alive; cheap to call often, writes once a second."""
+        now = time.time()
+        if force or now - self._last_beat >= BEAT_SECONDS:
+            self._last_beat = now
+            self.set("heartbeat", now)
+
+    # -- figures ----------------------------------------------------------------------------------------------------
+
+    def get_stats(self) -> dict[str, Any]:
+        """Everything there is to know about the run's progress, as plain JSON values: see `stats.gather`."""
+        with self._db.moment():
+            stats = gather(self)
+        return {**stats, "disk_usage_gb": disk_usage(self.output_dir) / 1e9}  # a long walk, so outside the moment

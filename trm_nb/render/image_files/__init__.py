@@ -1,0 +1,1 @@
+"""Image files to arrays, within limits of size and time."""

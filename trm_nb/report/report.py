@@ -1,0 +1,238 @@
+"""A run's offline report: one HTML page for each executed notebook, and an index over the run.
+
+nbconvert renders the cells with a small template on its `basic` one (its `lab` template loads four foreign addresses);
+all it renders passes the allow-list of sanitise.py; jinja2 with autoescape puts it into a page whose content
+security policy forbids everything but inline styles and embedded pictures. Costs two seconds, mostly for
+importing nbconvert. Reading the tracker only: no torch, no zarr.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from trm_nb._version import __version__
+from trm_nb.batch.outcome import read_notebook
+from trm_nb.notebook.progress_view import bar, count, duration, said, state_text
+from trm_nb.notebook.prose import as_plain
+from trm_nb.progress.tracker import TrainingProgressTracker
+from trm_nb.report.cells import TEMPLATES, Cells
+from trm_nb.report.sanitise import only_what_is_shown
+from trm_nb.storage.files import write_file
+from trm_nb.storage.lock_holder import holder_of
+
+_THUMBNAIL = (720, 420)
+
+
+@dataclass(slots=True)
+class Page:
+    """What the index and the page's frame tell of one executed notebook; `cell` counts from 1."""
+
+    name: str
+    status: str
+    duration: str = ""
+    message: str = ""
+    cell: int | None = None
+    title: str = ""
+    thumbnail: str = ""
+    alt: str = ""
+    finding: str = ""
+
+    @property
+    def short(self) -> str:
+        """The name as navigation shows it."""
+        return self.name.replace("_", " ")
+
+
+def write_report(output_dir: str | Path) -> Path:
+    """Write `<output_dir>/report/` from the tracker and the executed notebooks; returns its index.html.
+
+    Raises UserError when there is no run in `output_dir`. Each file is replaced whole.
+    """
+    run = Path(output_dir)
+    tracker = TrainingProgressTracker(run)
+    try:
+        noted = {path.stem: tracker.get(f"notebook:{path.stem}") or {} for path in _executed(run)}
+        stats, config = tracker.get_stats(), tracker.get("config") or tracker.bound()
+    finally:
+        tracker.close()
+    found = [(path, notebook) for path in _executed(run) if (notebook := read_notebook(path)) is not None]
+    pages = [_page(path, notebook, noted[path.stem], run) for path, notebook in found]
+    frame = _Frame(run, pages)
+    for page, (_, notebook) in zip(pages, found, strict=True):
+        write_file(run / "report" / f"{page.name}.html", frame.notebook(page, notebook).encode(errors="replace"))
+    for stale in {p.stem for p in (run / "report").glob("*.html")} - {page.name for page in pages} - {"index"}:
+        (run / "report" / f"{stale}.html").unlink()
+    index = run / "report" / "index.html"
+    write_file(index, frame.index(stats, config).encode(errors="replace"))
+    return index
+
+
+def headlines(output_dir: str | Path) -> list[tuple[str, str]]:
+    """The executed notebooks of a run, each with the finding that the index shows of it, as plain text on one line.
+
+    One that did not come to its end has its status instead, as "failed".
+    """
+    found = []
+    for path in _executed(Path(output_dir)):
+        notebook = read_notebook(path)
+        if notebook is not None:
+            only_what_is_shown(notebook)
+            status = notebook["metadata"].get("trm_nb", {}).get("status", "done")
+            found.append((path.stem, _first_finding(notebook, as_plain) if status == "done" else status))
+    return found
+
+
+def _executed(run: Path) -> list[Path]:
+    return sorted(path for path in (run / "notebooks").glob("*.ipynb") if not path.name.startswith("."))
+
+
+def _page(path: Path, notebook: dict[str, Any], noted: dict[str, Any], run: Path) -> Page:
+    told = notebook["metadata"].get("trm_nb", {})
+    seconds = noted.get("seconds") or told.get("seconds") or notebook["metadata"].get("papermill", {}).get("duration")
+    status = noted.get("status") or told.get("status") or "executed"
+    if status == "running" and ((runner := holder_of(run / "notebooks")) is None or runner.alive is False):
+        status = "interrupted"  # whoever ran it was killed before it could say so
+    page = Page(path.stem, status, duration(seconds) if seconds else "")
+    if told.get("status") not in (None, "done"):
+        page.message = told["message"]
+        page.cell = None if told["cell"] is None else told["cell"] + 1
+    return page
+
+
+class _Frame:
+    """The pages' templates, and what all of them show."""
+
+    def __init__(self, run: Path, pages: list[Page]) -> None:
+        import jinja2
+
+        self.environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(TEMPLATES),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+        )
+        self.shared: dict[str, Any] = {
+            "run": run.resolve().name,
+            "pages": pages,
+            "version": __version__,
+            "written": f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
+            "style": _markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+        }
+        self.run = run
+        self.pages = pages
+
+    def notebook(self, page: Page, notebook: dict[str, Any]) -> str:
+        """The HTML of one notebook's page; fills in what the index shows of it."""
+        only_what_is_shown(notebook)
+        cells = Cells(notebook, page.short)
+        body = cells.render()
+        page.title = next((h.text for h in cells.headings if h.level == 1), page.short)
+        page.thumbnail, page.alt = _thumbnail(notebook, cells.alt_of)
+        page.finding = _markup(_first_finding(notebook, cells.markdown))
+        metadata = notebook["metadata"]
+        parameters = metadata.get("papermill", {}).get("parameters") or {}
+        return self.environment.get_template("page.html.j2").render(
+            self.shared,
+            title=f"{page.title} - {self.shared['run']}",
+            here=page.name,
+            page=page,
+            headings=cells.headings,
+            body=_markup(body),
+            parameters=[(name, _value(value)) for name, value in parameters.items()],
+            slowest=cells.slowest(),
+            environment=list(metadata.get("trm_nb", {}).get("environment", {}).items()),
+        )
+
+    def index(self, stats: dict[str, Any], config: dict[str, Any]) -> str:
+        """The HTML of the index."""
+        stages = [
+            {"name": name, "bar": bar(stage), "count": count(stage), "said": said(stage)}
+            for name, stage in stats["stages"].items()
+        ]
+        return self.environment.get_template("index.html.j2").render(
+            self.shared,
+            title=f"{self.shared['run']} - report",
+            here=None,
+            folder=str(self.run),
+            state=state_text(stats),
+            state_class=stats["state"].split()[0],
+            counts=_counts(stats),
+            modalities=", ".join(f"{number:,} {name}" for name, number in stats["modalities"].items()),
+            stages=stages,
+            quarantine=[(reason, f"{number:,}") for reason, number in stats["quarantine_by_reason"].items()],
+            config=[(name, _value(value)) for name, value in sorted(config.items())],
+        )
+
+
+def _counts(stats: dict[str, Any]) -> list[tuple[str, str]]:
+    consolidation = stats["consolidation"]
+    return [
+        ("samples planned" if stats["plan_frozen"] else "planned so far", f"{stats['rows_planned']:,}"),
+        ("encoded", f"{stats['samples_encoded']:,}"),
+        ("quarantined", f"{stats['samples_quarantined'] + stats['items_quarantined']:,}"),
+        ("batches built", f"{stats['batches_built']:,}"),
+        ("chunks", f"{consolidation['chunks_built']:,}"),
+        ("training steps", f"{stats['global_step']:,}"),
+        (
+            "on disk",
+            f"{stats['disk_usage_gb'] * 1000:,.1f} MB"
+            if stats["disk_usage_gb"] < 1
+            else f"{stats['disk_usage_gb']:,.2f} GB",
+        ),
+    ]
+
+
+def _disk(gigabytes: float) -> str:
+    return f"{gigabytes * 1000:,.1f} MB" if gigabytes < 1 else f"{gigabytes:,.2f} GB"
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _markup(html: str) -> Any:
+    import markupsafe
+
+    return markupsafe.Markup(html)  # all that comes here is a file of ours, or has passed sanitise.py
+
+
+def _outputs(notebook: dict[str, Any], *kinds: str) -> list[tuple[dict[str, Any], dict[str, Any], str]]:
+    """Outputs of these kinds with their cell; those of cells tagged `headline` come first."""
+    cells = sorted(notebook["cells"], key=lambda cell: "headline" not in cell["metadata"].get("tags", []))
+    return [
+        (output, cell, kind)
+        for cell in cells
+        for output in cell["outputs"]
+        for kind in kinds
+        if kind in (output.get("data") or {})
+    ]
+
+
+def _first_finding(notebook: dict[str, Any], render: Callable[[str], str]) -> str:
+    for output, _, kind in _outputs(notebook, "text/markdown"):
+        return render(output["data"][kind])
+    return ""
+
+
+def _thumbnail(notebook: dict[str, Any], alt_of: Callable[[dict[str, Any], dict[str, Any]], str]) -> tuple[str, str]:
+    """The first figure, made small, as a data address, and its description; two empty strings without one."""
+    from PIL import Image
+
+    for output, cell, kind in _outputs(notebook, "image/png", "image/jpeg"):
+        try:
+            with Image.open(io.BytesIO(base64.b64decode(output["data"][kind]))) as picture:
+                small = picture.convert("RGB")
+        except (ValueError, OSError):
+            continue
+        small.thumbnail(_THUMBNAIL)
+        encoded = io.BytesIO()
+        small.save(encoded, "PNG", optimize=True)
+        return f"data:image/png;base64,{base64.b64encode(encoded.getvalue()).decode()}", alt_of(output, cell)
+    return "", ""

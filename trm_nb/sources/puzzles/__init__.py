@@ -1,0 +1,1 @@
+"""Sudokus and mazes, read or generated."""

@@ -1,0 +1,1 @@
+"""Parquet, JSON lines and CSV to items, a row each."""

@@ -1,0 +1,1 @@
+"""Files, receipts, arrays and SQLite, written so that a crash loses nothing."""

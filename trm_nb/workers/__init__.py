@@ -1,0 +1,1 @@
+"""Tasks in parallel: a pool of local processes, or Dask."""
