@@ -28,6 +28,7 @@ from trm_nb.render.grid import DEMONSTRATION, LINE, PALETTE, PAPER, SIGN, TEST
 SHIPPED = Path(__file__).parents[1] / "assets" / "checkpoints" / "decoder_base.safetensors"
 COLOURS = np.stack([*PALETTE, LINE, PAPER, DEMONSTRATION, TEST, SIGN]).astype(np.uint8)  # of grids and tasks, (15, 3)
 _PATCHES = GRID * GRID  # of an image
+_LARGEST = 4096  # size that a file may ask for
 _KIND = "capsule decoder"
 
 
@@ -62,6 +63,7 @@ class CapsuleDecoder(nn.Module):
 
     def __init__(self, width: int = 192, blocks: int = 2, cell: int = 96, seed: int = 0) -> None:
         super().__init__()
+        self.sizes = {"width": width, "blocks": blocks, "cell": cell}
         generator = torch.Generator().manual_seed(seed)
         self.band, self.detail = affine(64, width, generator), affine(16, width, generator)
         self.whole = affine(1024, width, generator)
@@ -114,8 +116,9 @@ class CapsuleDecoder(nn.Module):
         return unpatch(torch.from_numpy(COLOURS)[logits.argmax(-1)].flatten(-2), GRID)
 
     def save(self, path: str | Path, encoder: str) -> None:
-        """Write a checkpoint as safetensors; `encoder` is the fingerprint of the encoder whose capsules it decodes."""
-        save_weights(path, _KIND, self.state_dict(), {"encoder": encoder})
+        """Write a checkpoint as safetensors, in float16; `encoder` is the fingerprint of the encoder it decodes."""
+        weights = {name: weight.half() for name, weight in self.state_dict().items()}
+        save_weights(path, _KIND, weights, {"encoder": encoder, **self.sizes})
 
     @classmethod
     def load(cls, path: str | Path, encoder: str) -> Self:
@@ -126,8 +129,14 @@ class CapsuleDecoder(nn.Module):
                 f"{path}: expected a decoder for the encoder {encoder}, got one for {values.get('encoder')}; "
                 "only the trained encoder that comes with the package has a decoder there"
             )
-        decoder = cls()
-        load_weights(decoder, weights, path)
+        try:
+            sizes = {name: min(int(values[name]), _LARGEST) for name in ("width", "blocks", "cell")}
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{path}: the decoder is of another version, as it holds no sizes; train it again"
+            ) from error
+        decoder = cls(**sizes)
+        load_weights(decoder, {name: weight.float() for name, weight in weights.items()}, path)
         return decoder.eval()
 
 

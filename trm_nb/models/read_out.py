@@ -2,7 +2,7 @@
 
 Capsules 0 to 7 are the horizontal bands of the image from top to bottom: eight heads of 64 numbers, one for each patch
 of a 224-pixel image. Capsules 8 and 9 add 16 numbers for each patch, in reading order. Capsules 10 and 11 describe the
-image as a whole, with 16 heads of 64 numbers that attend to all patches. Where a head attends follows from a learned
+image as a whole, from 16 heads that attend to all patches. Where a head attends follows from a learned
 query and a learned position, a Gaussian over the image that starts on the head's patch, or is wide for the whole.
 The content capsules are squashed to -4..4, so that a training with noise spreads them out; the two of the whole image
 together have a root mean square of 5, so that the distance of two images' capsules is mostly the distance of these.
@@ -11,8 +11,10 @@ together have a root mean square of 5, so that the distance of two images' capsu
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trm_nb.models.patches import centres
@@ -26,40 +28,58 @@ _KEY = 16
 
 
 class Heads(nn.Module):
-    """n attention heads of d numbers with positions: tokens (b, p, width) -> (b, n, d).
+    """Where n attention heads with positions look: tokens (b, p, width) -> weights (b, n, p), each summing to 1.
 
     The logit of head i at a patch is query_i . key / 4 - |patch - position_i|^2 / (2 sigma_i^2), positions in 0..1 from
-    the top left (row, column). `own_values`: each head has its own projection of the tokens, else all share one.
+    the top left (row, column).
     """
 
-    def __init__(
-        self, width: int, d: int, place: Tensor, sigma: float, generator: torch.Generator, own_values: bool = False
-    ) -> None:
+    def __init__(self, width: int, place: Tensor, sigma: float, generator: torch.Generator) -> None:
         super().__init__()
-        n = len(place)
-        self.own_values = own_values
-        self.query = nn.Parameter(truncated_normal(n, _KEY, std=0.1, generator=generator))
+        self.query = nn.Parameter(truncated_normal(len(place), _KEY, std=0.1, generator=generator))
         self.key = affine(width, _KEY, generator, bias=False)
-        self.value = affine(width, n * d if own_values else d, generator)
         self.position = nn.Parameter(place.clone())
-        self.log_sigma = nn.Parameter(torch.full((n,), math.log(sigma)))
-
-    def forward(self, tokens: Tensor, side: int) -> Tensor:
-        weights, values = self.attention(tokens, side), self.value(tokens)
-        if self.own_values:
-            b, p, _ = tokens.shape
-            values = values.view(b, p, len(self.query), -1)
-            read: Tensor = torch.einsum("bnp,bpnd->bnd", weights, values)
-        else:
-            read = weights @ values
-        return read
+        self.log_sigma = nn.Parameter(torch.full((len(place),), math.log(sigma)))
 
     def attention(self, tokens: Tensor, side: int) -> Tensor:
-        """The weights of the heads over the patches, (b, n, p), each summing to 1."""
+        """The weights of the heads over the patches."""
         distance = (self.position[:, None] - centres(side).to(self.position)).square().sum(-1)
         bias = -0.5 * distance * torch.exp(-2 * self.log_sigma)[:, None]
         logits: Tensor = (self.query @ self.key(tokens).transpose(1, 2)) / math.sqrt(_KEY) + bias
         return logits.softmax(-1)
+
+
+class ContentHeads(Heads):
+    """64 heads of d numbers, one for each patch of a 224-pixel image: tokens (b, p, width) -> (b, 64, d)."""
+
+    def __init__(self, width: int, d: int, generator: torch.Generator) -> None:
+        super().__init__(width, centres(GRID), 1 / 40, generator)
+        self.value = affine(width, d, generator)
+
+    def forward(self, tokens: Tensor, side: int) -> Tensor:
+        return self.attention(tokens, side) @ cast(Tensor, self.value(tokens))
+
+
+class WholeHeads(Heads):
+    """What an image is like as a whole: tokens (b, p, width) -> (b, 1024).
+
+    16 heads pool features of each patch (what is counted are things that tokens do not hold as sums), and a residual
+    MLP combines what they found.
+    """
+
+    def __init__(self, width: int, generator: torch.Generator) -> None:
+        super().__init__(width, torch.full((16, 2), 0.5), 0.5, generator)
+        self.feature = affine(width, 2 * width, generator)
+        self.value = nn.Parameter(
+            truncated_normal(16, 2 * width, 64, std=1 / math.sqrt(2 * width), generator=generator)
+        )
+        self.up = affine(2 * FEATURES, width, generator)
+        self.down = affine(width, 2 * FEATURES, generator, scale=0.1)
+
+    def forward(self, tokens: Tensor, side: int) -> Tensor:
+        pooled = self.attention(tokens, side) @ F.gelu(self.feature(rms_norm(tokens)))
+        found = rms_norm(torch.einsum("bnd,ndk->bnk", pooled, self.value.to(pooled.dtype)).flatten(1))
+        return cast(Tensor, found + self.down(F.gelu(self.up(found))))
 
 
 class ReadOut(nn.Module):
@@ -70,16 +90,15 @@ class ReadOut(nn.Module):
 
     def __init__(self, width: int, generator: torch.Generator) -> None:
         super().__init__()
-        place = centres(GRID)
         self.gate = nn.Parameter(torch.full((width,), 0.1))
-        self.bands = Heads(width, 64, place, 1 / 40, generator)
-        self.detail = Heads(width, 16, place, 1 / 40, generator)
-        self.whole = Heads(width, 64, torch.full((16, 2), 0.5), 0.5, generator, own_values=True)
+        self.bands = ContentHeads(width, 64, generator)
+        self.detail = ContentHeads(width, 16, generator)
+        self.whole = WholeHeads(width, generator)
 
     def forward(self, x: Tensor, z_H: Tensor, side: int) -> Tensor:
         tokens = x + self.gate * z_H
         content = torch.cat([heads(tokens, side).flatten(1) for heads in (self.bands, self.detail)], 1)
-        whole = rms_norm(self.whole(x + z_H, side).flatten(1))
+        whole = rms_norm(self.whole(x + z_H, side))
         return torch.cat([LIMIT * torch.tanh(content / LIMIT), WHOLE_RMS * whole], 1).view(len(x), -1, FEATURES)
 
     def maps(self, x: Tensor, z_H: Tensor, side: int) -> Tensor:

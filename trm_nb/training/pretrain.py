@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             steps=given.steps,
             minutes=given.minutes,
             preset=given.preset,
+            start=given.start,
             batch=given.batch,
             seed=given.seed,
             bfloat16=fast_in_bfloat16(given.device),
@@ -57,6 +58,10 @@ def _parser() -> argparse.ArgumentParser:
     length.add_argument("--minutes", type=float, help="about how long; fixes the number of steps at the start")
     length.add_argument("--steps", type=int, help="how many optimiser steps")
     parser.add_argument("--preset", choices=("base", "tiny"), default="base")
+    parser.add_argument(
+        "--start", choices=("components", "trained"), default="components",
+        help="from principal components, or from the weights that come with the package",
+    )  # fmt: skip
     parser.add_argument("--batch", type=int, default=48, help="about how many images a step")
     parser.add_argument("--threads", type=int, default=2, help="of torch on the CPU")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")

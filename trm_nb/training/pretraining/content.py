@@ -53,7 +53,7 @@ class Kind(IntEnum):
 class Part(IntEnum):
     """What a batch is for: other parts give other batches for the same seed and step."""
 
-    TRAINING, START = range(2)
+    TRAINING, START, PAIRS = range(3)
 
 
 FAMILY = np.array([0, 0, 1, 1, 2, 2])  # of each kind, its place in words.FAMILIES
@@ -65,7 +65,7 @@ class Batch:
 
     `images` uint8 (b, 224, 224, 3); `kinds` int64 (b,), see Kind; `related` bool (b / 2,): the pair belongs together;
     `cells` int64 (b, 512): the atlas cells of text pages in reading order, -1 elsewhere and where the atlas has none;
-    `bags` float32 (b, 1024): the words of each image, see words.py.
+    `bags` float32 (b, 1184): the words of each image, see words.py.
     """
 
     images: np.ndarray
@@ -103,11 +103,11 @@ class Content:
         """The batch of a step; about `size` images, as each part of the mixture has whole pairs, at least one."""
         rng = np.random.default_rng([seed, part, step])
         mixture: list[tuple[int, bool, Callable[[np.random.Generator], Pair]]] = [
-            (4, True, self.text_pair),
+            (3, True, self.text_pair),
             (2, False, self._twice(self.random_page)),
-            (5, True, self.grid_pair),
-            (1, False, self._twice(self.random_grid)),
-            (1, False, self._twice(self.task)),
+            (4, True, self.grid_pair),
+            (2, False, self._twice(self.random_grid)),
+            (2, False, self._twice(self.task)),
             (2, True, self.photograph_pair),
             (1, False, self._twice(self.other)),
         ]
@@ -117,6 +117,17 @@ class Content:
                 pairs.append(make(rng))
                 related.append(belong)
         return _collated([example for pair in pairs for example in pair], related)
+
+    def related_bags(self, seed: int, count: int) -> np.ndarray:
+        """Bags of `count` pairs that belong together, of pages, grids and photographs: float32 (3, count, 2, 1184)."""
+        rng = np.random.default_rng([seed, Part.PAIRS])
+        makers = (self.text_pair, self.grid_pair, self.photograph_pair)
+        bags = [
+            [in_place(example.words, family) for example in make(rng)]
+            for make, family in zip(makers, FAMILIES, strict=True)
+            for _ in range(count)
+        ]
+        return np.array(bags, np.float32).reshape(len(FAMILIES), count, 2, -1)
 
     @staticmethod
     def _twice(make: Callable[[np.random.Generator], Example]) -> Callable[[np.random.Generator], Pair]:
@@ -135,13 +146,13 @@ class Content:
         return self._page(self.text.pages(document[start : start + 700])[0], Kind.TEXT)
 
     def random_page(self, rng: np.random.Generator) -> Example:
-        """Characters without sense, mostly ASCII, on all or some cells."""
+        """Characters without sense, of ASCII or of the many that are hard to tell apart, on all or some cells."""
         choice = rng.random()
-        if choice < 0.7:
+        if choice < 0.4:
             characters = np.arange(33, 127)
         else:
-            characters = LATIN if choice < 0.8 else OTHER_SCRIPTS if choice < 0.9 else EAST_ASIAN
-        shape = (ROWS, COLUMNS if choice < 0.9 else COLUMNS // 2)
+            characters = LATIN if choice < 0.6 else OTHER_SCRIPTS if choice < 0.7 else EAST_ASIAN
+        shape = (ROWS, COLUMNS if choice < 0.7 else COLUMNS // 2)
         codes = rng.choice(characters, shape)
         if rng.random() < 0.4:
             codes = np.where(rng.random(shape) < rng.uniform(0.06, 1), codes, 32)

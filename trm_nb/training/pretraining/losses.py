@@ -3,7 +3,7 @@
 - pixels: squared error of the decoded pixels; photographs count more, as their errors are small.
 - glyphs: each decoded text cell is to be nearer to its own glyph than to the other glyphs of the batch and to 64 random
   ones of the atlas; a tenth of the blank cells take part.
-- colours: each decoded pixel of a grid is to be nearest to its own of the renderer's fifteen colours, at 6144 random
+- colours: each decoded pixel of a grid is to be nearest to its own of the renderer's fifteen colours, at 2048 random
   positions.
 - bags: the two capsules of the whole image are to point where its bag of words does (words.py).
 - contrast: those of two related images are to be more alike than those of others, among them the images of the last 32
@@ -36,10 +36,10 @@ from trm_nb.training.pretraining.words import SIZE, Targets
 WEIGHTS = {"pixels": 2.0, "glyphs": 1.0, "colours": 0.3, "classes": 1.0, "contrast": 0.05, "bags": 2.0}
 PIXEL_WEIGHTS = {Kind.PHOTOGRAPH: 6.0, Kind.OTHER: 3.0}  # of an image; 1 for the other kinds
 RANDOM_GLYPHS, BLANKS = 64, 0.1  # further candidates of a batch; part of the blank cells that count
-POSITIONS, CELLS_ASKED = 6144, 128  # pixels and text cells of a grid that are asked
+POSITIONS, CELLS_ASKED = 2048, 128  # pixels and text cells of a grid that are asked
 OTHER_COLOURS = 0.3  # weight of pixels outside a grid's cells
 TEMPERATURE, QUEUE = 0.1, 32  # of the contrast; batches in the queue
-INVERSE_TEMPERATURES = (0.3, 20.0)  # of glyphs and colours, at the start
+INVERSE_TEMPERATURES = (0.5, 4.0)  # of glyphs and colours, at the start
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,7 +121,7 @@ class Matching(nn.Module):
         chosen = torch.randint(side * side, (POSITIONS,), generator=draws, device=images.device)
         decoded = unpatch(pixels, GRID).flatten(1, 2)[:, chosen]
         original = scaled(images.flatten(1, 2)[:, chosen])
-        labels = (original[:, :, None] - self.colours).abs().sum(-1).argmin(-1)
+        labels = closeness(original, self.colours).argmax(-1)
         weights = torch.where(labels < len(PALETTE), 1.0, OTHER_COLOURS)
         logits = closeness(decoded, self.colours, self.log_beta[1].exp())
         each = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
@@ -139,7 +139,7 @@ def class_loss(hidden: Tensor, images: Tensor, colour: nn.Module, colours: Tenso
         draws: the source of the text cells that are asked, the same in all images.
     """
     cells = torch.randperm(hidden.shape[1] * hidden.shape[2], generator=draws, device=images.device)[:CELLS_ASKED]
-    logits = colour(hidden.flatten(1, 2)[:, cells]).float().view(-1, len(colours))
+    logits = colour(hidden.flatten(1, 2)[:, cells].float()).view(-1, len(colours))
     original = scaled(patches(images)).flatten(1, 2)[:, cells].reshape(-1, 3)
     labels = closeness(original, colours).argmax(-1)
     weights = torch.where(labels < len(PALETTE), 1.0, OTHER_COLOURS)

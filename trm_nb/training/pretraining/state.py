@@ -1,7 +1,7 @@
 """What a pre-training consists of between two steps, how it begins, and its checkpoint.
 
-The checkpoint holds the model, the EMA, both optimisers, the queue of negatives, the average bag of words and the
-number of steps; beside it lie encoder and decoder as others load them, with the weights of the EMA.
+The checkpoint holds the model, the EMA, both optimisers, the queue of negatives, how bags become targets and
+the number of steps; beside it lie encoder and decoder as others load them, with the weights of the EMA.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import copy
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from trm_nb.errors import UserError
-from trm_nb.models.capsule_decoder import CapsuleDecoder
+from trm_nb.models.capsule_decoder import CapsuleDecoder, shipped_decoder
 from trm_nb.models.checkpoints import load_checkpoint, load_weights, refuse_another, save_checkpoint
 from trm_nb.models.vision_encoder import TRMVisionEncoder
 from trm_nb.render.typesetting.glyphs import load_atlas
-from trm_nb.training.pretraining.content import FAMILY, Content, Part
+from trm_nb.training.pretraining.content import Content, Part
 from trm_nb.training.pretraining.losses import Matching
 from trm_nb.training.pretraining.start import start_from_components
 from trm_nb.training.pretraining.words import SIZE, Targets
@@ -45,12 +45,14 @@ class Settings:
     minutes: float | None = None
     preset: str = "base"
     batch: int = 48  # about so many images, see Content.batch
-    matrix_rate: float = 8e-3  # Muon
-    other_rate: float = 5e-3  # AdamW
+    matrix_rate: float = 4e-3  # Muon
+    other_rate: float = 2e-3  # AdamW
     noise: float = 0.05  # standard deviation on the capsules
     seed: int = 0
     bfloat16: bool = False  # see denoiser.fast_in_bfloat16; the weights stay float32
-    start_batches: int = 8
+    start: Literal["components", "trained"] = "components"  # of the weights: see start.py, or those that ship
+    start_batches: int = 8  # of 64 images, for the principal components
+    start_pairs: int = 2000  # of each family, for the targets of the bags
     torch_threads: int = 2
     device: str = "cpu"
     workers: int = 0  # processes that prepare batches; 0: a thread
@@ -93,7 +95,7 @@ def open_state(folder: Path, content: Content, settings: Settings) -> State:
     load_weights(model, values.get("model"), path)
     average = _placed(model, settings)
     load_weights(average, values.get("average"), path)
-    targets = Targets.around(values["words"].to(settings.device))
+    targets = Targets(**values["targets"]).to(settings.device)
     queue = values["queue"].to(settings.device)
     state = State(model, average, optimisers_of(model, settings), targets, queue, values["steps"], values["step"])
     for optimiser, saved in zip(state.optimisers, values["optimisers"], strict=True):
@@ -102,12 +104,16 @@ def open_state(folder: Path, content: Content, settings: Settings) -> State:
 
 
 def _begun(model: Model, content: Content, settings: Settings) -> State:
-    """A new training: the stem from principal components, the average of the bags, nothing in the queue."""
-    steps = range(settings.start_batches)
-    batches = [content.batch(settings.seed, step, START_BATCH, Part.START) for step in steps]
-    images, kinds, bags = (np.concatenate([getattr(b, name) for b in batches]) for name in ("images", "kinds", "bags"))
-    start_from_components(model.encoder, model.decoder, images, kinds)
-    targets = Targets.around(Targets.of(bags, FAMILY[kinds]).average.to(settings.device))
+    """A new training, with nothing in the queue."""
+    if settings.start == "trained":
+        model.encoder = TRMVisionEncoder(settings.preset, weights="trained")
+        model.decoder = copy.deepcopy(shipped_decoder(model.encoder.fingerprint))
+        model.train()
+    else:
+        batches = [content.batch(settings.seed, i, START_BATCH, Part.START) for i in range(settings.start_batches)]
+        images, kinds = (np.concatenate([getattr(batch, name) for batch in batches]) for name in ("images", "kinds"))
+        start_from_components(model.encoder, model.decoder, images, kinds)
+    targets = Targets.of(content.related_bags(settings.seed, settings.start_pairs)).to(settings.device)
     average = _placed(model, settings)
     queue = torch.zeros(0, SIZE, device=settings.device)
     return State(model, average, optimisers_of(model, settings), targets, queue, settings.steps or 0)
@@ -144,7 +150,7 @@ def save_state(folder: Path, state: State, content: Content, settings: Settings)
         "average": state.average.state_dict(),
         "optimisers": [optimiser.state_dict() for optimiser in state.optimisers],
         "queue": state.queue,
-        "words": state.targets.average,
+        "targets": {"average": state.targets.average, "projection": state.targets.projection},
         "steps": state.steps,
         "step": state.step,
     }

@@ -1,14 +1,18 @@
 """Bags of words: what the two capsules of the whole image are asked to equal, up to their length.
 
 An image's words are simple facts of its content: the characters and pairs of neighbouring characters of a page; the
-colours, sizes, contacts and 3x3 shapes of its grids; the colours and edges of a photograph. The histogram of each kind
-of word is rooted and scaled to unit length (the Hellinger kernel), so that the inner product of two bags says how alike
-two images are. Each family of images has numbers of its own among the 1024, and the bag of an average image is taken
-off before an orthogonal matrix spreads what is left over all numbers.
+colours, sizes, contacts and shapes of its grids; the colours and edges of a photograph. The histogram of each kind of
+word is rooted and scaled to unit length (the Hellinger kernel), so that the inner product of two bags measures how
+similar two images are. Each family of images has its own numbers in a bag, and in the target that is made of it: the
+mean bag is subtracted, directions in which related images differ are shrunk, and an orthogonal matrix distributes the
+result over all 1024 numbers.
 
-Source: Gidaris et al., "Learning Representations by Predicting Bags of Visual Words", CVPR 2020, arXiv 2002.12247
-(BoWNet). Deviations: the words come from what was rendered instead of another network's features, and the loss is the
-cosine instead of a cross-entropy.
+Sources: Gidaris et al., "Learning Representations by Predicting Bags of Visual Words", CVPR 2020, arXiv 2002.12247
+(BoWNet); the shrinking is the first half of linear discriminant analysis (Hastie et al., "The Elements of Statistical
+Learning", 4.3). Deviations from BoWNet: the words come from what was rendered instead of another network's features,
+and the loss is the cosine instead of a cross-entropy. On the first six grids of 120 held-out tasks, the nearest
+neighbour belongs to the same task for 77.8 % of the bags without the shapes by colour and the shrinking, and for 82.8 %
+with both.
 Cost: about 0.2 ms an image.
 """
 
@@ -22,14 +26,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SIZE = 1024  # numbers of a bag: those of two capsules
-CENTRED = 0.7  # of the average bag is taken off
-PAGES, GRIDS, IMAGES = slice(0, 512), slice(512, 920), slice(920, 1024)  # where the bags of the families stand
-FAMILIES = (PAGES, GRIDS, IMAGES)
+SIZE = 1024  # numbers of a target: those of two capsules
+FAMILIES = (slice(0, 512), slice(512, 1080), slice(1080, 1184))  # where pages, grids and other images stand in a bag
+KEPT = (480, 440, 104)  # directions of each family in a target
+BAG = FAMILIES[-1].stop
+SHRINKAGE = 0.01  # added to the variances within pairs, as a part of the largest
 BUCKETS = 256  # of the hashes of characters, and of pairs of them
 BLANK_WEIGHT = 0.1  # of blank cells among the characters
-# How much each part of a grid's bag counts: 3x3 shapes, palette, size, shares of the colours, contacts of colours.
-GRID_WEIGHTS = (0.526, 0.106, 0.157, 0.123, 0.088)
+# Weights of the parts of a grid's bag: 3x3 shapes, palette, size, shares and contacts of colours, crosses by colour.
+GRID_WEIGHTS = (0.526, 0.106, 0.157, 0.123, 0.088, 0.2)
 _KNUTH = 2654435761  # of multiplicative hashing
 _draws = np.random.default_rng(5)
 _FREQUENCIES, _PHASES = _draws.normal(size=(32, 2)) / 2.2, _draws.uniform(0, 2 * np.pi, 32)  # random Fourier features
@@ -47,7 +52,7 @@ def page_words(cells: np.ndarray, blank: int) -> np.ndarray:
 
 
 def grid_words(grids: Sequence[np.ndarray]) -> np.ndarray:
-    """The bag of a page of grids, float64 (408,), from its grids, int (rows, columns) of 0..9 each."""
+    """The bag of a page of grids, float64 (568,), from its grids, int (rows, columns) of 0..9 each."""
     colours = np.sum([np.bincount(grid.ravel(), minlength=10) for grid in grids], axis=0)
     parts = (
         np.sum([_shapes(grid) for grid in grids], axis=0),
@@ -55,6 +60,7 @@ def grid_words(grids: Sequence[np.ndarray]) -> np.ndarray:
         np.cos(_FREQUENCIES @ np.mean([grid.shape for grid in grids], 0) + _PHASES),
         np.sqrt(colours),
         np.sqrt(np.sum([_contacts(grid) for grid in grids], axis=0)),
+        np.sqrt(np.sum([_crosses(grid) for grid in grids], axis=0)),
     )
     weights = np.sqrt(np.array(GRID_WEIGHTS) / sum(GRID_WEIGHTS))
     return np.concatenate([weight * _unit(part) for weight, part in zip(weights, parts, strict=True)])
@@ -72,33 +78,45 @@ def image_words(image: np.ndarray) -> np.ndarray:
 
 
 def in_place(words: np.ndarray, family: slice) -> np.ndarray:
-    """A family's bag among all 1024 numbers, float32."""
-    bag = np.zeros(SIZE, np.float32)
+    """A family's words in a whole bag, float32 (1184,)."""
+    bag = np.zeros(BAG, np.float32)
     bag[family] = words
     return bag
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Targets:
-    """Makes targets of bags; `average` float32 (3, 1024) is what is taken off, by family, `turn` is orthogonal."""
+    """Makes targets of bags: `average` float32 (3, 1184) is taken off, by family; `projection` float32 (1184, 1024)."""
 
     average: Tensor
-    turn: Tensor
+    projection: Tensor
 
     @classmethod
-    def of(cls, bags: np.ndarray, families: np.ndarray) -> Targets:
-        """From the bags (n, 1024) of some images, and their families, int (n,)."""
-        means = [bags[families == family].mean(0) for family in range(len(FAMILIES))]
-        return cls.around(torch.from_numpy(CENTRED * np.stack(means)))
+    def of(cls, bags: np.ndarray) -> Targets:
+        """From bags (3, n, 2, 1184) of n pairs of related images of each family."""
+        projection, first = np.zeros((BAG, SIZE), np.float32), 0
+        for pairs, family, kept in zip(bags, FAMILIES, KEPT, strict=True):
+            projection[family, first : first + kept] = _discriminants(pairs[..., family].astype(np.float64), kept)
+            first += kept
+        return cls(torch.from_numpy(bags.mean((1, 2))), torch.from_numpy(projection) @ _turn())
 
-    @classmethod
-    def around(cls, average: Tensor) -> Targets:
-        """With a known average."""
-        return cls(average, _turn().to(average.device))
+    def to(self, device: str) -> Targets:
+        """On another device."""
+        return Targets(self.average.to(device), self.projection.to(device))
 
     def __call__(self, bags: Tensor, families: Tensor) -> Tensor:
         """float32 (b, 1024): the direction that the capsules should have; only the direction counts."""
-        return (bags - self.average[families]) @ self.turn
+        return (bags - self.average[families]) @ self.projection
+
+
+def _discriminants(pairs: np.ndarray, kept: int) -> np.ndarray:
+    """(d, kept), orthogonal after whitening what differs within pairs (n, 2, d); those that vary most come first."""
+    differences = (pairs[:, 0] - pairs[:, 1]) / np.sqrt(2)
+    values, vectors = np.linalg.eigh(differences.T @ differences / len(pairs))
+    white = vectors / np.sqrt(values.clip(0) + SHRINKAGE * values[-1] + np.finfo(float).eps)
+    means = pairs.mean(1) - pairs.mean((0, 1))
+    turned = np.linalg.eigh(white.T @ means.T @ means @ white / len(pairs))[1]
+    return np.asarray(white @ turned[:, ::-1][:, :kept])
 
 
 @lru_cache(maxsize=1)
@@ -127,5 +145,14 @@ def _shapes(grid: np.ndarray) -> np.ndarray:
 def _contacts(grid: np.ndarray) -> np.ndarray:
     """int (100,): how often a colour is left of or above another."""
     cells = grid.astype(int)
-    beside = [(cells[:, :-1] * 10 + cells[:, 1:]).ravel(), (cells[:-1] * 10 + cells[1:]).ravel()]
-    return np.bincount(np.concatenate(beside), minlength=100)
+    touching = [(cells[:, :-1] * 10 + cells[:, 1:]).ravel(), (cells[:-1] * 10 + cells[1:]).ravel()]
+    return np.bincount(np.concatenate(touching), minlength=100)
+
+
+def _crosses(grid: np.ndarray) -> np.ndarray:
+    """int (160,) by pattern * 10 + colour: which neighbours, from the right clockwise, have the colour of a cell."""
+    rows, columns = grid.shape
+    padded = np.pad(grid.astype(int), 1, constant_values=-1)
+    places = ((1, 2), (2, 1), (1, 0), (0, 1))
+    code = sum((padded[y : y + rows, x : x + columns] == grid).astype(int) << bit for bit, (y, x) in enumerate(places))
+    return np.bincount(np.ravel(code * 10 + grid), minlength=160)
