@@ -52,7 +52,7 @@ def _snippet(folder: Path) -> str:
     return changed
 
 
-@pytest.mark.parametrize("how", ["from a file", "from standard input"])
+@pytest.mark.parametrize("how", ["from a file", pytest.param("from standard input", marks=pytest.mark.slow)])
 def test_the_snippet_runs_as_it_stands(tmp_path: Path, how: str) -> None:
     code = _snippet(tmp_path)
     (tmp_path / "script.py").write_text(code)

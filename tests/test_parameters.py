@@ -81,6 +81,7 @@ def test_merge(fields: dict[str, Any], given: dict[str, Any], expected: tuple[st
     assert merge(fields, given) == expected
 
 
+@pytest.mark.slow
 def test_papermill_itself(tmp_path: Path) -> None:
     """`papermill NB OUT -f FILE` with fields that the notebook does not declare, from a folder below the root."""
     declared = nbformat.v4.new_code_cell(DECLARED, metadata={"tags": ["parameters"]})

@@ -199,8 +199,10 @@ IN_BACKGROUND = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); {
     [
         pytest.param(RUN, "runner", signal.SIGINT, "interrupted", id="runner-interrupted"),
         pytest.param(RUN, "runner", signal.SIGKILL, None, id="runner-killed"),
-        pytest.param(IN_BACKGROUND, "runner", signal.SIGKILL, None, id="runner-in-the-background-killed"),
-        pytest.param(RUN, "child", signal.SIGKILL, "failed", id="child-killed"),
+        pytest.param(
+            IN_BACKGROUND, "runner", signal.SIGKILL, None, marks=pytest.mark.slow, id="runner-in-the-background-killed"
+        ),
+        pytest.param(RUN, "child", signal.SIGKILL, "failed", marks=pytest.mark.slow, id="child-killed"),
     ],
 )
 def test_kills_leave_no_process_and_no_half_written_notebook(

@@ -42,6 +42,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
     return load_pictures(folder, folder / "work")
 
 
+@pytest.mark.slow
 def test_tiles_are_made_once_and_flat_ones_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     Image.new("RGB", (900, 600), "blue").save(tmp_path / "flat.png")
     with pytest.raises(UserError, match="texture"):
