@@ -114,7 +114,7 @@ def resident(process: psutil.Process) -> int:
 
 
 @pytest.mark.slow
-def test_each_file_is_accounted_for(built: tuple[Path, list[str]]) -> None:
+def test_each_file_is_accounted_for_and_the_build_repeats(built: tuple[Path, list[str]]) -> None:
     folder, made = built
     rows = pq.read_table(folder / "run" / "samples.parquet", columns=["item_id", "source"]).to_pydict()
     lines = [json.loads(line) for line in (folder / "run" / "quarantine.jsonl").read_text().splitlines()]
@@ -124,11 +124,6 @@ def test_each_file_is_accounted_for(built: tuple[Path, list[str]]) -> None:
                      for named in (rows["item_id"], [line["path"] for line in lines]))  # fmt: skip
     assert not [name for name in made if f"corpus/{printable(name)}" not in used | refused and not hidden(name)]
     print(f"{len(made)} files: {len(used)} used, {len(refused)} refused whole or in part")
-
-
-@pytest.mark.slow
-def test_the_run_is_whole_and_its_build_repeats(built: tuple[Path, list[str]]) -> None:
-    folder, _ = built
     digest = (folder / "run" / "dataset_info.json").read_bytes()
     for arguments in (["verify", str(folder / "run"), "--deep"], ["build", str(folder / "params.yaml")]):
         code, _, _ = watched(folder, *arguments)
