@@ -176,7 +176,7 @@ def test_doctor_lists_every_field(project: Path, capsys: pytest.CaptureFixture[s
     ],
 )
 def test_a_build_that_is_stopped_says_what_next(project: Path, signum: int, workers: str, said: str) -> None:
-    (project / "data" / "a" / "one.txt").write_text("many lines\n" * 200_000, encoding="utf-8")
+    (project / "data" / "a" / "one.txt").write_text("many lines\n" * 1_000_000, encoding="utf-8")
     command = [*CLI, "build", "params/demo.yaml", "-p", f"workers={workers}"]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     path = project / "outputs" / "demo"
