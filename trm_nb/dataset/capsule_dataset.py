@@ -1,6 +1,6 @@
 """CapsuleDataset: a finished run's capsules and labels as a torch map-style Dataset.
 
-The table of samples is read when the dataset is made; capsules are read when asked for, through `store.read_capsules`,
+The table of samples is read when the dataset is made; capsules are read when asked for, through `read_capsules`,
 which checks what it reads. So a dataset is small, pickles into DataLoader workers, and never holds the run in memory
 unless `all()` is called. Cost: capsules are read and checked in pieces of one batch (1000 samples, 12 MB), so read
 neighbouring rows together: `ds[0:1000]`, or a DataLoader without shuffling; for shuffled epochs over a small run, take
@@ -122,7 +122,7 @@ class CapsuleDataset(Described, Dataset[dict[str, Any]]):
     def items_of(self, rows: np.ndarray) -> np.ndarray:
         """The items that these rows of the run belong to: int64 (n,), equal for rows of one item.
 
-        Copies of an item count as one item, and so do all forms of an ARC task (`arc_forms`).
+        Copies of an item count as one item, and so do all forms of an ARC task (sources/arc/augment.py).
         """
         numbers: np.ndarray = self._item_numbers[np.searchsorted(self.rows, rows)]
         return numbers

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from trm_nb.errors import UserError
-from trm_nb.models.capsule_decoder import CapsuleDecoder, shipped_decoder
+from trm_nb.models.capsule_decoder import SIZES, CapsuleDecoder, shipped_decoder
 from trm_nb.models.checkpoints import load_checkpoint, load_weights, refuse_another, save_checkpoint
 from trm_nb.models.vision_encoder import TRMVisionEncoder
 from trm_nb.render.typesetting.glyphs import load_atlas
@@ -32,9 +32,6 @@ KIND = "pre-training"
 FREE = (
     "torch_threads", "device", "workers", "compiled", "log_every", "checkpoint_every", "measure_every", "measured"
 )  # fmt: skip
-
-
-DECODERS = {"base": {"width": 192, "blocks": 2, "cell": 96}, "tiny": {"width": 64, "blocks": 1, "cell": 32}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +66,7 @@ class Model(nn.Module):
     def __init__(self, preset: str, seed: int) -> None:
         super().__init__()
         self.encoder = TRMVisionEncoder(preset, seed=seed, weights="random")
-        self.decoder = CapsuleDecoder(**DECODERS[preset], seed=seed)
+        self.decoder = CapsuleDecoder(**SIZES[preset], seed=seed)
         self.matching = Matching(load_atlas(12))
 
 
