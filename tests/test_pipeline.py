@@ -24,6 +24,7 @@ import trm_nb
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.dataset.capsule_dataset import CapsuleDataset
 from trm_nb.errors import UserError
+from trm_nb.models import hardware
 from trm_nb.pipeline.builder import StreamingEncoderBuilder
 from trm_nb.pipeline.maintenance import reset
 from trm_nb.pipeline.run import Run, build, open_run
@@ -100,7 +101,7 @@ def test_each_row_is_the_capsules_of_its_own_picture(make_config: MakeConfig) ->
         image = torch.from_numpy(run.cache.get(samples["key"][row])[None].copy())
         with torch.inference_mode():
             expected = run.encoder(image)[0].numpy()
-        assert np.allclose(capsules[row], expected, atol=0.02)
+        assert np.allclose(capsules[row], expected, atol=0.15), "more than bfloat16 explains"
 
 
 @pytest.mark.parametrize(
@@ -158,6 +159,23 @@ def test_killed_and_continued_it_is_the_same(
     assert verify(config.output_dir), "a killed run is not whole"
     assert build(config).content_digest == digest
     assert verify(config.output_dir, deep=True) == []
+
+
+def test_the_precision_of_the_first_batch_is_kept(
+    make_config: MakeConfig, digest: str, run_python: Callable[..., subprocess.CompletedProcess[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Also where the run goes on with a torch or on a machine for which "auto" stands for the other one."""
+    config = make_config("begun")
+    killed = run_python(BUILD, config.model_dump_json(), fault="batch-recorded")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    fast = hardware.fast_in_bfloat16("cpu")
+    monkeypatch.setattr(hardware, "fast_in_bfloat16", lambda device: not fast)
+    assert build(config).content_digest == digest
+    other = make_config("other")
+    assert build(other).content_digest != digest
+    info = json.loads((Path(other.output_dir) / "dataset_info.json").read_text())
+    assert info["encoder"]["computed_in"] == ("float32" if fast else "bfloat16")
 
 
 def test_a_lost_picture_does_not_bring_a_quarantined_sample_back(make_config: MakeConfig, sources: Path) -> None:

@@ -17,7 +17,6 @@ from trm_nb.denoise.noise import TRAINED
 from trm_nb.denoise.train_denoiser import (
     Settings,
     draw_noise,
-    fast_in_bfloat16,
     held_out_psnr,
     noisy_pair,
     rate,
@@ -25,6 +24,7 @@ from trm_nb.denoise.train_denoiser import (
 )
 from trm_nb.denoise.training_images import PARTS, TILE, Part, Pictures, load_pictures
 from trm_nb.errors import UserError
+from trm_nb.models.hardware import fast_in_bfloat16
 from trm_nb.progress.tracker import TrainingProgressTracker
 
 CPU_INFO = Path("/proc/cpuinfo")

@@ -91,14 +91,17 @@ def pages() -> Tensor:
     return images
 
 
+@pytest.mark.parametrize("bfloat16", [False, True], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("preset", ["tiny", "base"])
-def test_capsules_do_not_depend_on_the_rest_of_the_batch(preset: str) -> None:
+def test_capsules_do_not_depend_on_the_rest_of_the_batch(preset: str, bfloat16: bool) -> None:
     """Bit for bit, as rows of a batch are encoded in other batches after an interruption."""
     encoder, images = TRMVisionEncoder(preset), pages()
-    together = encode(encoder, images)
-    order = torch.randperm(24, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(encode(encoder, images[order]), together[order])
-    assert torch.equal(torch.cat([encode(encoder, image[None]) for image in images]), together)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        together = encode(encoder, images)
+        order = torch.randperm(24, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(encode(encoder, images[order]), together[order])
+        assert torch.equal(torch.cat([encode(encoder, image[None]) for image in images]), together)
+    assert torch.equal(encode(encoder, images), together) != bfloat16
     assert len(images) > 4 * GROUP_TOKENS["cpu"] // 64
 
 

@@ -102,6 +102,9 @@ class MultimodalDatasetConfig(BaseModel):
     batch_size: int = _field("encode", 1000, "samples in a batch file", ge=1, le=100_000)
     micro_batch: int = _field("encode", 64, "samples that are read and encoded together", ge=1)
     torch_threads: int = _field("encode", 2, "CPU threads of the encoder; fixed, as it can change last bits", ge=1)
+    encoder_precision: Literal["auto", "float32", "bfloat16"] = _field(
+        "encode", "auto", "arithmetic of the encoder; auto: bfloat16 where the device computes it fast, else float32"
+    )
     device: str = _field(
         "encode", "cpu", "device of encoder and training: cpu, cuda, cuda:1, mps", pattern=r"^(cpu|cuda(:\d+)?|mps)$"
     )

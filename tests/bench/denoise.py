@@ -25,7 +25,7 @@ from trm_nb.denoise import SHIPPED, adaptive_path
 from trm_nb.denoise.benchmark import noisy, photographs
 from trm_nb.denoise.noise import Noise
 from trm_nb.denoise.noise2noise import BATCH, Denoiser, Noise2NoiseUNet, from_pixels
-from trm_nb.models.threads import cpu_threads
+from trm_nb.models.hardware import cpu_threads
 from trm_nb.records import ImageFile, Item
 from trm_nb.storage.files import sha256_of
 

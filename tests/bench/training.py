@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trm_nb import CapsuleDataset, MultimodalDatasetConfig, build
-from trm_nb.models.threads import cpu_threads
+from trm_nb.models.hardware import cpu_threads
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.sources.puzzles.sudoku import sudokus
 from trm_nb.training.puzzle_tokens import PuzzleTokens

@@ -78,7 +78,7 @@ def draw_shard(samples: Task[Sample], recipe: Recipe, layout: Layout, folder: st
         working_on(None)
     treated: dict[str, Treatment] = {}
     if denoiser is not None:
-        from trm_nb.models.threads import cpu_threads
+        from trm_nb.models.hardware import cpu_threads
 
         noisy = [i for i, sample in enumerate(samples) if sample.modality in recipe.denoised and i not in reasons]
         at_once = max(1, DENOISED_PIXELS // (images.shape[1] * images.shape[2]))

@@ -33,7 +33,7 @@ from trm_nb.denoise.training_images import PARTS, Part, Pictures
 from trm_nb.errors import UserError
 from trm_nb.models.checkpoints import load_checkpoint, load_weights, save_checkpoint
 from trm_nb.models.ema import follow
-from trm_nb.models.threads import cpu_threads
+from trm_nb.models.hardware import cpu_threads
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.storage.files import locked
 
@@ -112,15 +112,6 @@ def train_denoiser(
                     on_step()
     tracker.close()
     return Denoiser(state.average.cpu())
-
-
-def fast_in_bfloat16(device: str) -> bool:
-    """Whether `device` multiplies in bfloat16, which is then about twice as fast as float32; where PyTorch imitates it,
-    a step was 12 times slower (AVX2). Older versions of PyTorch do not tell what a processor has: that counts as no."""
-    if device.startswith("cuda"):
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    has = getattr(torch.cpu, "get_capabilities", dict[str, bool])()
-    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
 
 
 def rate(step: int, settings: Settings) -> float:

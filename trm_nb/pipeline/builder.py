@@ -19,7 +19,16 @@ from trm_nb.cache.image_cache import ImageCache
 from trm_nb.errors import DamagedError, UserError
 from trm_nb.pipeline.consolidate import Consolidator
 from trm_nb.pipeline.dataset_files import finish_dataset
-from trm_nb.pipeline.encode_task import Batch, EncodedBatch, EncodeRecipe, Place, encode_batch, encode_with
+from trm_nb.pipeline.encode_task import (
+    COMPUTED_IN,
+    Batch,
+    EncodedBatch,
+    EncodeRecipe,
+    Place,
+    encode_batch,
+    encode_with,
+    precision_for,
+)
 from trm_nb.pipeline.plan import Planner, refuse_too_many_errors
 from trm_nb.pipeline.repair import adopt_batch, made_from, mend, noting_damage
 from trm_nb.progress.tables import PlannedRow
@@ -72,6 +81,7 @@ class StreamingEncoderBuilder:
         micro_batch: int = 64,
         torch_threads: int = 2,
         device: str = "cpu",
+        precision: str = "auto",
         seed: int = 0,
         workers: int | None = None,
         cluster: str | None = None,
@@ -81,7 +91,8 @@ class StreamingEncoderBuilder:
     ) -> None:
         self.path = Path(checkpoint_dir)
         self.batch_size, self.batches_per_chunk = batch_size, batches_per_chunk
-        self.micro_batch, self.torch_threads, self.device = micro_batch, torch_threads, device
+        self.micro_batch, self.torch_threads = micro_batch, torch_threads
+        self.device, self.precision = device, precision
         self.seed, self.workers, self.cluster = seed, workers, cluster
         self.max_errors = max_errors
         self.tracker = tracker or TrainingProgressTracker(self.path, create=True)
@@ -160,6 +171,7 @@ class StreamingEncoderBuilder:
             "micro_batch": self.micro_batch,
             "torch_threads": self.torch_threads,
             "device": self.device,
+            "encoder_precision": self.precision,
         }
 
     def stream(
@@ -252,7 +264,7 @@ class StreamingEncoderBuilder:
             if not rows:
                 return
             recipe = recipe or self._encode_recipe()
-            source = made_from(recipe.fingerprint, rows)
+            source = made_from(recipe.encoding, rows)
             if adopt_batch(self.tracker, self.consolidator, number, rows, source):
                 self.consolidator.consolidate_ready(on_progress, full_only=True)
             else:
@@ -262,13 +274,14 @@ class StreamingEncoderBuilder:
     def _encode_recipe(self) -> EncodeRecipe:
         """Make the encoder, and then bind the run to it: one that cannot be used binds nothing."""
         fingerprint = self.encoder.fingerprint
-        self.tracker.bind("encode", {**self._settings(), "encoder_fingerprint": fingerprint})
+        precision = self.tracker.bound().get(COMPUTED_IN) or precision_for(self.precision, self.device)
+        self.tracker.bind("encode", {**self._settings(), "encoder_fingerprint": fingerprint, COMPUTED_IN: precision})
         folder = self.consolidator.batch_receipts.absolute()  # a worker has another working directory
         weights = folder / f"encoder-{fingerprint}.tmp"  # swept when the run begins the next time
         if self.cluster is not None:
             self.encoder.save(weights)
         return EncodeRecipe(
-            str(weights), fingerprint, self.micro_batch, self.torch_threads, self.device,
+            str(weights), fingerprint, self.micro_batch, self.torch_threads, self.device, precision,
             str(self.cache.array.absolute()), self.cache.layout, str(folder), self.consolidator.batch,
         )  # fmt: skip
 

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from trm_nb._version import __version__
 from trm_nb.dataset.capsules import read_capsules
 from trm_nb.pipeline.consolidate import Consolidator
+from trm_nb.pipeline.encode_task import COMPUTED_IN
 from trm_nb.progress.tables import PlannedRow
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import Treatment
@@ -99,7 +100,8 @@ def finish_dataset(
         fault_point("dataset-files")
         classes = _write_tables(output_dir, tracker, cache.treatments)
         made = encoder()
-        weights = {"preset": made.preset, "fingerprint": made.fingerprint, "trained": made.trained}
+        weights = {"preset": made.preset, "fingerprint": made.fingerprint, "trained": made.trained,
+                   "computed_in": tracker.bound().get(COMPUTED_IN, "float32")}  # fmt: skip
         shards = [
             {"chunk": c.number, "rows": c.rows, "nbytes": c.nbytes,
              "sha256": sha256_of(consolidator.chunk.file(consolidator.array, c.number))}
@@ -196,6 +198,7 @@ tags: [capsules, tiny-recursive-model]
 could not be used; quarantine.jsonl says why. {counts["left_out"]} files or items were left out by the config.
 
 The encoder ({info["encoder"]["preset"]}, weights {info["encoder"]["fingerprint"]}) is {trained}.
+Capsules were computed in {info["encoder"]["computed_in"]}.
 
 Pictures were denoised {denoised}; samples.parquet says which, and how much was taken away.
 

@@ -25,6 +25,7 @@ from trm_nb.workers.pool import Task, working_on
 if TYPE_CHECKING:
     from trm_nb.models.vision_encoder import TRMVisionEncoder
 
+COMPUTED_IN = "encoder_computed_in"  # the precision that "auto" stood for, fixed with the first batch
 Place = tuple[int, int]  # shard and slot of a picture
 
 
@@ -37,10 +38,16 @@ class EncodeRecipe:
     micro_batch: int
     torch_threads: int
     device: str
+    precision: str
     images: str
     layout: Layout
     folder: str
     batch: Layout
+
+    @property
+    def encoding(self) -> str:
+        """What a capsule follows from beside its image, see `encoding_of`."""
+        return encoding_of(self.fingerprint, self.precision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +89,7 @@ def _encoder(recipe: EncodeRecipe) -> TRMVisionEncoder:
 
 def encode_with(encoder: TRMVisionEncoder, batch: Batch, on_progress: Callable[[], None]) -> EncodedBatch:
     """Encode one batch and stage its file: float16 (batch_size, 12, 512), NaN for quarantined rows."""
-    from trm_nb.models.threads import cpu_threads
+    from trm_nb.models.hardware import cpu_threads
 
     started, recipe, places = time.monotonic(), batch.recipe, batch.places
     capsules = np.full((len(places), CAPSULES, FEATURES), np.nan, np.float16)
@@ -94,15 +101,33 @@ def encode_with(encoder: TRMVisionEncoder, batch: Batch, on_progress: Callable[[
                 images = np.zeros((len(part), *recipe.layout.item), np.uint8)
                 found = [place for place in part if place is not None]
                 images[usable] = read_places(Path(recipe.images), recipe.layout, np.array(found))
-                capsules[start + np.asarray(usable)] = _encode(encoder, images, recipe.device)[usable]
+                capsules[start + np.asarray(usable)] = _encode(encoder, images, recipe)[usable]
             on_progress()
     return EncodedBatch(stage_batch(Path(recipe.folder), capsules, recipe.batch), time.monotonic() - started)
 
 
-def _encode(encoder: TRMVisionEncoder, images: np.ndarray, device: str) -> np.ndarray:
+def encoding_of(fingerprint: str, precision: str) -> str:
+    """Identify an encoder and the precision it computes in; batches of another one are not reused."""
+    return fingerprint if precision == "float32" else f"{fingerprint} {precision}"
+
+
+def precision_for(wanted: str, device: str) -> str:
+    """The precision that `encoder_precision` means on a device: "float32" or "bfloat16".
+
+    "auto" goes by what the device can do and not by a timing, as two builds on one machine must give equal bytes.
+    """
+    from trm_nb.models.hardware import fast_in_bfloat16
+
+    if wanted != "auto":
+        return wanted
+    return "bfloat16" if fast_in_bfloat16(device) else "float32"
+
+
+def _encode(encoder: TRMVisionEncoder, images: np.ndarray, recipe: EncodeRecipe) -> np.ndarray:
     import torch
 
-    with torch.inference_mode():
-        capsules = encoder(torch.from_numpy(images).to(device))
+    low = torch.autocast(torch.device(recipe.device).type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
+    with torch.inference_mode(), low:
+        capsules = encoder(torch.from_numpy(images).to(recipe.device))
     result: np.ndarray = capsules.float().cpu().numpy().astype(np.float16)
     return result

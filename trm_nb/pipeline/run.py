@@ -27,6 +27,7 @@ from trm_nb.params import load_params, resolve_paths
 from trm_nb.pipeline.builder import StreamingEncoderBuilder
 from trm_nb.pipeline.consolidate import Consolidator
 from trm_nb.pipeline.dataset_files import damaged_files, finish_dataset, samples_table
+from trm_nb.pipeline.encode_task import COMPUTED_IN, encoding_of, precision_for
 from trm_nb.pipeline.plan import Planner, as_noted
 from trm_nb.pipeline.repair import mend, noting_damage, take_stock
 from trm_nb.pipeline.source_changes import source_changes
@@ -180,6 +181,7 @@ class Run(Described):
             micro_batch=c.micro_batch,
             torch_threads=c.torch_threads,
             device=c.device,
+            precision=c.encoder_precision,
             cluster=c.cluster,
             max_errors=c.max_errors,
             tracker=self.tracker,
@@ -294,10 +296,13 @@ class Run(Described):
         """Plan once more, without rendering, and take over all that is durable; `mend` then looks at every byte."""
         for _ in self._planned():
             self.tracker.beat()
-        weights = self.tracker.bound().get("encoder_fingerprint") or self.encoder.fingerprint
-        take_stock(self.tracker, self.cache, self.consolidator, weights)
+        bound, c = self.tracker.bound(), self.config
+        weights = bound.get("encoder_fingerprint") or self.encoder.fingerprint
+        precision = bound.get(COMPUTED_IN) or precision_for(c.encoder_precision, c.device)
+        take_stock(self.tracker, self.cache, self.consolidator, encoding_of(weights, precision))
         if self.tracker.batches():  # encoded with these settings, which `.bound.json` may have lost too
-            self.tracker.bind("encode", {**self._encode_settings(), "encoder_fingerprint": weights})
+            made_with = {"encoder_fingerprint": weights, COMPUTED_IN: precision}
+            self.tracker.bind("encode", {**self._encode_settings(), **made_with})
         self.tracker.set("lost", False)
 
     def _ask_the_cluster(self, address: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from trm_nb.models.threads import cpu_threads
+from trm_nb.models.hardware import cpu_threads
 from trm_nb.models.tiny_recursive_model import TinyRecursiveModel
 from trm_nb.training.act_loss import IGNORED
 from trm_nb.training.reasoning import ROW, Examples, Settings, to_device

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from trm_nb.denoise.train_denoiser import fast_in_bfloat16
 from trm_nb.errors import UserError
+from trm_nb.models.hardware import fast_in_bfloat16
 from trm_nb.training.pretraining.loop import pretrain
 from trm_nb.training.pretraining.material import load_material
 from trm_nb.training.pretraining.state import Settings

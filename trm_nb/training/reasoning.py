@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from trm_nb.errors import UserError
 from trm_nb.models.checkpoints import load_checkpoint, load_weights, refuse_another, save_checkpoint
 from trm_nb.models.ema import follow
-from trm_nb.models.threads import cpu_threads
+from trm_nb.models.hardware import cpu_threads
 from trm_nb.models.tiny_recursive_model import Carry, TinyRecursiveModel, TRMConfig
 from trm_nb.models.trm import RecursiveNet
 from trm_nb.progress.tracker import TrainingProgressTracker

@@ -28,8 +28,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trm_nb.errors import UserError
 from trm_nb.models.ema import follow
+from trm_nb.models.hardware import cpu_threads
 from trm_nb.models.read_out import WHOLE
-from trm_nb.models.threads import cpu_threads
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.storage.files import fault_point, locked
 from trm_nb.training.pretraining.content import Batch, Content

@@ -46,7 +46,7 @@ class Settings:
     other_rate: float = 2e-3  # AdamW
     noise: float = 0.05  # standard deviation on the capsules
     seed: int = 0
-    bfloat16: bool = False  # see denoiser.fast_in_bfloat16; the weights stay float32
+    bfloat16: bool = False  # see hardware.fast_in_bfloat16; the weights stay float32
     start: Literal["components", "trained"] = "components"  # of the weights: see start.py, or those that ship
     start_batches: int = 8  # of 64 images, for the principal components
     start_pairs: int = 2000  # of each family, for the targets of the bags
