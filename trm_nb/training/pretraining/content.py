@@ -2,6 +2,9 @@
 
 Half of the images are text or random characters, as these are the hardest to read back; pages are cut at random places
 of documents. Grids and tasks are augmented: colours are permuted, and the grids of a pair turned and mirrored alike.
+What is harder to read back comes more often: languages by the perplexity of their characters, tasks by the mean
+size of their grids (a ninth of ARC-AGI-2's training tasks have more than 400 cells a grid, but 42 % of its evaluation
+tasks have).
 The two images of most pairs belong together (one document, one ARC task, one photograph), which the contrastive loss
 uses. All of a batch follows from the seed and the step.
 Cost: about 2 ms an image.
@@ -9,6 +12,7 @@ Cost: about 2 ms an image.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -28,6 +32,7 @@ SIDE = 224
 PHOTOGRAPH_SIDE = 900  # photographs are kept so large
 BATCH = 32  # images that the counts of PAIRS add up to
 ROWS, COLUMNS = 16, 32
+PERPLEXITY_CHARACTERS = 500_000  # of each language that are looked at
 LATIN = np.r_[33:127, 0xA1:0x250]
 OTHER_SCRIPTS = np.r_[0x386:0x3CF, 0x400:0x460, 0x5D0:0x5EB]  # Greek, Cyrillic, Hebrew
 EAST_ASIAN = np.r_[0x4E00:0x9FA0, 0x3041:0x30FF, 0xAC00:0xD7A0]
@@ -96,6 +101,10 @@ class Content:
         self.text, self.grids, self._renderer = TextRenderer(), GridRenderer(), Renderer()
         self._styles = [TextRenderer(**style) for style in STYLES]
         self._kinds = list(material.documents)
+        difficulty = np.array([_perplexity(documents) for documents in material.documents.values()])
+        self._kind_chances = difficulty / difficulty.sum()
+        areas = np.array([np.mean([grid.size for grid in grids_of(task)]) for task in material.tasks])
+        self._task_chances = areas / areas.sum()
         self._highlighted = [kind for kind in self._kinds if kind in HIGHLIGHTED] or self._kinds
         self._photographs: dict[int, Image.Image] = {}
 
@@ -137,7 +146,7 @@ class Content:
 
     def text_pair(self, rng: np.random.Generator) -> Pair:
         """Two pages of one document."""
-        document = self._document(self._kinds[rng.integers(len(self._kinds))], rng)
+        document = self._document(rng.choice(self._kinds, p=self._kind_chances), rng)
         return self.page(document, rng), self.page(document, rng)
 
     def page(self, document: str, rng: np.random.Generator) -> Example:
@@ -197,7 +206,7 @@ class Content:
         return self._grid(self.grids.grid_page(grid), Kind.GRID)
 
     def _task(self, rng: np.random.Generator, augment: bool) -> GridTask:
-        task = self.material.tasks[rng.integers(len(self.material.tasks))]
+        task = self.material.tasks[rng.choice(len(self._task_chances), p=self._task_chances)]
         return augmented(task, rng) if augment else task
 
     def _grid(self, page: GridPage, kind: Kind) -> Example:
@@ -252,6 +261,13 @@ class Content:
         start = _line_start(document, rng)
         pages = renderer.pages(document[start : start + 1100], HIGHLIGHTED.get(kind, "a.txt"))
         return np.asarray(renderer.draw(pages[:1])[0])
+
+
+def _perplexity(documents: Sequence[str]) -> float:
+    """How many equally frequent characters would be as hard to guess as those of the documents."""
+    counts = np.array(list(Counter("".join(documents)[:PERPLEXITY_CHARACTERS]).values()))
+    shares = counts / counts.sum()
+    return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
 def augmented(task: GridTask, rng: np.random.Generator) -> GridTask:
