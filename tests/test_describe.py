@@ -13,7 +13,7 @@ from runs import make_run
 from trm_nb import CapsuleDataset, CapsuleStream, TrainingProgressTracker, open_run
 from trm_nb.describe import Described, Facts, counted, named
 from trm_nb.pipeline.run import Run
-from trm_nb.progress.tables import PlannedRow
+from trm_nb.progress.planned import PlannedRow
 
 HOSTILE = '<img src=x onerror="alert(1)">&\x1b[31m\u202e'
 

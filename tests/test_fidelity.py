@@ -378,7 +378,7 @@ def test_each_source_of_a_run_has_its_line(tmp_path: Path, sources: Path) -> Non
     )
     run = Run(config)
     try:
-        run.render()
+        run.up_to("render")
         code, photos, tasks = by_source(run, run.samples())
         some = by_source(run, run.samples(), at_most=9)
     finally:

@@ -21,7 +21,14 @@ from trm_nb.training.encoder import PictureTargets, PictureTRM
 
 
 def config(folder: Path, **changes: object) -> MultimodalDatasetConfig:
-    fields = {"encoder": "tiny", "workers": 0, "batch_size": 16, "image_size": 112, "torch_threads": 1}
+    fields = {
+        "encoder": "tiny",
+        "encoder_precision": "float32",
+        "workers": 0,
+        "batch_size": 16,
+        "image_size": 112,
+        "torch_threads": 1,
+    }
     fields |= {"fit_encoder": "targets", "fit_steps": 12, "fit_batch_size": 4, "source_paths": ["sudoku:4:40"]}
     return MultimodalDatasetConfig.parse({**fields, "output_dir": str(folder), **changes}, "the test")
 
@@ -52,7 +59,7 @@ def test_run_again_it_is_not_fitted_again(fitted: Path) -> None:
     path = fitted / "model" / "encoder" / "encoder.pt"
     before = path.stat().st_mtime_ns
     run = Run(config(fitted))
-    assert run.fit() is False and run.consolidate() == 0
+    assert run.up_to("fit") == 0 and run.up_to("export") == 0
     run.close()
     assert path.stat().st_mtime_ns == before
     with pytest.raises(UserError, match="fit_steps"):

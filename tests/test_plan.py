@@ -16,8 +16,8 @@ from conftest import PHOTO
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.errors import UserError
 from trm_nb.pipeline import plan
+from trm_nb.pipeline.check import source_changes
 from trm_nb.pipeline.plan import Planner
-from trm_nb.pipeline.source_changes import source_changes
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import ImageBytes, Item
 from trm_nb.render.renderer import Renderer

@@ -14,8 +14,8 @@ import nbformat
 import pytest
 
 from trm_nb.notebook.progress_view import ProgressView, _Widgets, curve, duration
+from trm_nb.progress.planned import PlannedRow
 from trm_nb.progress.stats import STALLED_SECONDS, TRAIN_STEPS
-from trm_nb.progress.tables import PlannedRow
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import Receipt, Rejected
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from trm_nb.batch.outcome import Truth, as_bytes, settle
 from trm_nb.errors import UserError
-from trm_nb.progress.tables import PlannedRow
+from trm_nb.progress.planned import PlannedRow
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import Rejected
 from trm_nb.report.report import write_report

@@ -63,7 +63,7 @@ def test_a_moved_run_without_its_sources_needs_its_folder_alone(here: Path) -> N
     for name, value in {**TINY, "train_steps": 2, "train_width": 64}.items():
         assert getattr(run.config, name) == value
     run.complete()
-    assert (run.render(), run.encode(), run.consolidate()) == (0, 0, 0)
+    assert (run.up_to("render"), run.up_to("encode"), run.up_to("consolidate")) == (0, 0, 0)
     assert run.train().labels.shape[1:] == (1,)
     assert verify(run.path, deep=True) == []
     run.close()
@@ -109,7 +109,7 @@ def test_the_params_file_of_a_run_serves_for_what_is_not_fixed(here: Path, caplo
     assert "was made with learning_rate=0.001, seed=0, source_paths=" in caplog.text
     run.complete()  # a finished dataset needs no sources
     with pytest.raises(UserError, match=r"source path .* does not exist"):
-        run.encode()  # but the stages of a run that is not opened by its folder do
+        run.up_to("encode")  # but the stages of a run that is not opened by its folder do
     run.close()
     (run.path / "model" / "trm.pt").unlink()  # train again, in another way
     assert open_run(params="params/own.yaml").config.learning_rate == 0.5
@@ -119,7 +119,7 @@ def test_the_params_file_of_a_run_serves_for_what_is_not_fixed(here: Path, caplo
 def test_an_unfinished_run_goes_on_with_its_own_settings(here: Path) -> None:
     (here / "put away").rename(here / "data")
     begun = open_run(params="params/own.yaml", output_dir="outputs/begun")
-    begun.render()
+    begun.up_to("render")
     begun.close()
     run = demo(output_dir="outputs/begun")
     run.complete()
@@ -148,12 +148,12 @@ def test_an_older_run_is_known_by_its_dataset_info(here: Path) -> None:
 def test_a_run_of_samples_in_memory(tmp_path: Path) -> None:
     from trm_nb.models.vision_encoder import TRMVisionEncoder
 
-    builder = StreamingEncoderBuilder(tmp_path / "run", 6, seed=3, workers=0, encoder=lambda: TRMVisionEncoder("tiny"))
+    builder = StreamingEncoderBuilder(tmp_path / "run", 6, seed=3, workers=0, encoder=TRMVisionEncoder("tiny"))
     builder.stream_build([f"text {n}" for n in range(8)])
     run = open_run_of(output_dir=tmp_path / "run")
     run.complete()
     assert (run.config.source_paths, run.config.seed, run.config.batch_size) == ([IN_MEMORY], 3, 6)
-    assert run.encode() == 0
+    assert run.up_to("encode") == 0
     with pytest.raises(UserError, match="made of samples in memory"):
         list(run.items())
     run.close()

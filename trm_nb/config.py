@@ -21,7 +21,7 @@ from trm_nb.records import MODALITIES, Modality
 
 Stage: TypeAlias = Literal["plan", "denoise", "encode", "consolidate", "train", "free"]
 _COLOUR = r"^#[0-9a-fA-F]{6}$"
-STAGES: tuple[Stage, ...] = ("plan", "denoise", "encode", "consolidate", "train")
+FROZEN: tuple[Stage, ...] = ("plan", "denoise", "encode", "consolidate", "train")
 
 
 def _field(stage: Stage, default: Any, description: str, **limits: Any) -> Any:
@@ -89,7 +89,7 @@ class MultimodalDatasetConfig(BaseModel):
         "denoise", None, "the denoiser's checkpoint; None: the one that comes with the package"
     )
 
-    encoder: Literal["base", "tiny"] = _field("encode", "base", "encoder preset")
+    encoder: str = _field("encode", "base", "encoder, by its name in `models/encoders.py`: base or tiny")
     encoder_weights: Literal["trained", "random"] | None = _field(
         "encode", None, "trained: those that come with the package; random: from the seed; None: trained for base"
     )
@@ -197,7 +197,7 @@ class MultimodalDatasetConfig(BaseModel):
 
     def fingerprint(self, *stages: Stage) -> str:
         """16 hex digits over the fields of these stages (all that can change bytes, when none is named)."""
-        fields = {stage: self.stage_fields(stage) for stage in (stages or STAGES)}
+        fields = {stage: self.stage_fields(stage) for stage in (stages or FROZEN)}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
 

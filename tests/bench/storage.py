@@ -28,7 +28,7 @@ import zarr
 from trm_nb.cache.image_cache import ImageCache
 from trm_nb.denoise.noise2noise import Denoiser, Noise2NoiseUNet
 from trm_nb.pipeline.consolidate import Consolidator
-from trm_nb.progress.tables import PlannedRow
+from trm_nb.progress.planned import PlannedRow
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import ImageFile, Item, Receipt
 from trm_nb.render.text import TextRenderer

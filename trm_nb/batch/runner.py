@@ -25,7 +25,8 @@ from trm_nb.batch.outcome import Truth, as_bytes, read_notebook, running_cell, s
 from trm_nb.config import MultimodalDatasetConfig, Stage
 from trm_nb.errors import UserError
 from trm_nb.params import find_params, load_params, project_root
-from trm_nb.progress.run_folder import MODEL
+from trm_nb.pipeline.names import check_names
+from trm_nb.progress.run_folder import RunPaths
 from trm_nb.progress.run_settings import fixed_settings
 from trm_nb.progress.stats import NOTEBOOKS
 from trm_nb.progress.tracker import TrainingProgressTracker
@@ -105,6 +106,7 @@ def run_notebooks(
     overrides = dict(overrides or {})
     params_file = find_params(params)
     config = load_params(params_file, overrides)
+    check_names(config)
     root = _root(params_file)
     notebooks = find_notebooks(root)
     prints = fingerprints(notebooks, config)
@@ -120,10 +122,10 @@ def run_notebooks(
     parameters = {"params": str(params_file), **overrides, "output_dir": str(run)}
     executed: list[str] = []
     skipped: list[str] = []
-    with locked(run / "notebooks", "trm-nb run"):
+    with locked(RunPaths(run).notebooks, "trm-nb run"):
         _ask(run, notebooks)
         for path in chosen:
-            name, target = path.stem, run / "notebooks" / path.name
+            name, target = path.stem, RunPaths(run).notebooks / path.name
             if not force and up_to_date(run, path, prints[name]):
                 skipped.append(name)
                 on_event(NotebookEvent(run, name, "skipped", 0.0))
@@ -168,7 +170,8 @@ def fingerprints(notebooks: Sequence[Path], config: MultimodalDatasetConfig) -> 
 
 def up_to_date(run: Path, path: Path, fingerprint: str) -> bool:
     """Whether the notebook at `path` has been executed in `run` as it is now, and what it made is still held whole."""
-    if not (run / "progress.sqlite").is_file() or not (run / "notebooks" / path.name).is_file():
+    paths = RunPaths(run)
+    if not paths.tracker.is_file() or not (paths.notebooks / path.name).is_file():
         return False
     tracker = TrainingProgressTracker(run)
     try:
@@ -185,7 +188,7 @@ def _unfinished(tracker: TrainingProgressTracker) -> set[str]:
     found = set()
     for name, measured in tracker.get_stats()["stages"].items():
         if name == "train":
-            short = not (tracker.output_dir / MODEL).is_file()
+            short = not tracker.paths.weights.is_file()
         else:
             short = measured["total"] is not None and measured["done"] < measured["total"]
         if measured["status"] != "waiting" and (measured["status"] != "done" or short):

@@ -90,10 +90,12 @@ def build(params: Params, output_dir: OutputDir = None, p: Override = None) -> i
     """Build the same dataset without notebooks, drawing and encoding overlapped."""
     from trm_nb.cli.terminal import TerminalView, quarantined, result_of
     from trm_nb.params import load_params
+    from trm_nb.pipeline.names import check_names
     from trm_nb.pipeline.run import build as build_dataset
     from trm_nb.progress.tracker import TrainingProgressTracker
 
     config = load_params(params, _overrides(p, output_dir))
+    check_names(config)
     tracker = TrainingProgressTracker(config.output_dir, create=True)
     try:
         with TerminalView(tracker, title="build") as view:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from trm_nb.notebook.progress_view import ProgressView
+from trm_nb.progress.run_folder import RunPaths
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -95,7 +96,7 @@ def say_what_came_out(run: Path, new: bool) -> None:
     from trm_nb.progress.tracker import TrainingProgressTracker
     from trm_nb.report.report import headlines, write_report
 
-    index = run / "report" / "index.html"
+    index = RunPaths(run).report / "index.html"
     if new or not index.is_file():
         write_report(run)
     found = headlines(run)
@@ -112,7 +113,7 @@ def say_what_came_out(run: Path, new: bool) -> None:
 
 def quarantined(run: Path, count: int) -> list[str]:
     """How many items and samples could not be used and where to read why; no line where there are none."""
-    reasons = run / "quarantine.jsonl"
+    reasons = RunPaths(run).quarantine
     where = f"reasons: {_from_here(reasons)}" if reasons.is_file() else f"reasons: trm-nb status {_from_here(run)}"
     return [f"{count:,} quarantined, {where}"] if count else []
 

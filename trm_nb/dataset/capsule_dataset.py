@@ -29,6 +29,7 @@ from torch.utils.data import Dataset
 from trm_nb.dataset.capsules import read_capsules
 from trm_nb.describe import Described, Facts, counted, named
 from trm_nb.errors import UserError
+from trm_nb.progress.run_folder import RunPaths
 from trm_nb.records import class_order
 
 Indices: TypeAlias = slice | Iterable[Any]  # a slice, integers, or a mask of the dataset's length
@@ -129,7 +130,7 @@ class CapsuleDataset(Described, Dataset[dict[str, Any]]):
 
     @cached_property
     def _item_numbers(self) -> np.ndarray:
-        path = self.output_dir / "samples.parquet"
+        path = RunPaths(self.output_dir).samples
         has_keys = "key" in pq.read_schema(path).names
         keys = pq.read_table(path, columns=["key"])["key"].to_pylist() if has_keys else None
         names = [self._task_of(name) for name in self._items]
@@ -233,10 +234,11 @@ def _encoder(info: Mapping[str, Any]) -> str | None:
 
 def _samples(output_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The columns of samples.parquet that are needed, and dataset_info.json; raises UserError where there is none."""
-    table, described = output_dir / "samples.parquet", output_dir / "dataset_info.json"
+    paths = RunPaths(output_dir)
+    table, described = paths.samples, paths.info
     again = "`trm-nb build PARAMS.yaml` or the notebooks up to 04_consolidate make it, and continue where they stopped"
     if not table.is_file() or not described.is_file():
-        state = "is not finished" if (output_dir / "progress.sqlite").is_file() else "holds no run"
+        state = "is not finished" if paths.tracker.is_file() else "holds no run"
         raise UserError(f"{output_dir}: expected a dataset, but this folder {state}; {again}")
     wanted = ["sample_id", "item_id", "modality", "label", "split", "status"]
     targets = ["target"] if "target" in pq.read_schema(table).names else []  # an older dataset has none

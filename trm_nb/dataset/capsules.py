@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from trm_nb.errors import DamagedError
+from trm_nb.progress.run_folder import RunPaths
 from trm_nb.storage.arrays import Layout, batch_layout, by_file, chunk_layout, file_rows, read_rows
 from trm_nb.storage.receipts import read_receipt, receipt_path
 
 
 def capsule_layouts(output_dir: Path) -> tuple[Layout, Layout]:
     """How a run's batches and chunks are cut, from the metadata of capsules.zarr; raises DamagedError without it."""
-    array = output_dir / "capsules.zarr" / "capsules"
+    array = RunPaths(output_dir).capsules
     rows = file_rows(array)
     if rows is None:
         raise DamagedError(f"{array}: missing, so nothing has been encoded in {output_dir}")
@@ -38,7 +39,8 @@ def read_capsules(output_dir: str | Path, rows: Sequence[int] | np.ndarray) -> n
 
 
 def _read_batch_rows(root: Path, batch: Layout, chunk: Layout, number: int, rows: np.ndarray) -> np.ndarray:
-    loose, consolidated = root / "batches.zarr" / "capsules", root / "capsules.zarr" / "capsules"
+    paths = RunPaths(root)
+    loose, consolidated = paths.batches, paths.capsules
     shard = number * batch.rows // chunk.rows
     for _ in range(2):  # again, as it may be consolidated while we look
         if _vouched_for(loose, batch, number, rows % batch.rows):

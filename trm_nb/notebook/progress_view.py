@@ -64,7 +64,7 @@ class _Handle(Protocol):
 class ProgressView:
     """A run's progress. `ProgressView(tracker)` as a cell's last line shows it once; `watch` follows it.
 
-    `with ProgressView(run.tracker) as view: run.encode(on_progress=view.tick)` follows the cell's own work.
+    `with ProgressView(run.tracker) as view: run.up_to("encode", on_progress=view.tick)` follows the cell's own work.
     """
 
     def __init__(self, tracker: TrainingProgressTracker) -> None:

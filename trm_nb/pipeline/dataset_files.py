@@ -11,8 +11,8 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -23,23 +23,28 @@ from trm_nb._version import __version__
 from trm_nb.dataset.capsules import read_capsules
 from trm_nb.pipeline.consolidate import Consolidator
 from trm_nb.pipeline.encode_task import COMPUTED_IN
-from trm_nb.progress.tables import PlannedRow
+from trm_nb.progress.planned import PlannedRow
+from trm_nb.progress.run_folder import RunPaths
 from trm_nb.progress.tracker import TrainingProgressTracker
-from trm_nb.records import Treatment
+from trm_nb.records import Receipt, Treatment
 from trm_nb.storage.arrays import write_labels
 from trm_nb.storage.files import fault_point, publish, sha256_of, trouble_with, write_file, writing_into
 
 if TYPE_CHECKING:
     from trm_nb.cache.image_cache import ImageCache
-    from trm_nb.models.vision_encoder import TRMVisionEncoder
+    from trm_nb.models.encoders import Encoder
 
-FILES = ("samples.parquet", "quarantine.jsonl", "README.md", "dataset_info.json")
-COLUMNS = ("sample_id", "item_id", "modality", "source", "page", "pages", "label", "split", "key", "status")
+COLUMNS = {field.name: pa.int32() if field.type == "int" else pa.string() for field in fields(PlannedRow)}
+del COLUMNS["row"], COLUMNS["target"]  # the first is the row's place, and the other one is grids here
 ROWS_AT_ONCE = 4_000  # some 3 KB each while they are written
 LIBRARIES = ("torch", "numpy", "pillow", "zarr")
 _SCHEMA = pa.schema(
-    [(name, pa.int32() if name in ("page", "pages") else pa.string()) for name in COLUMNS]
-    + [("noise", pa.float32()), ("edit", pa.string()), ("target", pa.list_(pa.list_(pa.list_(pa.int8()))))]
+    [
+        *COLUMNS.items(),
+        ("noise", pa.float32()),
+        ("edit", pa.string()),
+        ("target", pa.list_(pa.list_(pa.list_(pa.int8())))),
+    ]
 )
 Treatments: TypeAlias = Callable[[Sequence[str]], Mapping[str, Treatment]]
 
@@ -65,7 +70,7 @@ def _record_batches(tracker: TrainingProgressTracker, treatments: Treatments) ->
         yield pa.RecordBatch.from_arrays(arrays, schema=_SCHEMA)
 
 
-def content_digest(output_dir: Path, tracker: TrainingProgressTracker) -> str:
+def content_digest(tracker: TrainingProgressTracker) -> str:
     """sha256 over, row after row in order, "key status\\n", and then the capsules' bytes (N, 12, 512) little-endian
     float16.
 
@@ -77,78 +82,93 @@ def content_digest(output_dir: Path, tracker: TrainingProgressTracker) -> str:
         digest.update("".join(f"{row.key} {row.status}\n" for row in rows).encode())
     for first in range(0, tracker.rows_planned(), 1000):
         rows_here = range(first, min(first + 1000, tracker.rows_planned()))
-        digest.update(read_capsules(output_dir, rows_here).astype("<f2").tobytes())
+        digest.update(read_capsules(tracker.output_dir, rows_here).astype("<f2").tobytes())
     return digest.hexdigest()
 
 
-def finish_dataset(
-    output_dir: Path,
+def is_written(tracker: TrainingProgressTracker, consolidator: Consolidator) -> bool:
+    """Whether all of them are there, whole by their sizes and of exactly these chunks."""
+    return tracker.get("dataset_made_of") == _made_of(consolidator) and not damaged_files(tracker)
+
+
+def write_dataset(
     settings: dict[str, Any],
     tracker: TrainingProgressTracker,
     consolidator: Consolidator,
     cache: ImageCache,
-    encoder: Callable[[], TRMVisionEncoder],
+    encoder: Encoder,
 ) -> None:
-    """Write all of them, unless they are there, whole and of exactly these chunks; then batches.zarr goes.
+    """Write all of them, dataset_info.json last. Size and sha256 of each are kept in the tracker for `verify`.
 
-    dataset_info.json is written last. Size and sha256 of each are kept in the tracker for `verify`.
+    Args:
+        settings: the config, for dataset_info.json.
+        tracker: the run's.
+        consolidator: of the run, whose chunks are all made.
+        cache: which knows what was denoised.
+        encoder: what the capsules were encoded with.
     """
-    chunks = [consolidator.receipt(chunk) for chunk in sorted(tracker.chunks())]
-    made_of = hashlib.sha256(json.dumps([(c.number, c.rows, c.sha256) for c in chunks]).encode()).hexdigest()
-    consolidator.restore_metadata()
-    if tracker.get("dataset_made_of") != made_of or damaged_files(output_dir, tracker):
-        fault_point("dataset-files")
-        classes = _write_tables(output_dir, tracker, cache.treatments)
-        made = encoder()
-        weights = {"preset": made.preset, "fingerprint": made.fingerprint, "trained": made.trained,
-                   "computed_in": tracker.bound().get(COMPUTED_IN, "float32")}  # fmt: skip
-        shards = [
-            {"chunk": c.number, "rows": c.rows, "nbytes": c.nbytes,
-             "sha256": sha256_of(consolidator.chunk.file(consolidator.array, c.number))}
-            for c in chunks
-        ]  # fmt: skip
-        denoiser = cache.denoiser.fingerprint if cache.denoiser else None
-        info = _info(output_dir, settings, tracker, shards, weights, denoiser, classes)
-        write_file(output_dir / "README.md", _card(info).encode())
-        write_file(output_dir / "dataset_info.json", (json.dumps(info, indent=2, ensure_ascii=False) + "\n").encode())
-        paths = [output_dir / name for name in FILES] + sorted((output_dir / "capsules.zarr").rglob("zarr.json"))
-        paths += [path for path in sorted((output_dir / "capsules.zarr" / "labels" / "c").rglob("*")) if path.is_file()]
-        held = {path.relative_to(output_dir).as_posix(): [path.stat().st_size, sha256_of(path)] for path in paths}
-        tracker.set("dataset_files", held)
-        tracker.set("dataset_made_of", made_of)
-    tracker.already_done("consolidate")
-    consolidator.remove_batches_zarr()
+    fault_point("dataset-files")
+    paths = tracker.paths
+    classes = _write_tables(paths, tracker, cache.treatments)
+    computed_in = tracker.bound().get(COMPUTED_IN, "float32")
+    weights = {
+        "preset": encoder.preset, "fingerprint": encoder.fingerprint, "trained": encoder.trained,
+        "computed_in": computed_in,
+    }  # fmt: skip
+    shards = [
+        {"chunk": c.number, "rows": c.rows, "nbytes": c.nbytes,
+         "sha256": sha256_of(consolidator.chunk.file(consolidator.array, c.number))}
+        for c in _receipts(consolidator)
+    ]  # fmt: skip
+    denoiser = cache.denoiser.fingerprint if cache.denoiser else None
+    info = _info(settings, tracker, shards, weights, denoiser, classes)
+    write_file(paths.card, _card(info).encode())
+    write_file(paths.info, (json.dumps(info, indent=2, ensure_ascii=False) + "\n").encode())
+    written = [*paths.tables, *sorted(paths.capsules.parent.rglob("zarr.json"))]
+    written += [path for path in sorted((paths.labels / "c").rglob("*")) if path.is_file()]
+    held = {path.relative_to(paths.root).as_posix(): [path.stat().st_size, sha256_of(path)] for path in written}
+    tracker.set("dataset_files", held)
+    tracker.set("dataset_made_of", _made_of(consolidator))
 
 
-def damaged_files(output_dir: Path, tracker: TrainingProgressTracker, deep: bool = False) -> list[str]:
+def _receipts(consolidator: Consolidator) -> list[Receipt]:
+    return [consolidator.receipt(chunk) for chunk in sorted(consolidator.tracker.chunks())]
+
+
+def _made_of(consolidator: Consolidator) -> str:
+    """A hash over the chunks that the files describe."""
+    chunks = [(c.number, c.rows, c.sha256) for c in _receipts(consolidator)]
+    return hashlib.sha256(json.dumps(chunks).encode()).hexdigest()
+
+
+def damaged_files(tracker: TrainingProgressTracker, deep: bool = False) -> list[str]:
     """One sentence for each file of the dataset that is missing, of another size or, `deep`, of other bytes."""
     held = (tracker.get("dataset_files") or {}).items()
-    looked = [trouble_with(output_dir / name, size, sha256, deep) for name, (size, sha256) in held]
+    looked = [trouble_with(tracker.output_dir / name, size, sha256, deep) for name, (size, sha256) in held]
     return [trouble for trouble in looked if trouble]
 
 
-def _write_tables(output_dir: Path, tracker: TrainingProgressTracker, treatments: Treatments) -> list[str]:
-    staged = output_dir / "samples.parquet.tmp"
-    with writing_into(output_dir):
+def _write_tables(paths: RunPaths, tracker: TrainingProgressTracker, treatments: Treatments) -> list[str]:
+    staged = paths.samples.with_name(f"{paths.samples.name}.tmp")
+    with writing_into(paths.root):
         with pq.ParquetWriter(staged, _SCHEMA, compression="zstd") as writer:
             for batch in _record_batches(tracker, treatments):
                 writer.write_batch(batch)
-        publish(staged, output_dir / "samples.parquet")
+        publish(staged, paths.samples)
     lines = [json.dumps({"path": r.path, "reason": r.reason}, ensure_ascii=False) + "\n" for r in tracker.rejected()]
-    write_file(output_dir / "quarantine.jsonl", "".join(lines).encode("utf-8", "backslashreplace"))
-    return _write_labels(output_dir, tracker)
+    write_file(paths.quarantine, "".join(lines).encode("utf-8", "backslashreplace"))
+    return _write_labels(paths, tracker)
 
 
-def _write_labels(output_dir: Path, tracker: TrainingProgressTracker) -> list[str]:
+def _write_labels(paths: RunPaths, tracker: TrainingProgressTracker) -> list[str]:
     names = tracker.label_names()
     number = {name: i for i, name in enumerate(names)}
     blocks = [np.array([number.get(row.label or "", -1) for row in rows], np.int32) for rows in _blocks(tracker)]
-    write_labels(output_dir / "capsules.zarr" / "labels", np.concatenate(blocks))
+    write_labels(paths.labels, np.concatenate(blocks))
     return names
 
 
 def _info(
-    output_dir: Path,
     settings: dict[str, Any],
     tracker: TrainingProgressTracker,
     shards: list[dict[str, Any]],
@@ -158,8 +178,8 @@ def _info(
 ) -> dict[str, Any]:
     stats = tracker.get_stats()
     return {
-        "name": output_dir.name,
-        "content_digest": content_digest(output_dir, tracker),
+        "name": tracker.output_dir.name,
+        "content_digest": content_digest(tracker),
         "counts": {
             "rows": stats["rows_planned"],
             "unique_pictures": tracker.unique_keys(),

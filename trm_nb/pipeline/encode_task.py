@@ -23,7 +23,7 @@ from trm_nb.storage.files import Staged
 from trm_nb.workers.pool import Task, working_on
 
 if TYPE_CHECKING:
-    from trm_nb.models.vision_encoder import TRMVisionEncoder
+    from trm_nb.models.encoders import Encoder
 
 COMPUTED_IN = "encoder_computed_in"  # the precision that "auto" stood for, fixed with the first batch
 Place = tuple[int, int]  # shard and slot of a picture
@@ -78,16 +78,16 @@ def encode_batch(task: Task[Batch]) -> EncodedBatch:
 
 
 @lru_cache(maxsize=1)
-def _encoder(recipe: EncodeRecipe) -> TRMVisionEncoder:
-    from trm_nb.models.vision_encoder import TRMVisionEncoder
+def _encoder(recipe: EncodeRecipe) -> Encoder:
+    from trm_nb.models.encoders import load_encoder
 
-    encoder = TRMVisionEncoder.load(recipe.weights, recipe.device, image_size=recipe.layout.item[0])
+    encoder = load_encoder(recipe.weights, recipe.device, image_size=recipe.layout.item[0])
     if encoder.fingerprint != recipe.fingerprint:
         raise RuntimeError(f"{recipe.weights}: weights {encoder.fingerprint}, expected {recipe.fingerprint}")
     return encoder
 
 
-def encode_with(encoder: TRMVisionEncoder, batch: Batch, on_progress: Callable[[], None]) -> EncodedBatch:
+def encode_with(encoder: Encoder, batch: Batch, on_progress: Callable[[], None]) -> EncodedBatch:
     """Encode one batch and stage its file: float16 (batch_size, 12, 512), NaN for quarantined rows."""
     from trm_nb.models.hardware import cpu_threads
 
@@ -123,7 +123,7 @@ def precision_for(wanted: str, device: str) -> str:
     return "bfloat16" if fast_in_bfloat16(device) else "float32"
 
 
-def _encode(encoder: TRMVisionEncoder, images: np.ndarray, recipe: EncodeRecipe) -> np.ndarray:
+def _encode(encoder: Encoder, images: np.ndarray, recipe: EncodeRecipe) -> np.ndarray:
     import torch
 
     low = torch.autocast(torch.device(recipe.device).type, torch.bfloat16, enabled=recipe.precision == "bfloat16")

@@ -9,7 +9,7 @@ from typing import Any
 
 from trm_nb.errors import UserError
 from trm_nb.pipeline.run import open_run
-from trm_nb.progress.run_folder import BOUND_FILE, is_run, read_bound
+from trm_nb.progress.run_folder import RunPaths, is_run, read_bound
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import NAMED_SOURCES
 from trm_nb.storage.files import locked
@@ -28,24 +28,22 @@ def rebuild_tracker(output_dir: str | Path) -> dict[str, Any]:
     bound = read_bound(path)
     if "source_paths" not in bound:
         raise UserError(
-            f"{path / BOUND_FILE}: missing, damaged, or of a run that was not made from sources; "
+            f"{RunPaths(path).bound}: missing, damaged, or of a run that was not made from sources; "
             "run `trm-nb build` with its params file again, which rebuilds the tracker too"
         )
     for given in bound["source_paths"][1]:
         named = given.startswith(NAMED_SOURCES) or any(mark in given for mark in "*?[")
         if not named and not Path(given).exists():
             raise UserError(f"{given}: this source is gone, and the tracker is made from the sources and the receipts")
-    held, aside = path / "progress.sqlite", path / f"progress.before-{time.time_ns()}.sqlite"
+    held = RunPaths(path).tracker
+    aside = held.with_name(f"{held.stem}.before-{time.time_ns()}{held.suffix}")
     with locked(path, "rebuilding the tracker"):
         if held.is_file():
             held.replace(aside)
         TrainingProgressTracker(path, create=True).close()
     run = open_run(output_dir=path)
     try:
-        with run.writing("rebuilding the tracker"):
-            run.prepare()
-            if run._all_drawn() and run._all_encoded():
-                run.consolidate()
+        run.rebuild()
         return run.tracker.get_stats()
     except BaseException:
         run.close()
@@ -62,19 +60,17 @@ def reset(output_dir: str | Path, keep_cache: bool = True) -> list[str]:
     Only what a run makes is touched. Raises UserError when the folder holds no run or is being written.
     """
     path = Path(output_dir)
-    if not (path / "progress.sqlite").is_file() and not is_run(path):
+    paths = RunPaths(path)
+    if not paths.tracker.is_file() and not is_run(path):
         raise UserError(f"{path}: no run here (progress.sqlite is missing), so nothing is deleted")
-    made = ["batches.zarr", "capsules.zarr", "samples.parquet", "quarantine.jsonl", "dataset_info.json", "README.md",
-            BOUND_FILE, "model", "notebooks", "report", *(name.name for name in path.glob("progress.*"))]  # fmt: skip
     removed = []
     with locked(path, "reset"):
-        for name in made if keep_cache else ["images.zarr", *made]:
-            target = path / name
+        for target in [*([] if keep_cache else [paths.images]), *paths.made()]:
             if target.is_dir():
                 shutil.rmtree(target)
             elif target.exists():
                 target.unlink()
             else:
                 continue
-            removed.append(name)
+            removed.append(target.name)
     return removed

@@ -17,9 +17,9 @@ from typing import Literal
 
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.errors import NOT_HIGHLIGHTED, RejectedError, UserError
-from trm_nb.pipeline.source_changes import ADVICE
+from trm_nb.pipeline.check import ADVICE
 from trm_nb.pipeline.splits import split_of
-from trm_nb.progress.tables import PlannedFile, PlannedRow
+from trm_nb.progress.planned import PlannedFile, PlannedRow
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import ImageBytes, Item, Rejected, Sample, answers
 from trm_nb.sources.files import Skipped, SourceFile

@@ -7,14 +7,14 @@ and receipts decide; the tracker is made to agree. Everything here can be killed
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Iterable
 
 from trm_nb.cache.image_cache import ImageCache
-from trm_nb.errors import DamagedError, UserError
 from trm_nb.pipeline.consolidate import Consolidator
-from trm_nb.progress.tables import SUSPECT, PlannedRow
+from trm_nb.pipeline.inspection import Damage, inspect
+from trm_nb.progress.planned import PlannedRow
+from trm_nb.progress.run_folder import RunPaths
+from trm_nb.progress.tables import SUSPECT
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.storage.files import sweep
 from trm_nb.storage.receipts import file_numbers, receipt_numbers, receipt_path
@@ -22,18 +22,7 @@ from trm_nb.storage.receipts import file_numbers, receipt_numbers, receipt_path
 ROWS_AT_ONCE = 10_000
 
 
-@contextmanager
-def noting_damage(tracker: Callable[[], TrainingProgressTracker]) -> Iterator[None]:
-    """In a run that the caller has locked: when damage is met, have the next run read and hash everything."""
-    try:
-        yield
-    except DamagedError:
-        with suppress(UserError, DamagedError):  # the error that is being raised says more
-            tracker().set(SUSPECT, True)
-        raise
-
-
-def mend(tracker: TrainingProgressTracker, cache: ImageCache, consolidator: Consolidator) -> None:
+def repair(tracker: TrainingProgressTracker, cache: ImageCache, consolidator: Consolidator) -> None:
     """Forget what is missing or not what its receipt says, so that it is made again.
 
     Existence and size are compared; every byte is hashed when the run is SUSPECT. Images in a damaged shard are pending
@@ -41,9 +30,17 @@ def mend(tracker: TrainingProgressTracker, cache: ImageCache, consolidator: Cons
     purpose is not damage: encoded batches do not need it.
     """
     deep = bool(tracker.get(SUSPECT, False))
-    _mend_cache(tracker, cache, deep)
-    sweep_run(tracker.output_dir)
-    _mend_capsules(tracker, consolidator, deep)
+    lost = bool(cache.without_receipt())  # `writing` deletes them
+    with cache.writing("looking for damaged images"):
+        damages = inspect(cache, consolidator, deep)
+        shards = [damage.number for damage in damages if damage.what == "shard"]
+        for shard in shards:
+            cache.drop_shard(shard)
+        cache.restore_metadata()
+    if (lost or shards) and not cache.was_cleared():
+        _render_again(tracker, cache)
+    sweep_run(tracker.paths)
+    _forget(damages, tracker, consolidator)
     for first, end in batches_to_come(tracker, consolidator):
         keys = {row.key for row in tracker.rows(first, end) if row.status == "ok"}
         tracker.unsettle(keys - cache.present(sorted(keys)))
@@ -52,13 +49,12 @@ def mend(tracker: TrainingProgressTracker, cache: ImageCache, consolidator: Cons
         tracker.set(SUSPECT, False)
 
 
-def sweep_run(output_dir: Path) -> None:
+def sweep_run(paths: RunPaths) -> None:
     """Remove the temporary files that a killed run left anywhere but in the image cache, which sweeps itself."""
-    sweep(output_dir)
-    sweep(output_dir / "model")
-    for array in ("batches.zarr/capsules", "capsules.zarr/capsules", "capsules.zarr/labels"):
-        folder = output_dir / array
-        for where in (folder.parent, folder, folder / "receipts", folder / "c"):
+    sweep(paths.root)
+    sweep(paths.model)
+    for array in (paths.batches, paths.capsules, paths.labels):
+        for where in (array.parent, array, array / "receipts", array / "c"):
             sweep(where)
 
 
@@ -70,32 +66,31 @@ def batches_to_come(tracker: TrainingProgressTracker, consolidator: Consolidator
             yield batch * size, (batch + 1) * size
 
 
-def _mend_cache(tracker: TrainingProgressTracker, cache: ImageCache, deep: bool) -> None:
-    lost = bool(cache.without_receipt())  # `writing` deletes them
-    with cache.writing("looking for damaged images"):
-        damaged = cache.damaged(deep)
-        for shard in damaged:
-            cache.drop_shard(shard)
-        cache.restore_metadata()
-    if (lost or damaged) and not cache.was_cleared():
-        for first in range(0, tracker.rows_planned(), ROWS_AT_ONCE):
-            keys = {row.key for row in tracker.rows(first, first + ROWS_AT_ONCE) if row.status == "ok"}
-            tracker.unsettle(keys - cache.known(sorted(keys)))
+def _render_again(tracker: TrainingProgressTracker, cache: ImageCache) -> None:
+    """Make the rows pending whose image the cache does not know."""
+    for first in range(0, tracker.rows_planned(), ROWS_AT_ONCE):
+        keys = {row.key for row in tracker.rows(first, first + ROWS_AT_ONCE) if row.status == "ok"}
+        tracker.unsettle(keys - cache.known(sorted(keys)))
 
 
-def _mend_capsules(tracker: TrainingProgressTracker, consolidator: Consolidator, deep: bool) -> None:
-    for chunk in consolidator.damaged_chunks(deep):
-        receipt_path(consolidator.array, chunk).unlink(missing_ok=True)
-        consolidator.chunk.file(consolidator.array, chunk).unlink(missing_ok=True)
-        tracker.drop(batches=consolidator.members(chunk, consolidator.batches_total()), chunks=[chunk])
+def _forget(damages: Iterable[Damage], tracker: TrainingProgressTracker, consolidator: Consolidator) -> None:
+    """Remove damaged files of capsules, and batch files that a kill left beside the chunk they are in."""
+    damaged_batches = []
+    for damage in damages:
+        if damage.what == "chunk":
+            chunk = damage.number
+            receipt_path(consolidator.array, chunk).unlink(missing_ok=True)
+            consolidator.chunk.file(consolidator.array, chunk).unlink(missing_ok=True)
+            tracker.drop(batches=consolidator.members(chunk, consolidator.batches_total()), chunks=[chunk])
+        elif damage.what == "batch":
+            damaged_batches.append(damage.number)
+        elif damage.what == "stray":
+            damage.path.unlink(missing_ok=True)
     chunks = tracker.chunks()
     on_disk = {*file_numbers(consolidator.loose), *receipt_numbers(consolidator.loose)}
-    consolidator.drop_loose([batch for batch in on_disk if batch // consolidator.per_chunk in chunks])  # left by a kill
-    damaged = list(consolidator.damaged_batches(deep))
-    consolidator.drop_loose(damaged)
-    tracker.drop(batches=damaged)
-    for path in consolidator.unknown_files():
-        path.unlink()
+    in_a_chunk = [batch for batch in on_disk if batch // consolidator.per_chunk in chunks]
+    consolidator.drop_loose([*in_a_chunk, *damaged_batches])
+    tracker.drop(batches=damaged_batches)
 
 
 # -- taking over what is durable -------------------------------------------------------------------------------------

@@ -1,50 +1,51 @@
 """build(config) and open_run(params): the only place that wires the stages.
 
-A `Run` is one output folder and its config. Its stages are methods; each first completes what comes before it, does
-what is missing, and returns at once when there is nothing to do, so that a notebook may start anywhere. `build` is
-all of them with drawing and encoding overlapped. The folder is locked while something is written, not while a Run
-lives.
+A `Run` is one output folder and its config. `run.up_to(stage)` performs what is missing of the stages up to that one,
+in order, so that a notebook may start anywhere. `build` is all of them, with rendering and encoding overlapped. The
+folder is locked while something is written, not while a Run lives.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from trm_nb.cache.image_cache import ImageCache
-from trm_nb.config import STAGES, MultimodalDatasetConfig
+from trm_nb.config import FROZEN, MultimodalDatasetConfig
 from trm_nb.describe import Described, Facts, attempted, counted, named, printable
-from trm_nb.errors import UserError
+from trm_nb.errors import DamagedError, UserError
+from trm_nb.models.encoders import encoder_for
 from trm_nb.params import load_params, resolve_paths
-from trm_nb.pipeline.builder import StreamingEncoderBuilder
+from trm_nb.pipeline.check import check, encode_settings, plan_settings, refuse_overlap
 from trm_nb.pipeline.consolidate import Consolidator
-from trm_nb.pipeline.dataset_files import damaged_files, finish_dataset, samples_table
+from trm_nb.pipeline.dataset_files import damaged_files, is_written, samples_table, write_dataset
 from trm_nb.pipeline.encode_task import COMPUTED_IN, encoding_of, precision_for
+from trm_nb.pipeline.names import check_names
 from trm_nb.pipeline.plan import Planner, as_noted
-from trm_nb.pipeline.repair import mend, noting_damage, take_stock
-from trm_nb.pipeline.source_changes import source_changes
-from trm_nb.progress.run_folder import MODEL, is_run, refuse_foreign
+from trm_nb.pipeline.repair import repair, take_stock
+from trm_nb.pipeline.stages import STAGES, DatasetStage, fit, plan, render, train
+from trm_nb.pipeline.streaming import BatchEncoder, Producer
+from trm_nb.progress.run_folder import RunPaths, is_run, refuse_foreign
 from trm_nb.progress.run_settings import fixed_settings, in_project, last_settings, remember_settings
 from trm_nb.progress.stats import NOTEBOOKS, TRAIN_STEPS
 from trm_nb.progress.tables import SUSPECT
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import Item, Progress, Rejected, Sample
 from trm_nb.render.renderer import RenderSettings
+from trm_nb.sources.memory import as_items
 from trm_nb.sources.reader import scan
-from trm_nb.sources.roots import reads_from
 from trm_nb.storage.files import locked
 from trm_nb.workers.dask_cluster import connect
 
 if TYPE_CHECKING:
-    from trm_nb.models.vision_encoder import TRMVisionEncoder
+    from trm_nb.models.encoders import Encoder
     from trm_nb.training.answers import Answers
 
 log = logging.getLogger(__name__)
@@ -76,15 +77,10 @@ def build(config: MultimodalDatasetConfig, on_progress: Progress | None = None) 
     """
     run = Run(resolve_paths(config, Path.cwd()))
     try:
-        with run.writing("building"):
-            run.prepare()
-            run.tracker.ask(NOTEBOOKS, [])
-            run.builder.announce()
-            drawn, encoded = run.stream(on_progress)
-            run.consolidate(on_progress)
-            training = run.train(on_progress) if run.config.train_steps else None
-            rows, bad, notes = run.tracker.rows_planned(), len(run.tracker.rejected()), run.tracker.notes()
-        return BuildReport(run.path, run.info()["content_digest"], rows, bad, drawn, encoded, training, notes)
+        rendered, encoded = run.build(on_progress)
+        training = run.train(on_progress) if run.config.train_steps else None
+        rows, bad, notes = run.tracker.rows_planned(), len(run.tracker.rejected()), run.tracker.notes()
+        return BuildReport(run.path, run.info()["content_digest"], rows, bad, rendered, encoded, training, notes)
     finally:
         run.close()
 
@@ -126,80 +122,82 @@ def _open_by_folder(given: dict[str, Any]) -> Run:
 
 
 class Run(Described):
-    """One output folder, its config and its stages. Use `open_run` to get one."""
+    """One output folder, its config and its stages. Use `open_run` to get one.
 
-    def __init__(self, config: MultimodalDatasetConfig, sources_needed: bool = True) -> None:
-        """`sources_needed`: whether a finished run's sources must be there and be those that were planned."""
+    Args:
+        config: what to do, with absolute paths.
+        samples: what to plan instead of the config's sources: text, PIL images, integer grids and Items, which are
+            walked in order, and again after an interruption.
+        cache: the run's image cache; None: `images.zarr` in its folder, as the config says.
+        encoder: None: as the config says.
+        sources_needed: whether a finished run's sources must be there and be those that were planned.
+    """
+
+    def __init__(
+        self,
+        config: MultimodalDatasetConfig,
+        *,
+        samples: Iterable[Any] | None = None,
+        cache: ImageCache | None = None,
+        encoder: Encoder | None = None,
+        sources_needed: bool = True,
+    ) -> None:
+        check_names(config)
         self.config = config
         self.sources_needed = sources_needed
-        self.path = Path(config.output_dir)
+        self.paths = RunPaths(Path(config.output_dir))
+        self.path = self.paths.root
         refuse_foreign(self.path)
-        self._depth = 0
-        self._prepared = False
+        self._samples = samples
+        self._tracker: TrainingProgressTracker | None = None
+        self._consolidator: Consolidator | None = None
+        self._cache, self._encoder = cache, encoder
+        self._owns_cache = cache is None
+        self._locked = False
 
     # -- its parts --------------------------------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def tracker(self) -> TrainingProgressTracker:
         """The run's one record of progress."""
-        return TrainingProgressTracker(self.path, create=True)
-
-    @cached_property
-    def cache(self) -> ImageCache:
-        """The run's pictures."""
-        c = self.config
-        return ImageCache(
-            self.path / "images.zarr", c.use_denoiser, c.denoiser_path, render=RenderSettings.of(c),
-            shard_size=c.batch_size, workers=c.workers, cluster=c.cluster,
-        )  # fmt: skip
-
-    @cached_property
-    def encoder(self) -> TRMVisionEncoder:
-        """The encoder: fitted to this run, or read from `encoder_path`, or with the weights of `encoder_weights`."""
-        from trm_nb.models.vision_encoder import TRMVisionEncoder
-
-        c = self.config
-        path = self._fitted if c.fit_encoder and self._fitted.is_file() else c.encoder_path
-        if path:
-            return TRMVisionEncoder.load(path, c.device, image_size=c.image_size)
-        return TRMVisionEncoder(c.encoder, seed=c.seed, image_size=c.image_size, weights=c.encoder_weights)
+        if self._tracker is None:
+            self._tracker = TrainingProgressTracker(self.path, create=True)
+        return self._tracker
 
     @property
-    def _fitted(self) -> Path:
-        return self.path / "model" / "encoder" / "encoder.pt"
-
-    @cached_property
-    def builder(self) -> StreamingEncoderBuilder:
-        """What draws, encodes and consolidates."""
-        c = self.config
-        return StreamingEncoderBuilder(
-            self.path,
-            c.batch_size,
-            batches_per_chunk=c.batches_per_chunk,
-            cache=self.cache,
-            encoder=lambda: self.encoder,
-            micro_batch=c.micro_batch,
-            torch_threads=c.torch_threads,
-            device=c.device,
-            precision=c.encoder_precision,
-            cluster=c.cluster,
-            max_errors=c.max_errors,
-            tracker=self.tracker,
-            settings=self._encode_settings(),
-        )
+    def cache(self) -> ImageCache:
+        """The run's images."""
+        if self._cache is None:
+            c = self.config
+            self._cache = ImageCache(
+                self.paths.images, c.use_denoiser, c.denoiser_path, render=RenderSettings.of(c),
+                shard_size=c.batch_size, workers=c.workers, cluster=c.cluster,
+            )  # fmt: skip
+        return self._cache
 
     @property
     def consolidator(self) -> Consolidator:
         """What makes chunks of batches."""
-        return self.builder.consolidator
+        if self._consolidator is None:
+            c = self.config
+            self._consolidator = Consolidator(self.paths, c.batch_size, c.batches_per_chunk, self.tracker)
+        return self._consolidator
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder: fitted to this run, or read from `encoder_path`, or with the weights of `encoder_weights`."""
+        if self._encoder is None:
+            self._encoder = encoder_for(self.config, self.paths.fitted_encoder)
+        return self._encoder
 
     def close(self) -> None:
         """Close the run's databases; nothing is lost without it, but the files stay open until then."""
-        for name in ("tracker", "cache"):
-            if name in self.__dict__:
-                getattr(self, name).close()
-                del self.__dict__[name]
-        self.__dict__.pop("builder", None)
+        if self._tracker is not None:
+            self._tracker.close()
+            self._tracker = self._consolidator = None
+        if self._cache is not None and self._owns_cache:
+            self._cache.close()
+            self._cache = None
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
@@ -220,9 +218,9 @@ class Run(Described):
         return {"folder": self.path, **attempted("tracker", self._progress), **attempted("dataset", self._dataset)}
 
     def _progress(self) -> Facts:
-        if "tracker" in self.__dict__:
-            return self.tracker.facts()
-        if not (self.path / "progress.sqlite").is_file() and not is_run(self.path):
+        if self._tracker is not None:
+            return self._tracker.facts()
+        if not self.paths.tracker.is_file() and not is_run(self.path):
             return {"state": "new"}
         tracker = TrainingProgressTracker(self.path)
         try:
@@ -231,7 +229,7 @@ class Run(Described):
             tracker.close()
 
     def _dataset(self) -> Facts:
-        if not (self.path / "dataset_info.json").is_file():
+        if not self.paths.info.is_file():
             return {"dataset": "not finished"}
         info = self.info()
         counts, encoder = info["counts"], info["encoder"]
@@ -245,64 +243,139 @@ class Run(Described):
 
     def info(self) -> dict[str, Any]:
         """dataset_info.json of a finished dataset."""
-        info: dict[str, Any] = json.loads((self.path / "dataset_info.json").read_text(encoding="utf-8"))
+        info: dict[str, Any] = json.loads(self.paths.info.read_text(encoding="utf-8"))
         return info
 
     # -- the stages -------------------------------------------------------------------------------------------------
 
     @contextmanager
     def writing(self, purpose: str) -> Iterator[None]:
-        """Hold the folder's lock; calls may nest. Raises UserError when another process has it."""
-        if self._depth:
+        """Hold the folder's lock, also for what the block calls. Raises UserError when another process has it."""
+        if self._locked:
             yield
             return
         with locked(self.path, purpose):
-            self._depth += 1
+            self._locked = True
             try:
-                with noting_damage(lambda: self.tracker):
-                    yield
+                yield
+            except DamagedError:
+                with suppress(UserError, DamagedError):  # the error that is being raised says more
+                    self.tracker.set(SUSPECT, True)  # the next run reads and hashes everything
+                raise
             finally:
-                self._depth -= 1
-                self._prepared = False
+                self._locked = False
 
-    def prepare(self) -> None:
-        """See that settings and sources are those of the run and can be used, and forget what is damaged.
+    def up_to(self, stage: DatasetStage, on_progress: Progress | None = None) -> int:
+        """Perform what is missing of the stages up to this one, in order.
 
-        Once while the folder is locked: every stage asks for it, and it lists all sources.
+        Args:
+            stage: a name in STAGES, but for "train". "plan" is performed by "render", as it goes, unless it is the
+                stage that is asked for.
+            on_progress: called often.
+
+        Returns:
+            How many rows there are after "plan"; how many images, batches or chunks the other stages have newly made
+            (of images, those of "render" and "denoise" together).
+
+        Raises:
+            UserError: for a mistake in the config or its sources, and when another process writes the run.
+            DamagedError: for data that is missing or altered; running again repairs it.
         """
-        if self._prepared:
-            return
-        if not self.sources_needed and self._finished():
-            return
-        _refuse_overlap(self.config)
-        self.tracker.end_stages_of_the_dead()
-        self.tracker.check_bound(self._plan_settings() | self._encode_settings())
-        if self.config.encoder_path or self.config.device != "cpu":
-            self.builder.encoder  # noqa: B018 - a mistake in them is told before anything is written
-        source_changes(self.config, self.tracker)
-        remember_settings(self.tracker, self.config)
+        with self.writing(stage):
+            if not self.sources_needed and self._finished():
+                return self.tracker.rows_planned() if stage == "plan" else 0
+            self._prepare()
+            if stage == "plan":
+                return plan(self._planned(), self.tracker, on_progress)
+            return self._up_to(stage, on_progress)
+
+    def _up_to(self, stage: DatasetStage, on_progress: Progress | None) -> int:
+        perform = {
+            "render": self._render,
+            "denoise": self._denoise,
+            "fit": self._fit,
+            "encode": self._encode,
+            "consolidate": self._consolidate,
+            "export": self._export,
+        }
+        made = {name: perform[name](on_progress) for name in STAGES[1 : STAGES.index(stage) + 1]}
+        return made["render"] + made["denoise"] if stage == "denoise" else made[stage]
+
+    def build(self, on_progress: Progress | None = None) -> tuple[int, int]:
+        """Perform all stages but "train", with rendering and encoding overlapped.
+
+        Says first, on standard output, what an interrupted run left. Returns how many images and how many batches are
+        new. Raises as `up_to` does.
+        """
+        with self.writing("building"):
+            if not self.sources_needed and self._finished():
+                return 0, 0
+            self._prepare()
+            self.tracker.ask(NOTEBOOKS, [])
+            announce(self.tracker)
+            made = self._overlapped(on_progress)
+            self._up_to("export", on_progress)
+            return made
+
+    def complete(self, on_progress: Progress | None = None) -> None:
+        """See that the dataset is finished and whole by its files' sizes; only where it is not, sources are read."""
+        with self.writing("completing the dataset"):
+            if not self._finished():
+                self.up_to("export", on_progress)
+
+    def train(self, on_progress: Progress | None = None) -> Answers:
+        """Train the TRM for `train_steps` steps on what `objective` says, and measure it on the held-out samples.
+
+        The dataset is completed first. After model/trm.pt is removed, training starts from the beginning, also with
+        other settings.
+
+        Raises:
+            UserError: when there are no steps, or nothing to learn from or to measure on.
+        """
+        if not self.config.train_steps:
+            raise UserError("train_steps is 0, so there is nothing to train; set it, for example train_steps=1000")
+        with self.writing("training"):
+            self.complete(on_progress)
+            return train(self.config, self.paths, self.tracker, on_progress)
+
+    def _prepare(self) -> None:
+        """See that the run can go on as the config says, and then recover what an interruption or damage left."""
+        if self._samples is None:
+            refuse_overlap(self.config)
+        check(self.config, self.tracker, self.cache)
         if self.config.cluster and not self._all_encoded():
             self._ask_the_cluster(self.config.cluster)
+        remember_settings(self.tracker, self.config)
+        self.recover()
+        self.tracker.ask(TRAIN_STEPS, self.config.train_steps)
+
+    def recover(self) -> None:
+        """Take over what is durable where the tracker was lost, and forget what is damaged."""
+        self.tracker.end_stages_of_the_dead()
         if self.tracker.was_lost():
             self.tracker.set("lost", True)  # until all is taken over, also if this is killed
         if self.tracker.get("lost", False):
             log.warning("%s: its tracker was lost and is made again from the receipts", self.path)
             self._make_tracker_again()
-        mend(self.tracker, self.cache, self.consolidator)
-        self.tracker.ask(TRAIN_STEPS, self.config.train_steps)
-        self._prepared = True
+        repair(self.tracker, self.cache, self.consolidator)
+
+    def rebuild(self) -> None:
+        """Make a lost tracker again, and the dataset's files where nothing has to be rendered or encoded for that."""
+        with self.writing("rebuilding the tracker"):
+            self._prepare()
+            if self._all_rendered() and self._all_encoded():
+                self._up_to("export", None)
 
     def _make_tracker_again(self) -> None:
-        """Plan once more, without rendering, and take over all that is durable; `mend` then looks at every byte."""
-        for _ in self._planned():
-            self.tracker.beat()
+        """Plan once more, without rendering, and take over all that is durable; `repair` then reads every byte."""
+        plan(self._planned(), self.tracker)
         bound, c = self.tracker.bound(), self.config
         weights = bound.get("encoder_fingerprint") or self.encoder.fingerprint
         precision = bound.get(COMPUTED_IN) or precision_for(c.encoder_precision, c.device)
         take_stock(self.tracker, self.cache, self.consolidator, encoding_of(weights, precision))
         if self.tracker.batches():  # encoded with these settings, which `.bound.json` may have lost too
             made_with = {"encoder_fingerprint": weights, COMPUTED_IN: precision}
-            self.tracker.bind("encode", {**self._encode_settings(), **made_with})
+            self.tracker.bind("encode", {**encode_settings(c), **made_with})
         self.tracker.set("lost", False)
 
     def _ask_the_cluster(self, address: str) -> None:
@@ -310,117 +383,90 @@ class Run(Described):
         given = [Path(name) for name in (*self.config.source_paths, self.config.denoiser_path) if name]
         connect(address).refuse_blind_workers([self.path.absolute(), *(path for path in given if path.exists())])
 
-    def render(self, on_progress: Progress | None = None) -> int:
-        """Plan, and draw every picture that needs no denoising; returns how many were new."""
-        with self.writing("rendering"):
-            self.prepare()
-            if self._all_drawn():
-                self.tracker.already_done("render")
-                return 0
-            return self.builder.draw((s for s in self._planned() if not self.cache.denoises(s.modality)), on_progress)
+    def _overlapped(self, on_progress: Progress | None) -> tuple[int, int]:
+        """Render, denoise and encode at the same time; returns how many images and batches are new."""
+        if self._all_rendered() and self._all_encoded():
+            if self._samples is not None:  # which nobody has compared with the plan yet
+                plan(self._planned(), self.tracker)
+            return 0, 0
+        if self.config.fit_encoder:  # which needs all images: nothing is left to overlap
+            return self._up_to("denoise", on_progress), self._up_to("encode", on_progress)
+        producer = Producer(self._rendering(), self._planned())
+        with producer, self.tracker.stage("encode"):
+            encoded = self._batch_encoder().encode(on_progress, producer)
+        return producer.rendered, encoded
 
-    def denoise(self, on_progress: Progress | None = None) -> int:
-        """Draw and denoise what `render` left to the denoiser; returns how many pictures were new."""
-        with self.writing("denoising"):
-            drawn = self.render(on_progress)
-            if not self._all_drawn():
-                return drawn + self.builder.draw(self._planned(), on_progress, stage="denoise")
-            none = "no denoiser: pictures are cached as drawn"
-            self.tracker.already_done("denoise", None if self.cache.denoiser else none)
-            return drawn
+    def _rendering(self) -> Callable[[Iterable[Sample], Progress], int]:
+        return lambda samples, check: render(samples, self.cache, self.tracker, self.config.max_errors, check)
 
-    def fit(self, on_progress: Progress | None = None) -> bool:
-        """Train the encoder on the cached pictures, where `fit_encoder` asks for it; returns whether it had to."""
-        with self.writing("fitting the encoder"):
-            self.denoise(on_progress)
-            if self.config.fit_encoder is None:
-                return False
-            if self._fitted.is_file():
-                self.tracker.already_done("fit")
-                return False
-            from trm_nb.training.encoder import PictureTargets, fit_encoder
+    def _render(self, on_progress: Progress | None) -> int:
+        """Plan, and render every image that needs no denoising."""
+        if self._all_rendered():
+            self.tracker.already_done("render")
+            return 0
+        plain = (sample for sample in self._planned() if not self.cache.denoises(sample.modality))
+        return render(plain, self.cache, self.tracker, self.config.max_errors, on_progress)
 
-            examples = PictureTargets(self.samples(), self.cache, self.encoder, self.path)
-            self.tracker.bind("encode", self.config.stage_fields("encode"))
-            fit_encoder(self._fitted, examples, self.config, self.tracker, on_progress)
-            for held in ("encoder", "builder"):  # they are of the weights before
-                self.__dict__.pop(held, None)
-            return True
-
-    def encode(self, on_progress: Progress | None = None) -> int:
-        """Encode every batch that is missing; returns how many were."""
-        with self.writing("encoding"):
-            self.fit(on_progress)
-            if self._all_encoded():
-                self.tracker.already_done("encode")
-                return 0
-            self.builder.announce()
-            return self.builder.encode(on_progress)
-
-    def stream(self, on_progress: Progress | None = None) -> tuple[int, int]:
-        """Draw, denoise and encode, overlapped; returns how many (pictures, batches) were new."""
-        with self.writing("building"):
-            if self._all_drawn() and self._all_encoded():
-                for stage in ("render", "encode"):
-                    self.tracker.already_done(stage)
-                return 0, 0
-            if self.config.fit_encoder:
-                self.fit(on_progress)  # which needs all pictures: nothing is left to overlap
-            report = self.builder.stream(self._planned(), self.config.start_threshold, on_progress)
-            self.denoise(on_progress)
-            return report.pictures_drawn, report.batches_encoded
-
-    def consolidate(self, on_progress: Progress | None = None) -> int:
-        """Make the chunks that are missing and write the dataset's files; returns how many chunks were new."""
-        with self.writing("consolidating"):
-            self.encode(on_progress)
-            made = self.builder.consolidate(on_progress) if self.consolidator.ready() else 0
-            finish_dataset(
-                self.path,
-                self.config.model_dump(),
-                self.tracker,
-                self.consolidator,
-                self.cache,
-                lambda: self.encoder,
+    def _denoise(self, on_progress: Progress | None) -> int:
+        """Render and denoise what `_render` left to the denoiser."""
+        if not self._all_rendered():
+            return render(
+                self._planned(), self.cache, self.tracker, self.config.max_errors, on_progress, stage="denoise"
             )
-            return made
+        none = "no denoiser: images are cached as rendered"
+        self.tracker.already_done("denoise", None if self.cache.denoiser else none)
+        return 0
 
-    def complete(self, on_progress: Progress | None = None) -> None:
-        """See that the dataset is finished and whole by its files' sizes; only where it is not, sources are read."""
-        with self.writing("looking at the dataset"):
-            if not self._finished():
-                self.consolidate(on_progress)
+    def _fit(self, on_progress: Progress | None) -> int:
+        """Train the encoder on the cached images, where `fit_encoder` asks for it; 1 if that was missing."""
+        if self.config.fit_encoder is None:
+            return 0
+        if self.paths.fitted_encoder.is_file():
+            self.tracker.already_done("fit")
+            return 0
+        fit(self.encoder, self.config, self.cache, self.paths, self.tracker, on_progress)
+        self._encoder = encoder_for(self.config, self.paths.fitted_encoder)
+        return 1
+
+    def _encode(self, on_progress: Progress | None) -> int:
+        """Encode every batch that is missing."""
+        if self._all_encoded():
+            self.tracker.already_done("encode")
+            return 0
+        with self.tracker.stage("encode"):
+            return self._batch_encoder().encode(on_progress)
+
+    def _batch_encoder(self) -> BatchEncoder:
+        return BatchEncoder(self.encoder, self.config, self.cache, self.consolidator, self.tracker)
+
+    def _consolidate(self, on_progress: Progress | None) -> int:
+        """Make the chunks that are missing."""
+        if not self.consolidator.ready():
+            return 0
+        with self.tracker.stage("consolidate"):
+            return self.consolidator.consolidate_ready(on_progress)
+
+    def _export(self, on_progress: Progress | None) -> int:
+        """Write the dataset's files, where they are not there or not of these chunks; 1 if so."""
+        self.consolidator.restore_metadata()
+        written = is_written(self.tracker, self.consolidator)
+        if not written:
+            write_dataset(self.config.model_dump(), self.tracker, self.consolidator, self.cache, self.encoder)
+        self.tracker.already_done("consolidate")
+        self.consolidator.remove_batches_zarr()
+        return int(not written)
 
     def _finished(self) -> bool:
         """Whether nothing has to be made; raises UserError for settings that differ from those it was made with."""
         c, tracker = self.config, self.tracker
-        tracker.check_bound({name: value for stage in STAGES[:-1] for name, value in c.stage_fields(stage).items()})
+        tracker.check_bound({name: value for stage in FROZEN[:-1] for name, value in c.stage_fields(stage).items()})
         if any(tracker.stage_status(stage) != "done" for stage in ("render", "encode", "consolidate")):
             return False
-        if not (tracker.get("dataset_made_of") and self._all_drawn() and self._all_encoded()):
+        if not (tracker.get("dataset_made_of") and self._all_rendered() and self._all_encoded()):
             return False
-        if tracker.get(SUSPECT, False) or damaged_files(self.path, tracker) or self.cache.damaged():
+        if tracker.get(SUSPECT, False) or damaged_files(tracker) or self.cache.damaged():
             return False
         return not self.consolidator.damaged_chunks() and not self.consolidator.ready()
-
-    def train(self, on_progress: Progress | None = None) -> Answers:
-        """Train the TRM for `train_steps` steps on what `objective` says, and measure it on the held-out samples.
-
-        Whoever removes model/trm.pt begins anew, with other settings if he likes.
-
-        Raises UserError when there are no steps, or nothing to learn from or to measure on.
-        """
-        from trm_nb.training.objectives import examples_of, train_objective
-
-        if not self.config.train_steps:
-            raise UserError("train_steps is 0, so there is nothing to train; set it, for example train_steps=1000")
-        with self.writing("training"):
-            self.complete(on_progress)
-            examples = examples_of(self.path, self.config)  # first, so that a mistake can be corrected
-            if not (self.path / MODEL).is_file():
-                self.tracker.unbind("train")
-            self.tracker.bind("train", self.config.stage_fields("train"))
-            return train_objective(self.path / "model", examples, self.config, self.tracker, on_progress)
 
     def _planned(self) -> Iterator[Sample]:
         c = self.config
@@ -432,27 +478,20 @@ class Run(Described):
             split_sudokus=c.split_sudokus,
             arc_forms=c.arc_forms,
             max_errors=c.max_errors,
-            on_first_rows=lambda: self.tracker.bind("plan", self._plan_settings()),
+            on_first_rows=lambda: self.tracker.bind("plan", plan_settings(c, self.cache)),
         )
-        return planner.from_sources(c)
+        return planner.from_sources(c) if self._samples is None else planner.from_items(as_items(self._samples))
 
-    def _all_drawn(self) -> bool:
+    def _all_rendered(self) -> bool:
         return bool(self.tracker.get("plan_frozen", False)) and self.tracker.first_waiting() is None
 
     def _all_encoded(self) -> bool:
         return len(self.tracker.batches()) == self.consolidator.batches_total()
 
-    def _plan_settings(self) -> dict[str, Any]:
-        fields = self.config.stage_fields("plan") | self.config.stage_fields("denoise")
-        return {**fields, "renderers": self.cache.fingerprints()}
 
-    def _encode_settings(self) -> dict[str, Any]:
-        return self.config.stage_fields("encode") | self.config.stage_fields("consolidate")
-
-
-def _refuse_overlap(config: MultimodalDatasetConfig) -> None:
-    """Raise UserError when the run's folder is a source or lies in one: it would read its own files."""
-    output = Path(config.output_dir).resolve()
-    for given in config.source_paths:
-        if reads_from(given, output):
-            raise UserError(f"output_dir {output} lies in the source path {given}; choose a folder outside the sources")
+def announce(tracker: TrainingProgressTracker) -> None:
+    """Say what an interrupted run left."""
+    batches, chunks = len(tracker.batches()), len(tracker.chunks())
+    if batches or chunks:
+        with suppress(BrokenPipeError):  # output that nobody reads ends no build
+            print(f"Found existing progress: {batches} batches + {chunks} chunks", flush=True)

@@ -2,7 +2,7 @@
 
 The quick look compares files with their receipts by existence and size, and the tables with each other. `deep` hashes
 every shard, batch and chunk and recomputes the content digest, at the disk's speed. Where it finds damage, the run is
-marked as suspect, so that the next run hashes everything too and repairs what is damaged (`repair.mend`). A dataset
+marked as suspect, so that the next run hashes everything too and repairs what is damaged (`repair.repair`). A dataset
 that cannot be written is checked in the same way; its damage is reported, but not recorded.
 """
 
@@ -17,6 +17,7 @@ from trm_nb.cache.image_cache import ImageCache, whole_shard
 from trm_nb.errors import DamagedError, NotWritableError, UserError
 from trm_nb.pipeline.consolidate import Consolidator
 from trm_nb.pipeline.dataset_files import content_digest, damaged_files
+from trm_nb.pipeline.inspection import inspect
 from trm_nb.progress.tables import SUSPECT
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.render.renderer import RenderSettings
@@ -87,15 +88,19 @@ class _Check:
         self.unfinished: list[str] = []
 
     def all(self) -> list[str]:
-        bound = self.tracker.bound()
+        bound, paths = self.tracker.bound(), self.tracker.paths
         consolidator = (
-            Consolidator(self.path, bound["batch_size"], bound["batches_per_chunk"], self.tracker)
+            Consolidator(paths, bound["batch_size"], bound["batches_per_chunk"], self.tracker)
             if "batch_size" in bound
             else None
         )
-        self._images()
-        if consolidator:
-            self._capsules(consolidator)
+        with ExitStack() as stack:
+            cache = _cache(paths.images, stack)
+            damages = inspect(cache, consolidator, self.deep)
+            if cache and len(cache) and (trouble := metadata_trouble(cache.array, cache.layout)):
+                self.copies.append(trouble)
+        # while another process writes, a file may be there a moment before its receipt is
+        self.arrays += [damage.message for damage in damages if self.deep or damage.what != "stray"]
         if consolidator and consolidator.complete():
             self._finished()
         else:
@@ -116,39 +121,29 @@ class _Check:
             again = "once it can be, `trm-nb verify --deep` notes what is damaged and running again repairs it"
             log.warning("%s cannot be written, so the damage is not noted: %s", self.path, again)
 
-    def _images(self) -> None:
-        root = self.path / "images.zarr"
-        if not root.is_dir():  # cleared on purpose, or nothing rendered yet; encoded capsules do not need it
-            return
-        shape = whole_shard(root)
-        cache = ImageCache(root, render=RenderSettings(image_size=shape[1]) if shape else None)
-        try:
-            self.arrays += cache.damaged(self.deep).values()
-            if len(cache) and (trouble := metadata_trouble(cache.array, cache.layout)):
-                self.copies.append(trouble)
-        finally:
-            cache.close()
-
-    def _capsules(self, consolidator: Consolidator) -> None:
-        self.arrays += consolidator.damaged_chunks(self.deep).values()
-        self.arrays += consolidator.damaged_batches(self.deep).values()
-        if self.deep:
-            unknown = consolidator.unknown_files()
-            self.arrays += [f"{file}: its receipt is missing, so nothing says what it holds" for file in unknown]
-
     def _finished(self) -> None:
-        self.tables += damaged_files(self.path, self.tracker, self.deep)
+        self.tables += damaged_files(self.tracker, self.deep)
         if not self.tables and not self.tracker.get("dataset_made_of"):
             self.unfinished.append(f"{self.path}: its tables and card are not written yet; run again, it continues")
         elif self.deep and not self.arrays and not self.tables:
             self._digest()
 
     def _digest(self) -> None:
-        info = json.loads((self.path / "dataset_info.json").read_bytes())
+        info = json.loads(self.tracker.paths.info.read_bytes())
         try:
-            digest = content_digest(self.path, self.tracker)
+            digest = content_digest(self.tracker)
         except DamagedError as error:
             self.arrays.append(str(error))
             return
         if digest != info.get("content_digest"):
             self.tables.append(f"{self.path}: content digest {digest[:16]}..., dataset_info.json says otherwise")
+
+
+def _cache(root: Path, stack: ExitStack) -> ImageCache | None:
+    """The image cache; None where it was cleared on purpose, or nothing is rendered yet."""
+    if not root.is_dir():
+        return None
+    shape = whole_shard(root)
+    cache = ImageCache(root, render=RenderSettings(image_size=shape[1]) if shape else None)
+    stack.callback(cache.close)
+    return cache

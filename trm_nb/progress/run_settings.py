@@ -15,7 +15,7 @@ from typing import Any
 from trm_nb.config import MultimodalDatasetConfig, stage_of
 from trm_nb.errors import DamagedError, UserError
 from trm_nb.params import load_params, project_root
-from trm_nb.progress.run_folder import MODEL, read_bound
+from trm_nb.progress.run_folder import RunPaths, read_bound
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import IN_MEMORY
 
@@ -41,14 +41,14 @@ def fixed_settings(folder: Path) -> dict[str, Any]:
         fixed = {name: value for name, (_, value) in read_bound(folder).items()}
     if fixed and "source_paths" not in fixed:
         fixed["source_paths"] = [IN_MEMORY]
-    trained = (folder / MODEL).is_file()
+    trained = RunPaths(folder).weights.is_file()
     return {name: value for name, value in _fields(fixed).items() if trained or stage_of(name) != "train"}
 
 
 def last_settings(folder: Path) -> dict[str, Any]:
     """The config fields that a folder's run was last worked on with; those that are not recorded are left out."""
     try:
-        described = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))["config"]
+        described = json.loads(RunPaths(folder).info.read_text(encoding="utf-8"))["config"]
     except (OSError, ValueError, KeyError, TypeError):
         described = {}
     tracker = _tracker(folder)

@@ -8,8 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from trm_nb.progress.run_folder import MODEL
-from trm_nb.progress.tables import RunTables
+from trm_nb.progress.plan_tables import PlanTables
 from trm_nb.storage.lock_holder import Holder, holder_of
 
 STAGE_NAMES = ("render", "denoise", "fit", "encode", "consolidate", "train")  # fit only where an encoder is fitted
@@ -17,7 +16,7 @@ STALLED_SECONDS = 120.0
 NOTEBOOKS, TRAIN_STEPS = "notebooks_asked", "train_steps_asked"  # what the tracker keeps of a command or a config
 
 
-def gather(tracker: RunTables) -> dict[str, Any]:
+def gather(tracker: PlanTables) -> dict[str, Any]:
     """The run's progress as plain JSON values.
 
     Counts: rows_planned, plan_frozen, samples_cached, samples_encoded, samples_quarantined, items_quarantined,
@@ -39,13 +38,13 @@ def gather(tracker: RunTables) -> dict[str, Any]:
     return _with_state(tracker, stats, writer, runner)
 
 
-def _holders(tracker: RunTables) -> tuple[Holder | None, Holder | None]:
+def _holders(tracker: PlanTables) -> tuple[Holder | None, Holder | None]:
     """Who writes the run, and who executes its notebooks."""
-    return holder_of(tracker.output_dir), holder_of(tracker.output_dir / "notebooks")
+    return holder_of(tracker.output_dir), holder_of(tracker.paths.notebooks)
 
 
 def _with_state(
-    tracker: RunTables, stats: dict[str, Any], writer: Holder | None, runner: Holder | None
+    tracker: PlanTables, stats: dict[str, Any], writer: Holder | None, runner: Holder | None
 ) -> dict[str, Any]:
     """The stats, which have the stages, with what follows from them: notebooks, pending, gone and state."""
     holders = [holder for holder in (writer, runner) if holder is not None]
@@ -56,7 +55,7 @@ def _with_state(
     return stats
 
 
-def _counts(tracker: RunTables) -> dict[str, Any]:
+def _counts(tracker: PlanTables) -> dict[str, Any]:
     status = dict(tracker.query("SELECT status, count(*) FROM rows GROUP BY status"))
     planned = sum(status.values())
     frozen = bool(tracker.get("plan_frozen", False))
@@ -91,7 +90,7 @@ def _counts(tracker: RunTables) -> dict[str, Any]:
     }
 
 
-def _stages(tracker: RunTables, stats: dict[str, Any], writer: Holder | None) -> dict[str, dict[str, Any]]:
+def _stages(tracker: PlanTables, stats: dict[str, Any], writer: Holder | None) -> dict[str, dict[str, Any]]:
     rows = stats["rows_planned"] if stats["plan_frozen"] else None
     settled = stats["samples_cached"] + stats["samples_quarantined"]
     measures = {
@@ -124,7 +123,7 @@ def _stages(tracker: RunTables, stats: dict[str, Any], writer: Holder | None) ->
     return report
 
 
-def _notebooks(tracker: RunTables, runner: Holder | None) -> dict[str, str]:
+def _notebooks(tracker: PlanTables, runner: Holder | None) -> dict[str, str]:
     """The notebooks that `trm-nb run` was asked for, with their status; one whose runner was killed is interrupted."""
     found = {}
     for name in tracker.get(NOTEBOOKS, []):
@@ -134,7 +133,7 @@ def _notebooks(tracker: RunTables, runner: Holder | None) -> dict[str, str]:
     return found
 
 
-def _pending(tracker: RunTables, stats: dict[str, Any]) -> list[str]:
+def _pending(tracker: PlanTables, stats: dict[str, Any]) -> list[str]:
     """What was asked for beyond the dataset, and is not there: notebooks by name, and "train".
 
     Notebooks that are all done found nothing to train on where there is no model.
@@ -142,7 +141,7 @@ def _pending(tracker: RunTables, stats: dict[str, Any]) -> list[str]:
     notebooks = [name for name, status in stats["notebooks"].items() if status != "done"]
     asked, train = tracker.get(TRAIN_STEPS, 0), stats["stages"]["train"]
     if train["status"] == "done":
-        lacking = train["done"] < asked or not (tracker.output_dir / MODEL).is_file()
+        lacking = train["done"] < asked or not tracker.paths.weights.is_file()
     else:
         lacking = bool(notebooks) or not stats["notebooks"]
     return [*notebooks, *(["train"] if asked and lacking else [])]
@@ -168,7 +167,7 @@ def _state(stats: dict[str, Any], at_work: bool) -> str:
     return "stopped" if rows or "stopped" in statuses or "interrupted" in stats["notebooks"].values() else "new"
 
 
-def state_of(tracker: RunTables) -> tuple[str, dict[str, str]]:
+def state_of(tracker: PlanTables) -> tuple[str, dict[str, str]]:
     """The state that `gather` tells, and the status of each stage that began, without counting rows."""
     writer, runner = _holders(tracker)
     held = dict(tracker.query("SELECT name, status FROM stages"))

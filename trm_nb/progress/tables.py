@@ -1,4 +1,4 @@
-"""The tables of progress.sqlite, what a run's tracker keeps.
+"""The tables of progress.sqlite, what a run's tracker keeps; those of the plan are in plan_tables.py.
 
 What is planned, cached, encoded, consolidated and trained is written here once, one transaction a task, after the data
 is durable. Counts are queries, never kept, so a number shown anywhere is what the tables hold, also after a crash.
@@ -13,32 +13,28 @@ import builtins
 import json
 import logging
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from trm_nb.errors import DamagedError, UserError
-from trm_nb.progress.run_folder import BOUND_FILE, MODEL, has_capsules, is_empty_run, is_run, read_bound, refuse_foreign
-from trm_nb.records import Receipt, Rejected, class_order
+from trm_nb.progress.planned import ROW_SCHEMA
+from trm_nb.progress.run_folder import RunPaths, has_capsules, is_empty_run, is_run, read_bound, refuse_foreign
+from trm_nb.records import Receipt
 from trm_nb.storage.files import write_json, writing_into
 from trm_nb.storage.sqlite import Database
 
 SUSPECT = "suspect"  # set where damage was found or a tracker is new: the next run reads and hashes everything
 _REBUILD = "run again, or `trm-nb doctor --rebuild DIR`: it is made anew from the receipts"
-_NOTE = "note:"  # and the item's id: the name of a note in `meta`
 log = logging.getLogger(__name__)
 
-_SCHEMA = """
+_SCHEMA = f"""
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE bound (field TEXT PRIMARY KEY, stage TEXT NOT NULL, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE files (name TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 TEXT, first_row INTEGER, rows INTEGER,
     items INTEGER, left_out INTEGER);
-CREATE TABLE rows (row INTEGER PRIMARY KEY, sample_id TEXT NOT NULL, item_id TEXT NOT NULL, modality TEXT NOT NULL,
-    source TEXT NOT NULL, page INTEGER NOT NULL, pages INTEGER NOT NULL, label TEXT, split TEXT NOT NULL,
-    key TEXT NOT NULL, status TEXT NOT NULL DEFAULT 'planned' CHECK (status IN ('planned', 'ok', 'quarantined')),
-    target TEXT);
+CREATE TABLE rows ({ROW_SCHEMA});
 CREATE INDEX rows_by_key ON rows (key);
 CREATE INDEX rows_waiting ON rows (row) WHERE status = 'planned';
 CREATE TABLE quarantine (path TEXT NOT NULL, reason TEXT NOT NULL, sample INTEGER NOT NULL,
@@ -56,50 +52,13 @@ Training: TypeAlias = Literal["train", "fit"]  # the stages that have steps: the
 _STEPS: dict[Training, str] = {"train": "steps", "fit": "fit_steps"}
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedRow:
-    """One row of samples.parquet as the plan fixed it; `status` is planned, ok or quarantined.
-
-    `target` is the answer to a puzzle or a task, grids in JSON; None where there is none.
-    """
-
-    row: int
-    sample_id: str
-    item_id: str
-    modality: str
-    source: str
-    page: int
-    pages: int
-    label: str | None
-    split: str
-    key: str
-    status: str = "planned"
-    target: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedFile:
-    """A source file as it was planned: its `items` have the rows first_row .. first_row + rows - 1.
-
-    `left_out` counts what the config excludes. `sha256` is of the file's bytes, "" for what is not a file.
-    """
-
-    name: str
-    size: int
-    mtime_ns: int
-    sha256: str
-    first_row: int
-    rows: int
-    items: int
-    left_out: int
-
-
 class RunTables:
     """The tables of the run in `output_dir`, for its tracker, which says when they are made and by whom."""
 
     def __init__(self, output_dir: str | Path, *, create: bool = False) -> None:
         self.output_dir = Path(output_dir)
-        self.path = self.output_dir / "progress.sqlite"
+        self.paths = RunPaths(self.output_dir)
+        self.path = self.paths.tracker
         if create:
             refuse_foreign(self.output_dir)
             with writing_into(self.output_dir):
@@ -146,6 +105,10 @@ class RunTables:
         if not self.value("SELECT count(*) FROM sqlite_master WHERE name = 'fit_steps'"):
             with self.transaction() as db:
                 db.execute("CREATE TABLE fit_steps (global_step INTEGER PRIMARY KEY, figures TEXT NOT NULL)")
+
+    def rows_planned(self) -> int:
+        """How many rows the plan has so far."""
+        return int(self.value("SELECT coalesce(max(row) + 1, 0) FROM rows"))
 
     def was_lost(self) -> bool:
         """Whether this tracker knows no sample of a run that has encoded some."""
@@ -205,12 +168,12 @@ class RunTables:
     def write_bound_copy(self) -> None:
         """Copy the frozen settings to `.bound.json`: without the tracker, other settings must not mix either."""
         if self.bound_copy_trouble():
-            write_json(self.output_dir / BOUND_FILE, {"bound": self._bound_by_stage()})
+            write_json(self.paths.bound, {"bound": self._bound_by_stage()})
 
     def bound_copy_trouble(self) -> str | None:
         """One sentence when `.bound.json` is missing, damaged, or holds other settings than the tracker."""
         same = read_bound(self.output_dir) == self._bound_by_stage()
-        return None if same else f"{self.output_dir / BOUND_FILE}: not the settings that the tracker holds"
+        return None if same else f"{self.paths.bound}: not the settings that the tracker holds"
 
     def _bound_by_stage(self) -> dict[str, tuple[str, Any]]:
         rows = self.query("SELECT field, stage, value FROM bound ORDER BY stage, field")
@@ -226,8 +189,8 @@ class RunTables:
         if rows:
             with self.transaction() as db:
                 db.executemany("INSERT OR IGNORE INTO bound VALUES (?, ?, ?)", rows)
-        elif (self.output_dir / BOUND_FILE).exists():
-            log.warning("%s is damaged too, so this call's settings hold", self.output_dir / BOUND_FILE)
+        elif self.paths.bound.exists():
+            log.warning("%s is damaged too, so this call's settings hold", self.paths.bound)
 
     def check_bound(self, fields: dict[str, Any]) -> None:
         """Raise UserError naming the first of these fields that is bound to another value."""
@@ -235,163 +198,11 @@ class RunTables:
         for name, value in fields.items():
             if name in held and held[name] != json.loads(json.dumps(value)):
                 trained = self.value("SELECT stage FROM bound WHERE field = ?", (name,)) == "train"
-                instead = f"delete {self.output_dir / MODEL}" if trained else f"`trm-nb reset {self.output_dir}`"
+                instead = f"delete {self.paths.weights}" if trained else f"`trm-nb reset {self.output_dir}`"
                 raise UserError(
                     f"{self.output_dir}: this run was made with {name}={held[name]!r}, not {name}={value!r}; "
                     f"use another output_dir, or {instead}"
                 )
-
-    # -- the plan ---------------------------------------------------------------------------------------------------
-
-    def add_rows(
-        self,
-        rows: Sequence[PlannedRow],
-        files: Sequence[PlannedFile],
-        rejected: Sequence[Rejected],
-        notes: Mapping[str, str] | None = None,
-    ) -> None:
-        """Record the next rows of the plan with the files they come from, in one transaction.
-
-        `notes` say, by item, what of those that are used was not done as asked.
-        """
-        with self.transaction() as db:
-            db.executemany(
-                "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (r.row, r.sample_id, r.item_id, r.modality, r.source, r.page, r.pages, r.label, r.split, r.key,
-                     r.status, r.target)
-                    for r in rows
-                ],
-            )  # fmt: skip
-            db.executemany(
-                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [(f.name, f.size, f.mtime_ns, f.sha256, f.first_row, f.rows, f.items, f.left_out) for f in files],
-            )
-            self._quarantine(db, rejected, sample=False)
-            for item_id, note in (notes or {}).items():
-                self.set(f"{_NOTE}{item_id}", note)
-
-    def note(self, item_id: str) -> str:
-        """What of an item that is used was not done as asked, "" for nothing."""
-        return str(self.get(f"{_NOTE}{item_id}", ""))
-
-    def notes(self, at_most: int = -1) -> dict[str, str]:
-        """The notes of all items that have one, or of the first few, ordered by item."""
-        found = self.query(
-            "SELECT substr(name, ?), value FROM meta WHERE name >= ? AND name < ? ORDER BY name LIMIT ?",
-            (len(_NOTE) + 1, _NOTE, _NOTE[:-1] + ";", at_most),
-        )
-        return {item_id: json.loads(note) for item_id, note in found}
-
-    def forget_what_has_no_row(self) -> None:
-        """Forget the files that gave no row, and what is quarantined in them or in a file that was left half planned.
-
-        A plan that is not frozen finds them again, or finds them gone.
-        """
-        with self.transaction() as db:
-            db.execute("DELETE FROM files WHERE rows = 0")
-            db.execute(
-                "DELETE FROM quarantine WHERE sample = 0 AND path NOT IN (SELECT name FROM files) AND"
-                " substr(path, 1, instr(path, '#') - 1) NOT IN (SELECT name FROM files)"
-            )
-
-    def rows(self, first: int = 0, end: int | None = None) -> list[PlannedRow]:
-        """Rows first .. end-1 of the plan, in order."""
-        found = self.query(
-            "SELECT * FROM rows WHERE row >= ? AND row < ? ORDER BY row", (first, 2**62 if end is None else end)
-        )
-        return [PlannedRow(*values) for values in found]
-
-    def file(self, name: str) -> PlannedFile | None:
-        """A source file as it was planned; None when the plan does not know it."""
-        found = self.query("SELECT * FROM files WHERE name = ?", (name,))
-        return PlannedFile(*found[0]) if found else None
-
-    def file_names(self) -> list[str]:
-        """The names of the planned source files."""
-        return [name for (name,) in self.query("SELECT name FROM files ORDER BY first_row, name")]
-
-    def file_count(self) -> int:
-        """How many source files the plan knows."""
-        return int(self.value("SELECT count(*) FROM files"))
-
-    def items_quarantined(self) -> int:
-        """How many items could not be used at all."""
-        return int(self.value("SELECT count(*) FROM quarantine WHERE sample = 0"))
-
-    def quarantined(self) -> int:
-        """How many items and samples could not be used."""
-        return int(self.value("SELECT count(*) FROM quarantine"))
-
-    def left_out(self) -> int:
-        """How many files and items the config excludes."""
-        return int(self.value("SELECT coalesce(sum(left_out), 0) FROM files"))
-
-    def rows_planned(self) -> int:
-        """How many rows the plan has so far."""
-        return int(self.value("SELECT coalesce(max(row) + 1, 0) FROM rows"))
-
-    def waiting(self, first: int, end: int) -> int:
-        """How many of the rows first .. end-1 still wait for their picture."""
-        query = "SELECT count(*) FROM rows WHERE row >= ? AND row < ? AND status = 'planned'"
-        return int(self.value(query, (first, end)))
-
-    def first_waiting(self) -> int | None:
-        """The first row that waits for its picture; None where none does."""
-        found = self.value("SELECT min(row) FROM rows WHERE status = 'planned'")
-        return None if found is None else int(found)
-
-    def settled(self) -> int:
-        """How many rows have their picture in the cache or are quarantined."""
-        waiting = int(self.value("SELECT count(*) FROM rows WHERE status = 'planned'"))  # which has an index
-        return self.rows_planned() - waiting
-
-    def settle(self, keys: Iterable[str], failed: dict[str, str]) -> None:
-        """Record that the pictures of `keys` are cached, and why those of `failed` could not be made."""
-        with self.transaction() as db:
-            db.executemany("UPDATE rows SET status = 'ok' WHERE key = ? AND status = 'planned'", [(k,) for k in keys])
-            batch_size = self.bound().get("batch_size") or 2**62
-            for key, reason in failed.items():
-                # a row that is encoded stays as it is: its picture is not in the cache, as after clearing it
-                encoded = "status = 'planned' AND row / ? IN (SELECT batch FROM batches)"
-                db.execute(f"UPDATE rows SET status = 'ok' WHERE key = ? AND {encoded}", (key, batch_size))
-                db.execute("UPDATE rows SET status = 'quarantined' WHERE key = ? AND status = 'planned'", (key,))
-                query = "SELECT sample_id FROM rows WHERE key = ? AND status = 'quarantined'"
-                hit = db.execute(query, (key,)).fetchall()
-                self._quarantine(db, [Rejected(sample_id, reason) for (sample_id,) in hit], sample=True)
-
-    def label_names(self) -> list[str]:
-        """The different labels; a label's place is the number of its class (`records.class_order`)."""
-        return class_order(name for (name,) in self.query("SELECT DISTINCT label FROM rows WHERE label IS NOT NULL"))
-
-    def unique_keys(self) -> int:
-        """How many different pictures the plan holds."""
-        return int(self.value("SELECT count(DISTINCT key) FROM rows"))
-
-    def split_counts(self) -> dict[str, int]:
-        """Rows by split."""
-        return dict(self.query("SELECT split, count(*) FROM rows GROUP BY split ORDER BY split"))
-
-    def modality_counts(self) -> dict[str, int]:
-        """Rows by modality."""
-        return dict(self.query("SELECT modality, count(*) FROM rows GROUP BY modality ORDER BY modality"))
-
-    def unsettle(self, keys: Iterable[str]) -> None:
-        """These pictures are gone: their rows wait again."""
-        with self.transaction() as db:
-            db.executemany(
-                "UPDATE rows SET status = 'planned' WHERE key = ? AND status = 'ok'", [(key,) for key in keys]
-            )
-
-    @staticmethod
-    def _quarantine(db: sqlite3.Connection, rejected: Iterable[Rejected], sample: bool) -> None:
-        db.executemany(
-            "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?)", [(r.path, r.reason, sample) for r in rejected]
-        )
-
-    def rejected(self) -> list[Rejected]:
-        """What is quarantined, items and samples, ordered by path."""
-        return [Rejected(*values) for values in self.query("SELECT path, reason FROM quarantine ORDER BY path, sample")]
 
     # -- batches, chunks, steps -------------------------------------------------------------------------------------
 

@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from trm_nb.describe import Described, Facts, counted, named
+from trm_nb.progress.plan_tables import PlanTables
 from trm_nb.progress.stats import disk_usage, gather, state_of
-from trm_nb.progress.tables import RunTables
 
 BEAT_SECONDS = 1.0
 COUNTED_ROWS = 100_000  # a tenth of a second
 
 
-class TrainingProgressTracker(RunTables, Described):
+class TrainingProgressTracker(PlanTables, Described):
     """The tracker of the run in `output_dir`; made on first use by a writer (`create`), or opened to be read.
 
     A writer puts a damaged one aside and makes another; what a lost one was bound to is read from `.bound.json`, the

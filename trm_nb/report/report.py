@@ -21,6 +21,7 @@ from trm_nb._version import __version__
 from trm_nb.batch.outcome import read_notebook
 from trm_nb.notebook.progress_view import bar, count, duration, said, state_text
 from trm_nb.notebook.prose import as_plain
+from trm_nb.progress.run_folder import RunPaths
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.report.cells import TEMPLATES, Cells
 from trm_nb.report.sanitise import only_what_is_shown
@@ -56,20 +57,21 @@ def write_report(output_dir: str | Path) -> Path:
     Raises UserError when there is no run in `output_dir`. Each file is replaced whole.
     """
     run = Path(output_dir)
+    folder = RunPaths(run).report
     tracker = TrainingProgressTracker(run)
     try:
         noted = {path.stem: tracker.get(f"notebook:{path.stem}") or {} for path in _executed(run)}
-        stats, config = tracker.get_stats(), tracker.get("config") or tracker.bound()
+        stats, config = tracker.get_stats(), tracker.bound()
     finally:
         tracker.close()
     found = [(path, notebook) for path in _executed(run) if (notebook := read_notebook(path)) is not None]
     pages = [_page(path, notebook, noted[path.stem], run) for path, notebook in found]
     frame = _Frame(run, pages)
     for page, (_, notebook) in zip(pages, found, strict=True):
-        write_file(run / "report" / f"{page.name}.html", frame.notebook(page, notebook).encode(errors="replace"))
-    for stale in {p.stem for p in (run / "report").glob("*.html")} - {page.name for page in pages} - {"index"}:
-        (run / "report" / f"{stale}.html").unlink()
-    index = run / "report" / "index.html"
+        write_file(folder / f"{page.name}.html", frame.notebook(page, notebook).encode(errors="replace"))
+    for stale in {p.stem for p in folder.glob("*.html")} - {page.name for page in pages} - {"index"}:
+        (folder / f"{stale}.html").unlink()
+    index = folder / "index.html"
     write_file(index, frame.index(stats, config).encode(errors="replace"))
     return index
 
@@ -90,14 +92,14 @@ def headlines(output_dir: str | Path) -> list[tuple[str, str]]:
 
 
 def _executed(run: Path) -> list[Path]:
-    return sorted(path for path in (run / "notebooks").glob("*.ipynb") if not path.name.startswith("."))
+    return sorted(path for path in RunPaths(run).notebooks.glob("*.ipynb") if not path.name.startswith("."))
 
 
 def _page(path: Path, notebook: dict[str, Any], noted: dict[str, Any], run: Path) -> Page:
     told = notebook["metadata"].get("trm_nb", {})
     seconds = noted.get("seconds") or told.get("seconds") or notebook["metadata"].get("papermill", {}).get("duration")
     status = noted.get("status") or told.get("status") or "executed"
-    if status == "running" and ((runner := holder_of(run / "notebooks")) is None or runner.alive is False):
+    if status == "running" and ((runner := holder_of(RunPaths(run).notebooks)) is None or runner.alive is False):
         status = "interrupted"  # whoever ran it was killed before it could say so
     page = Page(path.stem, status, duration(seconds) if seconds else "")
     if told.get("status") not in (None, "done"):

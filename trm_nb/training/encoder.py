@@ -20,8 +20,8 @@ from torch import Tensor
 
 from trm_nb.cache.image_cache import ImageCache
 from trm_nb.config import MultimodalDatasetConfig
+from trm_nb.models.encoders import Encoder
 from trm_nb.models.tiny_recursive_model import TinyRecursiveModel, TRMConfig
-from trm_nb.models.vision_encoder import TRMVisionEncoder
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.training.answers import evaluate
 from trm_nb.training.reasoning import Settings, train
@@ -35,7 +35,7 @@ _COLUMNS = ("status", "target", "split", "key", "pages")
 class PictureTRM(TinyRecursiveModel):
     """A TinyRecursiveModel whose capsules come from an encoder of its own: a batch has `images` uint8 (b, h, w, 3)."""
 
-    def __init__(self, config: TRMConfig, encoder: TRMVisionEncoder, generator: torch.Generator) -> None:
+    def __init__(self, config: TRMConfig, encoder: Encoder, generator: torch.Generator) -> None:
         super().__init__(config, generator)
         self.encoder = encoder
 
@@ -46,7 +46,7 @@ class PictureTRM(TinyRecursiveModel):
 class PictureTargets(Targets):
     """The cached pictures that hold a whole question with one answer grid; `table` is a run's samples.parquet."""
 
-    def __init__(self, table: pa.Table, cache: ImageCache, encoder: TRMVisionEncoder, where: Path) -> None:
+    def __init__(self, table: pa.Table, cache: ImageCache, encoder: Encoder, where: Path) -> None:
         usable = [
             (row, *values)
             for row, values in enumerate(zip(*(table[name].to_pylist() for name in _COLUMNS), strict=True))

@@ -1,0 +1,120 @@
+"""The table of encoders: `config.encoder` is a name in it, and a checkpoint says by which name it is loaded.
+
+An encoder is a `torch.nn.Module` as `Encoder` describes it. The table holds import paths, so that the names are known
+without importing torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from trm_nb.config import MultimodalDatasetConfig
+from trm_nb.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+KIND = "vision encoder"  # of the checkpoints
+# name -> "module:class"; a class may have several names
+ENCODERS: dict[str, str] = {
+    "base": "trm_nb.models.vision_encoder:TRMVisionEncoder",
+    "tiny": "trm_nb.models.vision_encoder:TRMVisionEncoder",
+}
+
+
+class Encoder(Protocol):
+    """What an encoder class provides besides being a `torch.nn.Module`.
+
+    `preset` is its name in ENCODERS, `trained` whether its weights were learned, `fingerprint` identifies architecture
+    and weights: two encoders with one fingerprint give the same capsules. A checkpoint of kind KIND holds the value
+    `preset` (`checkpoints.save_weights`). Optional: `attention_maps(images)`, float32 (b, 12, rows, columns).
+    """
+
+    preset: str
+    trained: bool
+
+    def __init__(self, preset: str, *, seed: int = 0, image_size: int = 224, weights: Any = None) -> None:
+        """With weights that follow from `seed`, or trained ones where `weights` asks for them."""
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """uint8 (b, h, w, 3) -> float32 (b, 12, 512); an image's capsules do not depend on the rest of the batch."""
+
+    def to(self, device: str) -> Self:
+        """On another device."""
+
+    def save(self, path: str | Path, **facts: str | int | float | bool) -> None:
+        """Write a checkpoint; `facts` are worth keeping with it."""
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "cpu", *, image_size: int = 224) -> Self:
+        """Read what `save` wrote; raises UserError."""
+
+
+def check_encoder_name(name: object, where: str) -> None:
+    """Raise UserError, which says `where` the name is given, when it is not in ENCODERS."""
+    if name not in ENCODERS:
+        near = difflib.get_close_matches(str(name), ENCODERS, n=1)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"{where}: expected one of {', '.join(ENCODERS)}, got {name!r}{meant}")
+
+
+def encoder_class(name: object, where: str = "encoder") -> type[Encoder]:
+    """The class of a name in ENCODERS; raises UserError that names `where` an unknown one is given."""
+    check_encoder_name(name, where)
+    found: type[Encoder] = resolve_name(ENCODERS[str(name)])
+    return found
+
+
+def load_encoder(path: str | Path, device: str = "cpu", *, image_size: int = 224) -> Encoder:
+    """Read a checkpoint of any encoder in the table.
+
+    Args:
+        path: written by the `save` of an encoder, safetensors or torch's format.
+        device: where to put the encoder.
+        image_size: side of the images to encode, in pixels.
+
+    Raises:
+        UserError: when there is no such file, or it is not an encoder's, or of an encoder that is not in the table.
+    """
+    from trm_nb.models.checkpoints import load_checkpoint, read_weights
+
+    safe = Path(path).suffix == ".safetensors"
+    values = read_weights(path, KIND)[1] if safe else load_checkpoint(path, KIND)
+    return encoder_class(values.get("preset"), f"{path}: preset").load(path, device, image_size=image_size)
+
+
+def encoder_for(config: MultimodalDatasetConfig, fitted: Path) -> Encoder:
+    """The encoder of a run, on the config's device.
+
+    Args:
+        config: says which.
+        fitted: the encoder that was fitted to the run, used where the config asks for one and it is there.
+
+    Raises:
+        UserError: for a checkpoint that cannot be used, an unknown name, or a device that is not there.
+    """
+    path = fitted if config.fit_encoder and fitted.is_file() else config.encoder_path
+    encoder = (
+        load_encoder(path, image_size=config.image_size)
+        if path
+        else encoder_class(config.encoder)(
+            config.encoder, seed=config.seed, image_size=config.image_size, weights=config.encoder_weights
+        )
+    )
+    return on_device(encoder, config.device)
+
+
+def on_device(encoder: Encoder, device: str) -> Encoder:
+    """The encoder on a device; raises UserError where that cannot be used."""
+    try:
+        return encoder.to(device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device {device!r} cannot be used here: {reason}; `trm-nb doctor` lists them") from None

@@ -1,0 +1,116 @@
+"""The stages of a run, in order; `pipeline.run` hands each what it needs.
+
+Each does one thing: it makes what is missing and returns what it found, and none calls another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from trm_nb.cache.image_cache import ImageCache
+from trm_nb.config import MultimodalDatasetConfig
+from trm_nb.pipeline.dataset_files import samples_table
+from trm_nb.pipeline.plan import refuse_too_many_errors
+from trm_nb.progress.run_folder import RunPaths
+from trm_nb.progress.tracker import TrainingProgressTracker
+from trm_nb.records import Progress, Sample
+
+if TYPE_CHECKING:
+    from trm_nb.models.encoders import Encoder
+    from trm_nb.training.answers import Answers
+
+DatasetStage: TypeAlias = Literal["plan", "render", "denoise", "fit", "encode", "consolidate", "export"]
+Stage: TypeAlias = DatasetStage | Literal["train"]
+STAGES: tuple[Stage, ...] = ("plan", "render", "denoise", "fit", "encode", "consolidate", "export", "train")
+
+
+def plan(planned: Iterable[Sample], tracker: TrainingProgressTracker, on_progress: Progress | None = None) -> int:
+    """Give each sample its row without rendering it; returns how many rows there are.
+
+    It reads all sources. Rendering plans as it goes, so this is for those who want to know what a run will hold.
+    """
+    for _ in planned:
+        tracker.beat()
+        if on_progress:
+            on_progress()
+    return tracker.rows_planned()
+
+
+def render(
+    planned: Iterable[Sample],
+    cache: ImageCache,
+    tracker: TrainingProgressTracker,
+    max_errors: int | float | None = None,
+    on_progress: Progress | None = None,
+    stage: Literal["render", "denoise"] = "render",
+) -> int:
+    """Render, and denoise where the cache is to, the samples whose image is missing.
+
+    Args:
+        planned: samples as the planner hands them on.
+        cache: where the images go.
+        tracker: the run's.
+        max_errors: how much may be quarantined; a count, or below 1 a part of all.
+        on_progress: called often.
+        stage: what the tracker shows meanwhile.
+
+    Returns:
+        How many images are new.
+
+    Raises:
+        UserError: when more is quarantined than `max_errors`.
+    """
+
+    def tick() -> None:
+        tracker.beat()
+        if on_progress:
+            on_progress()
+
+    def resolved(keys: list[str], failed: dict[str, str]) -> None:
+        tracker.settle(keys, failed)
+        if failed:
+            refuse_too_many_errors(tracker, max_errors)
+        tick()
+
+    with tracker.stage(stage):
+        rendered = cache.fill(planned, resolved, tick)
+        refuse_too_many_errors(tracker, max_errors, final=True)
+        return rendered
+
+
+def fit(
+    encoder: Encoder,
+    config: MultimodalDatasetConfig,
+    cache: ImageCache,
+    paths: RunPaths,
+    tracker: TrainingProgressTracker,
+    on_progress: Progress | None = None,
+) -> None:
+    """Train an encoder on the cached images of a run, and save it in the run's folder."""
+    from trm_nb.training.encoder import PictureTargets, fit_encoder
+
+    examples = PictureTargets(samples_table(tracker, cache.treatments), cache, encoder, paths.root)
+    tracker.bind("encode", config.stage_fields("encode"))
+    fit_encoder(paths.fitted_encoder, examples, config, tracker, on_progress)
+
+
+def train(
+    config: MultimodalDatasetConfig,
+    paths: RunPaths,
+    tracker: TrainingProgressTracker,
+    on_progress: Progress | None = None,
+) -> Answers:
+    """Train the TRM on a finished dataset, and predict the held-out samples.
+
+    Raises:
+        UserError: when there is nothing to learn from or to measure on, or the trained model is one of other settings;
+            after its file is removed, training starts from the beginning.
+    """
+    from trm_nb.training.objectives import examples_of, train_objective
+
+    examples = examples_of(paths.root, config)  # first, so that a mistake can be corrected
+    if not paths.weights.is_file():
+        tracker.unbind("train")
+    tracker.bind("train", config.stage_fields("train"))
+    return train_objective(paths.model, examples, config, tracker, on_progress)
