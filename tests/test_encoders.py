@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +14,10 @@ from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.errors import UserError
 from trm_nb.models.encoders import ENCODERS, encoder_for, load_encoder
 from trm_nb.models.vision_encoder import TRMVisionEncoder
-from trm_nb.pipeline.run import Run
+from trm_nb.pipeline.run import Run, build
+from trm_nb.pipeline.verify import verify
+
+CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"
 
 
 def config(folder: Path, **fields: object) -> MultimodalDatasetConfig:
@@ -51,3 +57,39 @@ def test_a_device_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
         pytest.skip("there is an mps device")
     with pytest.raises(UserError, match="device 'mps' cannot be used here"):
         encoder_for(config(tmp_path, encoder="tiny", device="mps"), tmp_path / "none")
+
+
+@pytest.fixture
+def linear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The encoder of the walk-through in CONTRIBUTING.md, in the table."""
+    section = CONTRIBUTING.read_text(encoding="utf-8").partition("## Add an encoder\n")[2].partition("\n## ")[0]
+    (code,) = re.findall(r"```python\n(.*?)```", section, re.S)
+    (tmp_path / "linear_encoder.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(ENCODERS, "linear", "linear_encoder:LinearEncoder")
+    monkeypatch.delitem(sys.modules, "linear_encoder", raising=False)
+    return "linear"
+
+
+def test_a_new_encoder_takes_one_module_and_one_line(linear: str, tmp_path: Path) -> None:
+    for kind in ("apples", "pears"):
+        (tmp_path / "texts" / kind).mkdir(parents=True)
+        for n in range(12):
+            (tmp_path / "texts" / kind / f"{n}.txt").write_text(f"{kind} {n}\n" * (n + 1))
+    fields = {"source_paths": [str(tmp_path / "texts")], "output_dir": str(tmp_path / "run"), "encoder": linear}
+    asked = MultimodalDatasetConfig(**fields, workers=0, batch_size=8, train_steps=4, test_fraction=0.4)
+    report = build(asked)
+    assert report.training is not None and len(report.training.items)
+    assert verify(report.output_dir, deep=True) == []
+    run = Run(asked)
+    assert run.info()["encoder"]["preset"] == linear and not run.info()["encoder"]["trained"]
+    weights = tmp_path / "linear.safetensors"
+    run.encoder.save(weights)
+    run.close()
+    again = build(asked.with_changes(output_dir=str(tmp_path / "again"), encoder="base", encoder_path=str(weights)))
+    assert again.content_digest == report.content_digest, "the checkpoint says which encoder it is of"
+    images = np.stack([np.full((224, 224, 3), value, np.uint8) for value in (0, 90, 255)])
+    encoder = load_encoder(weights)
+    with torch.inference_mode():
+        together = encoder(torch.from_numpy(images))
+        assert torch.equal(encoder(torch.from_numpy(images[1:2])), together[1:2])

@@ -1,7 +1,7 @@
 """The table of encoders: `config.encoder` is a name in it, and a checkpoint says by which name it is loaded.
 
-An encoder is a `torch.nn.Module` as `Encoder` describes it. The table holds import paths, so that the names are known
-without importing torch.
+An encoder is a subclass of `encoder.Encoder`. The table holds import paths, so that the names are known without
+importing torch.
 """
 
 from __future__ import annotations
@@ -9,52 +9,19 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING
 
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.errors import UserError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from trm_nb.models.encoder import Encoder
 
-KIND = "vision encoder"  # of the checkpoints
 # name -> "module:class"; a class may have several names
 ENCODERS: dict[str, str] = {
     "base": "trm_nb.models.vision_encoder:TRMVisionEncoder",
     "tiny": "trm_nb.models.vision_encoder:TRMVisionEncoder",
 }
-
-
-class Encoder(Protocol):
-    """What an encoder class provides besides being a `torch.nn.Module`.
-
-    `preset` is its name in ENCODERS, `trained` whether its weights were learned, `fingerprint` identifies architecture
-    and weights: two encoders with one fingerprint give the same capsules. A checkpoint of kind KIND holds the value
-    `preset` (`checkpoints.save_weights`). Optional: `attention_maps(images)`, float32 (b, 12, rows, columns).
-    """
-
-    preset: str
-    trained: bool
-
-    def __init__(self, preset: str, *, seed: int = 0, image_size: int = 224, weights: Any = None) -> None:
-        """With weights that follow from `seed`, or trained ones where `weights` asks for them."""
-
-    @property
-    def fingerprint(self) -> str:
-        """16 hex digits."""
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """uint8 (b, h, w, 3) -> float32 (b, 12, 512); an image's capsules do not depend on the rest of the batch."""
-
-    def to(self, device: str) -> Self:
-        """On another device."""
-
-    def save(self, path: str | Path, **facts: str | int | float | bool) -> None:
-        """Write a checkpoint; `facts` are worth keeping with it."""
-
-    @classmethod
-    def load(cls, path: str | Path, device: str = "cpu", *, image_size: int = 224) -> Self:
-        """Read what `save` wrote; raises UserError."""
 
 
 def check_encoder_name(name: object, where: str) -> None:
@@ -83,11 +50,10 @@ def load_encoder(path: str | Path, device: str = "cpu", *, image_size: int = 224
     Raises:
         UserError: when there is no such file, or it is not an encoder's, or of an encoder that is not in the table.
     """
-    from trm_nb.models.checkpoints import load_checkpoint, read_weights
+    from trm_nb.models.encoder import read_encoder
 
-    safe = Path(path).suffix == ".safetensors"
-    values = read_weights(path, KIND)[1] if safe else load_checkpoint(path, KIND)
-    return encoder_class(values.get("preset"), f"{path}: preset").load(path, device, image_size=image_size)
+    found = encoder_class(read_encoder(path)[1].get("preset"), f"{path}: preset")
+    return found.load(path, device, image_size=image_size)
 
 
 def encoder_for(config: MultimodalDatasetConfig, fitted: Path) -> Encoder:

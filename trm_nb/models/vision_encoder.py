@@ -16,13 +16,12 @@ Axes: b batch, h w pixels, c channels, p patches, k capsules (12), d features (5
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,14 +30,8 @@ from torch import Tensor, nn
 
 from trm_nb.errors import UserError
 from trm_nb.models.capsule_decoder import decodes, shipped_decoder
-from trm_nb.models.checkpoints import (
-    fingerprint_of,
-    load_checkpoint,
-    load_weights,
-    read_weights,
-    save_checkpoint,
-    save_weights,
-)
+from trm_nb.models.checkpoints import read_weights
+from trm_nb.models.encoder import KIND, Encoder
 from trm_nb.models.patches import CELLS, PATCH, PIXELS, patches, positions, scaled
 from trm_nb.models.read_out import ReadOut
 from trm_nb.models.trm import RecursiveNet, affine, recurse, rotary_angles, truncated_normal
@@ -46,7 +39,6 @@ from trm_nb.records import CAPSULES, FEATURES
 
 GROUP_TOKENS = {"cpu": 256, "cuda": 16_384}  # patches that are processed together; fixed, as it can change last bits
 CHECKPOINTS = Path(__file__).parents[1] / "assets" / "checkpoints"  # a card lies beside the weights
-_KIND = "vision encoder"
 _VERSION = 3
 
 
@@ -88,7 +80,7 @@ class Stem(nn.Module):
         return merged
 
 
-class TRMVisionEncoder(nn.Module):
+class TRMVisionEncoder(Encoder):
     """uint8 images (b, h, w, 3), h = w = image_size, to capsules float32 (b, 12, 512).
 
     Args:
@@ -109,13 +101,11 @@ class TRMVisionEncoder(nn.Module):
         image_size: int = 224,
         weights: Literal["trained", "random"] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(preset, seed=seed, image_size=image_size)
         if preset not in PRESETS:
             raise UserError(f"encoder: expected one of {', '.join(PRESETS)}, got {preset!r}")
         if image_size < PATCH or image_size % PATCH:
             raise UserError(f"image_size: expected a multiple of {PATCH}, got {image_size}")
-        self.preset, self.seed, self.image_size = preset, seed, image_size
-        self.trained = False
         size = PRESETS[preset]
         generator = torch.Generator().manual_seed(seed)
         self.stem = Stem(size, generator)
@@ -129,12 +119,7 @@ class TRMVisionEncoder(nn.Module):
         if weights == "trained" or (weights is None and shipped.is_file()):
             if not shipped.is_file():
                 raise UserError(f"encoder_weights: {preset!r} has no trained weights; use base, or ask for random ones")
-            self._take(shipped, *read_weights(shipped, _KIND))
-
-    @property
-    def fingerprint(self) -> str:
-        """16 hex digits over the architecture and the bytes of the weights as they are now."""
-        return fingerprint_of(json.dumps(self._architecture(), sort_keys=True), self)
+            self._take(shipped, *read_weights(shipped, KIND))
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode images; the result for an image does not depend on the others.
@@ -192,42 +177,6 @@ class TRMVisionEncoder(nn.Module):
         read: dict[str, Callable[[np.ndarray], Any]] = {"image": np.asarray, "text": read_text, "grid": read_grid}
         return [read[kind](image) for image in images]
 
-    def save(self, path: str | Path, **facts: str | int | float | bool) -> None:
-        """Write a checkpoint, as safetensors if the path ends so.
-
-        `facts` are plain values worth keeping (what it was trained from, its score).
-        """
-        weights = {name: weight.detach().cpu() for name, weight in self.state_dict().items()}
-        if Path(path).suffix == ".safetensors":
-            save_weights(path, _KIND, weights, {**self._architecture(), "facts": facts})
-        else:
-            save_checkpoint(path, _KIND, {**self._architecture(), "weights": weights, "facts": facts})
-
-    @classmethod
-    def load(cls, path: str | Path, device: str = "cpu", *, image_size: int = 224) -> Self:
-        """Read a checkpoint written by `save`; raises UserError when it is none or does not fit this version."""
-        weights: object
-        if Path(path).suffix == ".safetensors":
-            weights, values = read_weights(path, _KIND)
-        else:
-            values = load_checkpoint(path, _KIND)
-            weights = values.get("weights")
-        if values.get("preset") not in PRESETS:
-            raise UserError(f"{path}: preset: expected one of {', '.join(PRESETS)}, got {values.get('preset')!r}")
-        encoder = cls(values["preset"], image_size=image_size, weights="random")
-        encoder._take(path, weights, values)
-        return encoder.to(device)
-
-    def _take(self, path: str | Path, weights: object, values: dict[str, Any]) -> None:
-        for name, want in self._architecture().items():
-            if values.get(name) != want:
-                raise UserError(
-                    f"{path}: {name}: expected {want!r}, got {values.get(name)!r}; it is of another version"
-                )
-        load_weights(self, weights, path)
-        self.trained = True
-        self.eval()
-
     @property
     def _side(self) -> int:
         return self.image_size // PATCH
@@ -268,7 +217,8 @@ class TRMVisionEncoder(nn.Module):
         place = order[..., None].expand_as(x)
         return white.scatter(1, place, x), torch.zeros_like(white).scatter(1, place, z_H * present[..., None])
 
-    def _architecture(self) -> dict[str, str | int | list[int]]:
+    def architecture(self) -> dict[str, str | int | list[int]]:
+        """Its sizes, and the version of this module."""
         return {"preset": self.preset, "version": _VERSION, **asdict(PRESETS[self.preset])}
 
 

@@ -17,7 +17,7 @@ from trm_nb.records import IN_MEMORY, Progress
 from trm_nb.render.renderer import Renderer
 
 if TYPE_CHECKING:
-    from trm_nb.models.encoders import Encoder
+    from trm_nb.models.encoder import Encoder
 
 START_THRESHOLD = 50_000
 

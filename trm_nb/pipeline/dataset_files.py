@@ -32,7 +32,7 @@ from trm_nb.storage.files import fault_point, publish, sha256_of, trouble_with, 
 
 if TYPE_CHECKING:
     from trm_nb.cache.image_cache import ImageCache
-    from trm_nb.models.encoders import Encoder
+    from trm_nb.models.encoder import Encoder
 
 COLUMNS = {field.name: pa.int32() if field.type == "int" else pa.string() for field in fields(PlannedRow)}
 del COLUMNS["row"], COLUMNS["target"]  # the first is the row's place, and the other one is grids here

@@ -23,7 +23,7 @@ from trm_nb.storage.files import Staged
 from trm_nb.workers.pool import Task, working_on
 
 if TYPE_CHECKING:
-    from trm_nb.models.encoders import Encoder
+    from trm_nb.models.encoder import Encoder
 
 COMPUTED_IN = "encoder_computed_in"  # the precision that "auto" stood for, fixed with the first batch
 Place = tuple[int, int]  # shard and slot of a picture

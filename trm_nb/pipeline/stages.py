@@ -17,7 +17,7 @@ from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import Progress, Sample
 
 if TYPE_CHECKING:
-    from trm_nb.models.encoders import Encoder
+    from trm_nb.models.encoder import Encoder
     from trm_nb.training.answers import Answers
 
 DatasetStage: TypeAlias = Literal["plan", "render", "denoise", "fit", "encode", "consolidate", "export"]

@@ -37,7 +37,7 @@ from trm_nb.storage.receipts import write_receipt
 from trm_nb.workers.pool import Task, WorkerDied, run_tasks
 
 if TYPE_CHECKING:
-    from trm_nb.models.encoders import Encoder
+    from trm_nb.models.encoder import Encoder
 
 
 class BatchEncoder:

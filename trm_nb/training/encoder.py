@@ -20,7 +20,7 @@ from torch import Tensor
 
 from trm_nb.cache.image_cache import ImageCache
 from trm_nb.config import MultimodalDatasetConfig
-from trm_nb.models.encoders import Encoder
+from trm_nb.models.encoder import Encoder
 from trm_nb.models.tiny_recursive_model import TinyRecursiveModel, TRMConfig
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.training.answers import evaluate

@@ -1,0 +1,104 @@
+"""The base of encoders: what identifies one, and its checkpoints."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from torch import Tensor, nn
+
+from trm_nb.errors import UserError
+from trm_nb.models.checkpoints import (
+    fingerprint_of,
+    load_checkpoint,
+    load_weights,
+    read_weights,
+    save_checkpoint,
+    save_weights,
+)
+
+KIND = "vision encoder"  # of the checkpoints
+
+
+class Encoder(nn.Module, ABC):
+    """Images to capsules; a subclass is an encoder of the table in encoders.py.
+
+    A subclass takes the same arguments, of which it may ignore those it has no use for, and defines `forward`. It may
+    define `attention_maps(images)`, float32 (b, 12, rows, columns), for the notebooks.
+
+    Args:
+        preset: its name in the table.
+        seed: of weights that are not trained, which follow from it alone.
+        image_size: side of the images in pixels.
+        weights: "trained" or "random"; None: trained where there are such.
+    """
+
+    def __init__(
+        self,
+        preset: str,
+        *,
+        seed: int = 0,
+        image_size: int = 224,
+        weights: Literal["trained", "random"] | None = None,  # of a subclass that has both
+    ) -> None:
+        super().__init__()
+        self.preset, self.seed, self.image_size = preset, seed, image_size
+        self.trained = False  # whether its weights were learned
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 (b, image_size, image_size, 3) -> float32 (b, 12, 512).
+
+        The capsules of an image must not depend on the rest of the batch.
+        """
+
+    def architecture(self) -> dict[str, str | int | list[int]]:
+        """What the meaning of the weights depends on; a checkpoint of another one is refused."""
+        return {"preset": self.preset}
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over the architecture and the bytes of the weights as they are now."""
+        return fingerprint_of(json.dumps(self.architecture(), sort_keys=True), self)
+
+    def save(self, path: str | Path, **facts: str | int | float | bool) -> None:
+        """Write a checkpoint, as safetensors if the path ends so.
+
+        `facts` are plain values worth keeping (what it was trained from, its score).
+        """
+        weights = {name: weight.detach().cpu() for name, weight in self.state_dict().items()}
+        if Path(path).suffix == ".safetensors":
+            save_weights(path, KIND, weights, {**self.architecture(), "facts": facts})
+        else:
+            save_checkpoint(path, KIND, {**self.architecture(), "weights": weights, "facts": facts})
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "cpu", *, image_size: int = 224) -> Self:
+        """Read a checkpoint written by `save`; raises UserError when it is none or does not fit this version."""
+        weights, values = read_encoder(path)
+        try:
+            encoder = cls(str(values.get("preset")), image_size=image_size, weights="random")
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        encoder._take(path, weights, values)
+        return encoder.to(device)
+
+    def _take(self, path: str | Path, weights: object, values: dict[str, Any]) -> None:
+        for name, want in self.architecture().items():
+            if values.get(name) != want:
+                raise UserError(
+                    f"{path}: {name}: expected {want!r}, got {values.get(name)!r}; it is of another version"
+                )
+        load_weights(self, weights, path)
+        self.trained = True
+        self.eval()
+
+
+def read_encoder(path: str | Path) -> tuple[object, dict[str, Any]]:
+    """The weights and the values of an encoder's checkpoint; raises UserError when it is none."""
+    if Path(path).suffix == ".safetensors":
+        return read_weights(path, KIND)
+    values = load_checkpoint(path, KIND)
+    return values.get("weights"), values
