@@ -25,6 +25,7 @@ from trm_nb.workers.pool import Task, working_on
 if TYPE_CHECKING:
     from trm_nb.models.encoder import Encoder
 
+ENCODER = "encoder_fingerprint"  # of the weights that a run is frozen to
 COMPUTED_IN = "encoder_computed_in"  # the precision that "auto" stood for, fixed with the first batch
 Place = tuple[int, int]  # shard and slot of a picture
 

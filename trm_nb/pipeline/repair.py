@@ -7,10 +7,13 @@ and receipts decide; the tracker is made to agree. Everything here can be killed
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from trm_nb.cache.image_cache import ImageCache
 from trm_nb.pipeline.consolidate import Consolidator
+from trm_nb.pipeline.encode_task import COMPUTED_IN, ENCODER, encoding_of
 from trm_nb.pipeline.inspection import Damage, inspect
 from trm_nb.progress.planned import PlannedRow
 from trm_nb.progress.run_folder import RunPaths
@@ -20,6 +23,36 @@ from trm_nb.storage.files import sweep
 from trm_nb.storage.receipts import file_numbers, receipt_numbers, receipt_path
 
 ROWS_AT_ONCE = 10_000
+log = logging.getLogger(__name__)
+
+
+def recover(
+    tracker: TrainingProgressTracker,
+    cache: ImageCache,
+    consolidator: Consolidator,
+    settings: dict[str, Any],
+    replan: Callable[[], dict[str, str]],
+) -> None:
+    """Make the tracker agree with what is durable: again where it was lost, and without what is damaged.
+
+    Args:
+        tracker: the run's, whose folder the caller has locked.
+        cache: the run's.
+        consolidator: of the run.
+        settings: the config's fields of encoding, which the batches that are there were made with.
+        replan: plans all rows again, and returns the encoder's fingerprint and precision by ENCODER and COMPUTED_IN.
+    """
+    tracker.end_stages_of_the_dead()
+    if tracker.was_lost():
+        tracker.set("lost", True)  # until all is taken over, also if this is killed
+    if tracker.get("lost", False):
+        log.warning("%s: its tracker was lost and is made again from the receipts", tracker.output_dir)
+        made_with = replan()
+        _take_over(tracker, cache, consolidator, encoding_of(made_with[ENCODER], made_with[COMPUTED_IN]))
+        if tracker.batches():  # encoded with these settings, which `.bound.json` may have lost too
+            tracker.bind("encode", {**settings, **made_with})
+        tracker.set("lost", False)
+    repair(tracker, cache, consolidator)
 
 
 def repair(tracker: TrainingProgressTracker, cache: ImageCache, consolidator: Consolidator) -> None:
@@ -118,8 +151,8 @@ def adopt_batch(
     return True
 
 
-def take_stock(tracker: TrainingProgressTracker, cache: ImageCache, consolidator: Consolidator, weights: str) -> None:
-    """After the plan was made again for a lost tracker: settle its rows, and take over every batch and chunk."""
+def _take_over(tracker: TrainingProgressTracker, cache: ImageCache, consolidator: Consolidator, encoding: str) -> None:
+    """After the plan was made again for a lost tracker: resolve its rows, and take over every batch and chunk."""
     size = consolidator.batch.rows
     for first in range(0, tracker.rows_planned(), size):
         keys = {row.key for row in tracker.rows(first, first + size)}
@@ -128,5 +161,5 @@ def take_stock(tracker: TrainingProgressTracker, cache: ImageCache, consolidator
     for first, end in batches_to_come(tracker, consolidator):
         if not tracker.waiting(first, end):
             rows = tracker.rows(first, end)
-            adopt_batch(tracker, consolidator, first // size, rows, made_from(weights, rows))
+            adopt_batch(tracker, consolidator, first // size, rows, made_from(encoding, rows))
     consolidator.adopt()

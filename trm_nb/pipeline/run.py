@@ -22,10 +22,10 @@ from trm_nb.models.encoders import encoder_for
 from trm_nb.params import load_params, resolve_paths
 from trm_nb.pipeline.check import check, encode_settings, plan_settings, refuse_overlap
 from trm_nb.pipeline.dataset_files import damaged_files, is_written, write_dataset
-from trm_nb.pipeline.encode_task import COMPUTED_IN, encoding_of, precision_for
+from trm_nb.pipeline.encode_task import COMPUTED_IN, ENCODER, precision_for
 from trm_nb.pipeline.parts import RunParts
 from trm_nb.pipeline.plan import Planner
-from trm_nb.pipeline.repair import repair, take_stock
+from trm_nb.pipeline.repair import recover
 from trm_nb.pipeline.stages import STAGES, DatasetStage, fit, plan, render, train
 from trm_nb.pipeline.streaming import BatchEncoder, Producer
 from trm_nb.progress.run_settings import fixed_settings, in_project, last_settings, remember_settings
@@ -216,18 +216,8 @@ class Run(RunParts):
         if self.config.cluster and not self._all_encoded():
             self._ask_the_cluster(self.config.cluster)
         remember_settings(self.tracker, self.config)
-        self.recover()
+        recover(self.tracker, self.cache, self.consolidator, encode_settings(self.config), self._replan)
         self.tracker.ask(TRAIN_STEPS, self.config.train_steps)
-
-    def recover(self) -> None:
-        """Take over what is durable where the tracker was lost, and forget what is damaged."""
-        self.tracker.end_stages_of_the_dead()
-        if self.tracker.was_lost():
-            self.tracker.set("lost", True)  # until all is taken over, also if this is killed
-        if self.tracker.get("lost", False):
-            log.warning("%s: its tracker was lost and is made again from the receipts", self.path)
-            self._make_tracker_again()
-        repair(self.tracker, self.cache, self.consolidator)
 
     def rebuild(self) -> None:
         """Make a lost tracker again, and the dataset's files where nothing has to be rendered or encoded for that."""
@@ -236,17 +226,12 @@ class Run(RunParts):
             if self._all_rendered() and self._all_encoded():
                 self._up_to("export", None)
 
-    def _make_tracker_again(self) -> None:
-        """Plan once more, without rendering, and take over all that is durable; `repair` then reads every byte."""
+    def _replan(self) -> dict[str, str]:
+        """Plan once more, without rendering; returns what the batches were encoded with."""
         plan(self._planned(), self.tracker)
         bound, c = self.tracker.bound(), self.config
-        weights = bound.get("encoder_fingerprint") or self.encoder.fingerprint
-        precision = bound.get(COMPUTED_IN) or precision_for(c.encoder_precision, c.device)
-        take_stock(self.tracker, self.cache, self.consolidator, encoding_of(weights, precision))
-        if self.tracker.batches():  # encoded with these settings, which `.bound.json` may have lost too
-            made_with = {"encoder_fingerprint": weights, COMPUTED_IN: precision}
-            self.tracker.bind("encode", {**encode_settings(c), **made_with})
-        self.tracker.set("lost", False)
+        weights = bound.get(ENCODER) or self.encoder.fingerprint
+        return {ENCODER: weights, COMPUTED_IN: bound.get(COMPUTED_IN) or precision_for(c.encoder_precision, c.device)}
 
     def _ask_the_cluster(self, address: str) -> None:
         """See that it answers, and that its workers see the run's folder and the sources."""

@@ -18,6 +18,7 @@ from trm_nb.errors import DamagedError, UserError
 from trm_nb.pipeline.consolidate import Consolidator
 from trm_nb.pipeline.encode_task import (
     COMPUTED_IN,
+    ENCODER,
     Batch,
     EncodedBatch,
     EncodeRecipe,
@@ -142,7 +143,7 @@ class BatchEncoder:
         c, fingerprint = self.config, self.encoder.fingerprint
         precision = self.tracker.bound().get(COMPUTED_IN) or precision_for(c.encoder_precision, c.device)
         fields = c.stage_fields("encode") | c.stage_fields("consolidate")
-        self.tracker.bind("encode", {**fields, "encoder_fingerprint": fingerprint, COMPUTED_IN: precision})
+        self.tracker.bind("encode", {**fields, ENCODER: fingerprint, COMPUTED_IN: precision})
         folder = self.consolidator.batch_receipts.absolute()  # a worker has another working directory
         weights = folder / f"encoder-{fingerprint}.tmp"  # swept when the run begins the next time
         if c.cluster is not None:
