@@ -27,6 +27,10 @@ class DamagedError(_OneSentenceError):
     """
 
 
+class NothingToLearnError(UserError):
+    """A run that has nothing to learn from, or nothing to measure on, for the objective that was asked for."""
+
+
 class NotWritableError(UserError):
     """A folder or a file that this user cannot write, or that is on a read-only file system."""
 

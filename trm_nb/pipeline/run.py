@@ -129,7 +129,14 @@ class Run(Described):
     """One output folder, its config and its stages. Use `open_run` to get one."""
 
     def __init__(self, config: MultimodalDatasetConfig, sources_needed: bool = True) -> None:
-        """`sources_needed`: whether a finished run's sources must be there and be those that were planned."""
+        """`sources_needed`: whether a finished run's sources must be there and be those that were planned.
+
+        Raises UserError for an objective that is not in the table, and where the folder is in use for something else.
+        """
+        if config.objective != type(config).model_fields["objective"].default:  # looking it up imports torch
+            from trm_nb.training.objectives import objective_named
+
+            objective_named(config.objective)
         self.config = config
         self.sources_needed = sources_needed
         self.path = Path(config.output_dir)
@@ -410,7 +417,7 @@ class Run(Described):
 
         Raises UserError when there are no steps, or nothing to learn from or to measure on.
         """
-        from trm_nb.training.objectives import examples_of, train_objective
+        from trm_nb.training.train_objective import examples_of, train_objective
 
         if not self.config.train_steps:
             raise UserError("train_steps is 0, so there is nothing to train; set it, for example train_steps=1000")
