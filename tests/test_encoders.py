@@ -28,7 +28,7 @@ def config(folder: Path, **fields: object) -> MultimodalDatasetConfig:
     ("name", "message"),
     [
         pytest.param("huge", "encoder: expected one of base, tiny, got 'huge'", id="unknown"),
-        pytest.param("tny", r"got 'tny'; did you mean 'tiny'\?", id="misspelt"),
+        pytest.param("tny", r"got 'tny', did you mean 'tiny'\?", id="misspelt"),
     ],
 )
 def test_an_unknown_encoder_is_refused_when_the_run_is_made(tmp_path: Path, name: str, message: str) -> None:
@@ -62,7 +62,7 @@ def test_a_device_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
 @pytest.fixture
 def linear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The encoder of the walk-through in CONTRIBUTING.md, in the table."""
-    section = CONTRIBUTING.read_text(encoding="utf-8").partition("## Add an encoder\n")[2].partition("\n## ")[0]
+    section = CONTRIBUTING.read_text(encoding="utf-8").partition("### Add an encoder\n")[2].partition("\n#")[0]
     (code,) = re.findall(r"```python\n(.*?)```", section, re.S)
     (tmp_path / "linear_encoder.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)

@@ -10,14 +10,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from runs import make_run, write_batches
+from runs import make_run
 
 from trm_nb import CapsuleDataset
 from trm_nb.evaluation import verdicts
-from trm_nb.evaluation.baselines import most_similar_pages, nearest_grids
 from trm_nb.evaluation.verdicts import accuracy, most_missed, outcome_of, p_value, paired, sign_flip, wilson
-from trm_nb.training.answers import Answers
-from trm_nb.training.targets import of_labels
+from trm_nb.training.objectives.label import Labels
 
 
 def rows_of(both: int, gained: int, lost: int, neither: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -253,26 +251,4 @@ def test_items_of_a_run(tmp_path: Path, item_ids: str, keys: str, expected: list
     dataset = _with_columns(tmp_path, item_id=item_ids.split(), key=keys.split())
     assert dataset.items_of(np.arange(5)).tolist() == expected
     assert dataset.items_of(np.array([4, 0])).tolist() == [expected[4], expected[0]]
-    assert of_labels(dataset).items_of(np.array([4, 0])).tolist() == [expected[4], expected[0]]
-
-
-def test_the_nearest_sample_answers_with_its_grid(tmp_path: Path) -> None:
-    """Six samples whose capsules are near those of their label; each label but one has the same grid everywhere."""
-    make_run(tmp_path, ["a", "b", "c", "c", "b", "a"], ["train"] * 3 + ["test"] * 3)
-    grids = [[[[1, 2]]], [[[3, 4]]], [[[5, 6]]], [[[5, 0]]], [[[3, 4]]], [[[1, 2]]]]
-    assert nearest_grids(_with_columns(tmp_path, target=grids)).tolist() == [[True, False], [True, True], [True, True]]
-
-
-def test_the_most_similar_page_is_never_the_page_itself(tmp_path: Path) -> None:
-    """Pages that drift: the next page is the most similar one of the pool but for the page itself."""
-    n = 30
-    make_run(tmp_path, [None] * n, ["train"] * 15 + ["test"] * 15, signal=0.0)
-    drift = np.cumsum(np.random.default_rng(0).standard_normal((n, 12, 512)), axis=0)
-    drift += 40 * np.random.default_rng(1).standard_normal((n // 5, 12, 512)).repeat(5, axis=0)
-    write_batches(tmp_path, drift.astype(np.float16), 8)
-    _with_columns(tmp_path, item_id=[f"book{row // 5}" for row in range(n)])
-    rows = np.array([row for row in range(15, 30) if row % 5 != 4])
-    labels = np.tile(np.arange(6), 2)[:, None]
-    asked = Answers(np.ones((1, 12), bool), np.ones((1, 12)), labels, labels, rows, shape=(1, 1))
-    found = most_similar_pages(CapsuleDataset(tmp_path), asked)
-    assert found.shape == (12,) and found.mean() > 0.5
+    assert Labels(dataset).items_of(np.array([4, 0])).tolist() == [expected[4], expected[0]]

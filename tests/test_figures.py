@@ -48,7 +48,8 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "curves-of-nothing": lambda: figures.curves([], ["loss"], "value"),
     "confusion": lambda: figures.confusion(np.array([[5, 1], [0, 0]]), [HOSTILE, "b"]),
     "confusion-many": lambda: figures.confusion(np.eye(40, dtype=np.int64), [str(i) for i in range(40)]),
-    "by-recursion-step": lambda: figures.by_recursion_step([0.1, 0.5, 0.6], 0.4, 0.7),
+    "by-recursion-step": lambda: figures.by_recursion_step({"exact": [0.1, 0.5, 0.6]}, {"a": 0.4, "b": 0.7}),
+    "by-recursion-step-of-one": lambda: figures.by_recursion_step({"exact": [0.1], "cells": [0.5]}, {}),
     "compared": lambda: figures.compared({"model": 0.5, "nearest": 1.0, "commonest": 0.0}, (0.3, 0.6)),
 }
 

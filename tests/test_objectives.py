@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import closing
 from pathlib import Path
 
@@ -11,17 +12,23 @@ import pytest
 import torch
 from runs import make_run, write_batches
 
-from trm_nb import CapsuleDataset
+from trm_nb import CapsuleDataset, build
+from trm_nb.cli.main import main
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.errors import UserError
 from trm_nb.evaluation.controls import shuffled_between
+from trm_nb.evaluation.results import result_of
 from trm_nb.evaluation.verdicts import accuracy
+from trm_nb.notebook.training_report import LearningProblem, TrainingReport
+from trm_nb.pipeline.run import Run
+from trm_nb.pipeline.verify import verify
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.training.answers import Answers
-from trm_nb.training.next_page import NextPages, rows_said
-from trm_nb.training.objectives import examples_of, train_objective
+from trm_nb.training.objectives import OBJECTIVES
+from trm_nb.training.objectives.label import Labels
+from trm_nb.training.objectives.next_page import NextPages, has_next_page, predicted_rows
 from trm_nb.training.reasoning import ROW
-from trm_nb.training.targets import of_labels
+from trm_nb.training.train_objective import examples_of, train_objective
 
 LABELS = ["a", "b", "c"] * 14
 SPLITS = ((["train"] * 6 + ["test"] * 3) * 5)[: len(LABELS)]
@@ -92,19 +99,19 @@ def test_the_next_page_is_found_where_pages_tell_of_it(tmp_path: Path, signal: f
     chance = 1 / 16
     assert answers.accuracy > 0.6 if signal else measured.low < chance
     right = answers.exact[-1]
-    assert np.array_equal(rows_said(answers)[right], answers.rows[right] + 1)
-    assert (rows_said(answers)[~right] != answers.rows[~right] + 1).all()
+    assert np.array_equal(predicted_rows(answers)[right], answers.rows[right] + 1)
+    assert (predicted_rows(answers)[~right] != answers.rows[~right] + 1).all()
 
 
 def test_only_pages_of_one_item_follow_each_other(tmp_path: Path) -> None:
     make_books(tmp_path, 4, 3)
-    assert CapsuleDataset(tmp_path).followed.tolist() == [True, True, False] * 4
-    assert CapsuleDataset(tmp_path, "test").followed.tolist() == [True, True, False] * 2
+    assert has_next_page(CapsuleDataset(tmp_path)).tolist() == [True, True, False] * 4
+    assert has_next_page(CapsuleDataset(tmp_path, "test")).tolist() == [True, True, False] * 2
     table = pq.read_table(tmp_path / "samples.parquet")
     status = ["bad" if row == 1 else "ok" for row in range(12)]
     gap = table.set_column(table.column_names.index("status"), "status", [status])
     pq.write_table(gap, tmp_path / "samples.parquet")
-    assert CapsuleDataset(tmp_path).followed.tolist() == [False, False] + [True, True, False] * 3
+    assert has_next_page(CapsuleDataset(tmp_path)).tolist() == [False, False] + [True, True, False] * 3
 
 
 @pytest.mark.parametrize(
@@ -182,7 +189,63 @@ def test_a_lost_tracker_is_told_what_was_trained(tmp_path: Path) -> None:
 
 def test_shuffled_capsules_move_and_answers_do_not(tmp_path: Path) -> None:
     make_run(tmp_path, list(LABELS), SPLITS)
-    plain, mixed = (of_labels(CapsuleDataset(tmp_path), hidden_size=64, num_heads=2) for _ in range(2))
+    plain, mixed = (Labels(CapsuleDataset(tmp_path), hidden_size=64, num_heads=2) for _ in range(2))
     shuffled_between(mixed, 0)
     moved = (plain.capsules != mixed.capsules).any((1, 2))
     assert moved.mean() > 0.9 and np.array_equal(plain.labels, mixed.labels) and plain.name != mixed.name
+
+
+def walk_through(heading: str) -> str:
+    """The code of a section of CONTRIBUTING.md."""
+    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text.partition(f"### {heading}\n")[2].partition("\n#")[0], re.DOTALL)
+    return str(code)
+
+
+def test_an_objective_is_added_as_contributing_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "page_counts.py").write_text(walk_through("Add an objective"))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(OBJECTIVES, "pages", "page_counts:PageCounts")
+
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for number in range(24):
+        (texts / f"{number:02d}.txt").write_text(f"Text {number} of some length. " * (1 + 20 * (number % 3)))
+    config = MultimodalDatasetConfig(
+        source_paths=[str(texts)], output_dir=str(tmp_path / "run"), encoder="tiny", workers=0, torch_threads=1,
+        test_fraction=0.4, objective="pages", train_steps=12, train_width=64, train_batch_size=8,
+    )  # fmt: skip
+    report = build(config)
+    assert report.training is not None and verify(report.output_dir, deep=True) == []
+
+    pages = pq.read_table(report.output_dir / "samples.parquet")["pages"].to_numpy()
+    assert set(pages) == {1, 2}, "the texts differ in length"
+    assert np.array_equal(report.training.labels[:, 0], pages[report.training.rows])
+    shown = LearningProblem.of(Run(config)).train()
+    assert isinstance(shown, TrainingReport) and shown.steps.parts and "page counts" in shown.headline.parts[0].markdown
+    found = result_of(examples_of(report.output_dir, config), report.training)
+    assert len(found.baselines) == 2 and found.accuracy.rows == len(report.training.rows)
+    assert "held-out page counts are predicted correctly" in found.sentences()[0]
+    assert build(config).content_digest == report.content_digest
+    assert main(["verify", str(report.output_dir), "--deep"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("lable", "expected one of label, grid, next, got 'lable', did you mean 'label'?"),
+        ("next_page", "expected one of label, grid, next, got 'next_page', did you mean 'next'?"),
+        ("", "expected one of label, grid, next, got ''"),
+        ("zzz", "expected one of label, grid, next, got 'zzz'"),
+    ],
+    ids=["misspelt", "too long", "empty", "something else"],
+)
+def test_an_unknown_objective_is_refused_before_anything_is_written(tmp_path: Path, name: str, message: str) -> None:
+    config = MultimodalDatasetConfig(source_paths=["."], output_dir=str(tmp_path / "run"), objective=name)
+    with pytest.raises(UserError) as refused:
+        Run(config)
+    assert str(refused.value) == f"objective: {message}" and not (tmp_path / "run").exists()
+
+
+def test_the_default_objective_is_in_the_table(tmp_path: Path) -> None:
+    assert MultimodalDatasetConfig(source_paths=["."], output_dir=str(tmp_path)).objective in OBJECTIVES

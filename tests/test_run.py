@@ -178,6 +178,7 @@ def _continues(command: str, output: Path, built: Path) -> None:
         (["build", SMOKE, "-p", "batch_size=0"], "the override: batch_size: .* got 0"),
         (["build", SMOKE, "-p", "device=cuda:9"], "device 'cuda:9' cannot be used here"),
         (["build", SMOKE, "-p", "device=banana"], "device: .*got 'banana'"),
+        (["build", SMOKE, "-p", "objective=lable"], "objective: expected one of .*got 'lable', did you mean 'label'"),
         (["build", SMOKE, "-p", f"encoder_path={__file__}"], r"test_run\.py: expected a checkpoint of the"),
         (
             ["build", SMOKE, "-p", "use_denoiser=true", "-p", f"denoiser_path={__file__}"],
@@ -200,6 +201,7 @@ def _continues(command: str, output: Path, built: Path) -> None:
         "out of range",
         "no such device",
         "no device",
+        "no objective",
         "garbage encoder",
         "garbage denoiser",
         "not empty",
@@ -229,7 +231,7 @@ def test_puzzles_go_from_pictures_to_answers(tmp_path: Path) -> None:
     assert {name: stage["status"] for name, stage in stages.items()} == dict.fromkeys(stages, "done")
     assert stages["fit"]["done"] == 6 and (summary["objective"], summary["steps"]) == ("grid", 20)
     page = (tmp_path / "report" / "06_train.html").read_text(encoding="utf-8")
-    assert "held-out answers are exactly right" in page and "its mistakes framed" in page
+    assert "held-out answer grids are exactly right" in page and "wrong cells framed" in page
     card = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
-    assert "held-out answers are exactly right" in card and "the answer of the nearest training sample" in card
-    assert "Nothing here" not in card
+    assert "held-out answer grids are exactly right" in card and "the answer of the nearest training sample" in card
+    assert "Nothing is trained" not in card

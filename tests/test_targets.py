@@ -15,8 +15,9 @@ from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.pipeline.run import open_run
 from trm_nb.training.answers import evaluate
 from trm_nb.training.encoder import PictureTargets
+from trm_nb.training.objectives.grid import Grids
 from trm_nb.training.reasoning import ROW, Settings
-from trm_nb.training.targets import _canvases, of_grids
+from trm_nb.training.targets import _canvases
 
 SMALL = {"hidden_size": 32, "num_heads": 2, "H_cycles": 1, "L_cycles": 2, "mlp_t": True, "halt_max_steps": 3}
 
@@ -32,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_each_sample_has_its_own_capsules_and_answer(run: Path) -> None:
     dataset = CapsuleDataset(run)
-    examples = of_grids(dataset, **SMALL)  # type: ignore[arg-type]
+    examples = Grids(dataset, **SMALL)  # type: ignore[arg-type]
     assert examples.shape == (4, 4) and (examples.model.vocab_size, examples.model.seq_len) == (5, 16)
     seen = []
     for batch in (examples.train_batch(0, 8, 0), *examples.test_batches(8)):
@@ -47,7 +48,7 @@ def test_each_sample_has_its_own_capsules_and_answer(run: Path) -> None:
 
 
 def test_a_model_learns_from_them_and_knows_their_scale(run: Path, tmp_path: Path) -> None:
-    examples = of_grids(CapsuleDataset(run), **SMALL)  # type: ignore[arg-type]
+    examples = Grids(CapsuleDataset(run), **SMALL)  # type: ignore[arg-type]
     settings = Settings(steps=150, batch=8, torch_threads=1, learning_rate=3e-3, warm_up=10, log_every=20)
     model = train(tmp_path, examples, settings)
     scaled = (torch.from_numpy(examples.capsules[examples.train]).double() - model.mean) / model.scale
@@ -68,7 +69,7 @@ def test_a_task_on_several_pages_is_not_asked_on_one_of_them(tmp_path: Path) -> 
     dataset = CapsuleDataset(config.output_dir)
     pages = pq.read_table(Path(config.output_dir) / "samples.parquet")["pages"].to_numpy()[dataset.rows]
     assert pages.max() > 1 and (dataset.answers[pages > 1] == 1).any(), "there is such a task among them"
-    asked = set(of_grids(dataset, **SMALL).rows.tolist())  # type: ignore[arg-type]
+    asked = set(Grids(dataset, **SMALL).rows.tolist())  # type: ignore[arg-type]
     assert asked == set(dataset.rows[(pages == 1) & (dataset.answers == 1)].tolist())
     run = open_run(output_dir=config.output_dir)
     assert set(PictureTargets(run.samples(), run.cache, run.encoder, run.path).rows.tolist()) == asked

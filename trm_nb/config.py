@@ -113,8 +113,11 @@ class MultimodalDatasetConfig(BaseModel):
 
     train_steps: int = _field("free", 0, "optimiser steps of the TRM; 0: no training", ge=0)
     test_steps: int = _field("free", 0, "recursion steps at test time; 0: as many as in training", ge=0)
-    objective: Literal["label", "grid", "next"] = _field(
-        "train", "label", "what the TRM learns: a sample's label, a puzzle's answer grid, or which page is the next"
+    objective: str = _field(
+        "train",
+        "label",
+        "what the TRM learns, a name in the table training/objectives: label (a sample's label), grid (a puzzle's or "
+        "task's answer grid), next (which page is the next one)",
     )
     train_batch_size: int = _field("train", 64, "samples in a training batch", ge=1)
     train_width: int = _field("train", 128, "width of the trained TRM, a multiple of 64", ge=64, multiple_of=64)

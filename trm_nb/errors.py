@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Collection
+
 from trm_nb.describe import printable
 
 
@@ -27,8 +30,20 @@ class DamagedError(_OneSentenceError):
     """
 
 
+class NothingToLearnError(UserError):
+    """A run that has nothing to learn from, or nothing to measure on, for the objective that was asked for."""
+
+
 class NotWritableError(UserError):
     """A folder or a file that this user cannot write, or that is on a read-only file system."""
+
+
+def refuse_unknown(where: str, name: object, known: Collection[str]) -> None:
+    """Raise UserError, with a suggestion, when a name that is given at `where` is not one of the known ones."""
+    if name not in known:
+        near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+        suggestion = f", did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"{where}: expected one of {', '.join(known)}, got {name!r}{suggestion}")
 
 
 NOT_HIGHLIGHTED = "not highlighted: "  # begins the note of a text that stays plain

@@ -30,9 +30,9 @@ from trm_nb import CapsuleDataset, MultimodalDatasetConfig, build
 from trm_nb.models.hardware import cpu_threads
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.sources.puzzles.sudoku import sudokus
+from trm_nb.training.objectives.grid import Grids
 from trm_nb.training.puzzle_tokens import PuzzleTokens
 from trm_nb.training.reasoning import Examples, Settings, dtype_on, train
-from trm_nb.training.targets import of_grids
 
 DEVICE = sys.argv[2] if sys.argv[2:] else "cpu"
 if DEVICE == "cpu":
@@ -152,7 +152,7 @@ def main() -> None:
         folder = Path(name)
         fields = {"encoder": "tiny", "image_size": 112, "workers": 0}
         build(MultimodalDatasetConfig(source_paths=["sudoku:6:400"], output_dir=str(folder / "run"), **fields))  # type: ignore[arg-type]
-        capsules = of_grids(CapsuleDataset(folder / "run"), **SIZE)
+        capsules = Grids(CapsuleDataset(folder / "run"), **SIZE)
         print("| places mixed by | ours, ms | plainly, ms | ratio | data of tokens | data of capsules |")
         print("|---|---|---|---|---|---|")
         for mlp_t in (False, True):

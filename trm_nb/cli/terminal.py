@@ -118,23 +118,19 @@ def quarantined(run: Path, count: int) -> list[str]:
     return [f"{count:,} quarantined, {where}"] if count else []
 
 
-def result_of(answers: Answers, config: MultimodalDatasetConfig) -> str:
-    """A training's result on the held-out samples, and a baseline that needs no model."""
-    import numpy as np
-
+def result_of(predictions: Answers, config: MultimodalDatasetConfig) -> str:
+    """A training's result on the held-out samples, and the best constant prediction, which needs no model."""
     from trm_nb.evaluation.verdicts import accuracy
+    from trm_nb.training.objective import constant_baseline
+    from trm_nb.training.objectives import objective_named
 
-    n = len(answers.labels)
-    commonest = np.unique(answers.labels, axis=0, return_counts=True)[1].max() / n
-    what, baseline, least = {
-        "label": ("labels are right", "always the commonest label", commonest),
-        "grid": ("answer grids are exactly right", "always the commonest grid", commonest),
-        "next": ("next pages are found", "guessing", 1 / (1 + int(answers.labels.max()))),
-    }[config.objective]
-    measured = accuracy(answers.exact[-1], answers.items)
+    objective = objective_named(config.objective)
+    constant = constant_baseline(predictions.labels).all(1).mean()
+    measured = accuracy(predictions.exact[-1], predictions.items)
     return (
-        f"trained: {answers.accuracy:.1%} of {n:,} held-out {what}\n"
-        f"  (95 % interval {measured.low:.1%} to {measured.high:.1%}; {baseline}: {least:.1%})"
+        f"trained: {predictions.accuracy:.1%} of {measured.rows:,} held-out {objective.correct}\n"
+        f"  (95 % interval {measured.low:.1%} to {measured.high:.1%};\n"
+        f"  {objective.constant}: {constant:.1%})"
     )
 
 

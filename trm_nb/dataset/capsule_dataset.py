@@ -14,7 +14,6 @@ import operator
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -114,11 +113,10 @@ class CapsuleDataset(Described, Dataset[dict[str, Any]]):
         found: np.ndarray = (self.answers == 1) & np.array([self._rows_of[item] == 1 for item in self._items], bool)
         return found
 
-    @cached_property
-    def followed(self) -> np.ndarray:
-        """Which samples have the next page of their item right after them: bool (n,)."""
-        same = [one == other for one, other in pairwise(self._items)]
-        return np.append((np.diff(self.rows) == 1) & np.array(same, bool), False)[: len(self)]
+    def column(self, name: str) -> list[Any]:
+        """A column of samples.parquet for these samples, in their order; raises KeyError where there is none."""
+        table = pq.read_table(self.output_dir / "samples.parquet", columns=[name])
+        return list(table[name].take(self.rows).to_pylist())
 
     def items_of(self, rows: np.ndarray) -> np.ndarray:
         """The items that these rows of the run belong to: int64 (n,), equal for rows of one item.

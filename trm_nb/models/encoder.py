@@ -25,8 +25,7 @@ KIND = "vision encoder"  # of the checkpoints
 class Encoder(nn.Module, ABC):
     """Images to capsules; a subclass is an encoder of the table in encoders.py.
 
-    A subclass takes the same arguments, of which it may ignore those it has no use for, and defines `forward`. It may
-    define `attention_maps(images)`, float32 (b, 12, rows, columns), for the notebooks.
+    A subclass takes the same arguments, of which it may ignore those it has no use for, and defines `forward`.
 
     Args:
         preset: its name in the table.
@@ -53,6 +52,15 @@ class Encoder(nn.Module, ABC):
 
         The capsules of an image must not depend on the rest of the batch.
         """
+
+    def attention_maps(self, images: Tensor) -> Tensor | None:
+        """What each capsule attends to: float32 (b, 12, rows, columns), each map summing to 1; None: not known."""
+        return None
+
+    @property
+    def has_decoder(self) -> bool:
+        """Whether `decode(capsules)` shows what capsules hold."""
+        return False
 
     def architecture(self) -> dict[str, str | int | list[int]]:
         """What the meaning of the weights depends on; a checkpoint of another one is refused."""

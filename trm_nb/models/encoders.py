@@ -6,13 +6,12 @@ importing torch.
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 from trm_nb.config import MultimodalDatasetConfig
-from trm_nb.errors import UserError
+from trm_nb.errors import UserError, refuse_unknown
 
 if TYPE_CHECKING:
     from trm_nb.models.encoder import Encoder
@@ -24,17 +23,9 @@ ENCODERS: dict[str, str] = {
 }
 
 
-def check_encoder_name(name: object, where: str) -> None:
-    """Raise UserError, which says `where` the name is given, when it is not in ENCODERS."""
-    if name not in ENCODERS:
-        near = difflib.get_close_matches(str(name), ENCODERS, n=1)
-        meant = f"; did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"{where}: expected one of {', '.join(ENCODERS)}, got {name!r}{meant}")
-
-
 def encoder_class(name: object, where: str = "encoder") -> type[Encoder]:
     """The class of a name in ENCODERS; raises UserError that names `where` an unknown one is given."""
-    check_encoder_name(name, where)
+    refuse_unknown(where, name, ENCODERS)
     found: type[Encoder] = resolve_name(ENCODERS[str(name)])
     return found
 

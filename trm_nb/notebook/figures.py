@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -326,14 +327,16 @@ def compared(figures: Mapping[str, float], interval: tuple[float, float]) -> Fig
     return figure
 
 
-def by_recursion_step(accuracies: Sequence[float], baseline: float, neighbour: float) -> Figure:
-    """Accuracy after each recursion step of the net, with the two baselines that do not think at all."""
+def by_recursion_step(lines: Mapping[str, Sequence[float]], baselines: Mapping[str, float]) -> Figure:
+    """Accuracies after each recursion step, a line for each measure, with baselines that have no steps."""
     figure = Figure(figsize=(6.6, 3.1), layout="constrained")
     axes = figure.subplots()
-    axes.plot(range(1, len(accuracies) + 1), accuracies, "o-", color=COLOURS[0], lw=1.6)
-    for value, name, style in ((neighbour, "nearest neighbour", "-."), (baseline, "always the commonest label", "--")):
+    steps = range(1, max(len(line) for line in lines.values()) + 1)
+    for (name, line), colour in zip(lines.items(), (COLOURS[0], *COLOURS[2:]), strict=False):
+        axes.plot(range(1, len(line) + 1), line, "o-", color=colour, lw=1.6, label=name)
+    for (name, value), style in zip(baselines.items(), cycle(("-.", "--", ":"))):
         axes.axhline(value, color=COLOURS[1], lw=1.2, ls=style, label=f"{name}, {percent(value)}")
-    axes.set(xlabel="recursion step", ylabel="accuracy, held out", xticks=range(1, len(accuracies) + 1), ylim=(0, 1))
+    axes.set(xlabel="recursion step", ylabel="accuracy, held out", xticks=steps, ylim=(0, 1.02))
     axes.legend(frameon=False, fontsize=8)
     _clean(axes)
     return figure

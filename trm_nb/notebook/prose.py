@@ -76,11 +76,11 @@ def _glyphs() -> frozenset[int]:
     return frozenset(get_font(findfont(FontProperties())).get_charmap())
 
 
-def escaped(text: object) -> str:
-    """Any text as Markdown that shows as this text, on one line; long ones lose their middle."""
+def escaped(text: object, most: int = 200) -> str:
+    """Any text as Markdown that shows as this text, on one line; one above `most` characters loses its middle."""
     plain = " ".join(str(text).split())
-    if len(plain) > 200:
-        plain = f"{plain[:120]} … {plain[-60:]}"
+    if len(plain) > most:
+        plain = f"{plain[: most * 3 // 5]} … {plain[-most * 3 // 10 :]}"
     # the HTML entities come last: their & and ; mean nothing to Markdown, but a # would be escaped
     return escape(plain.translate(_SPECIAL), quote=False)
 

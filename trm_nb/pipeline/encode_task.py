@@ -102,7 +102,9 @@ def encode_with(encoder: Encoder, batch: Batch, on_progress: Callable[[], None])
                 images = np.zeros((len(part), *recipe.layout.item), np.uint8)
                 found = [place for place in part if place is not None]
                 images[usable] = read_places(Path(recipe.images), recipe.layout, np.array(found))
-                capsules[start + np.asarray(usable)] = _encode(encoder, images, recipe)[usable]
+                capsules[start + np.asarray(usable)] = encode_images(encoder, images, recipe.device, recipe.precision)[
+                    usable
+                ]
             on_progress()
     return EncodedBatch(stage_batch(Path(recipe.folder), capsules, recipe.batch), time.monotonic() - started)
 
@@ -124,11 +126,22 @@ def precision_for(wanted: str, device: str) -> str:
     return "bfloat16" if fast_in_bfloat16(device) else "float32"
 
 
-def _encode(encoder: Encoder, images: np.ndarray, recipe: EncodeRecipe) -> np.ndarray:
+def encode_images(encoder: Encoder, images: np.ndarray, device: str, precision: str) -> np.ndarray:
+    """Capsules as they are stored.
+
+    Args:
+        encoder: on `device`.
+        images: uint8 (n, h, w, 3).
+        device: cpu, cuda, ...
+        precision: "float32" or "bfloat16".
+
+    Returns:
+        float16 (n, 12, 512).
+    """
     import torch
 
-    low = torch.autocast(torch.device(recipe.device).type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
+    low = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16")
     with torch.inference_mode(), low:
-        capsules = encoder(torch.from_numpy(images).to(recipe.device))
+        capsules = encoder(torch.from_numpy(images).to(device))
     result: np.ndarray = capsules.float().cpu().numpy().astype(np.float16)
     return result

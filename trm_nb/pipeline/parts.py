@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
 from trm_nb.cache.image_cache import ImageCache
@@ -18,6 +19,7 @@ from trm_nb.describe import Described, Facts, attempted, counted, named
 from trm_nb.models.encoders import encoder_for
 from trm_nb.pipeline.consolidate import Consolidator
 from trm_nb.pipeline.dataset_files import samples_table
+from trm_nb.pipeline.encode_task import COMPUTED_IN, encode_images, precision_for
 from trm_nb.pipeline.names import check_names
 from trm_nb.pipeline.plan import as_noted
 from trm_nb.progress.run_folder import RunPaths, is_run, refuse_foreign
@@ -97,6 +99,15 @@ class RunParts(Described):
         if self._encoder is None:
             self._encoder = encoder_for(self.config, self.paths.fitted_encoder)
         return self._encoder
+
+    def encode_images(self, images: np.ndarray) -> np.ndarray:
+        """Capsules of images uint8 (n, h, w, 3), as this run computes its own: float16 (n, 12, 512)."""
+        from trm_nb.models.hardware import cpu_threads
+
+        c = self.config
+        precision = self.tracker.bound().get(COMPUTED_IN) or precision_for(c.encoder_precision, c.device)
+        with cpu_threads(c.torch_threads):
+            return encode_images(self.encoder, images, c.device, precision)
 
     def close(self) -> None:
         """Close the run's databases; nothing is lost without it, but the files stay open until then."""

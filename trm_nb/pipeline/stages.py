@@ -107,7 +107,7 @@ def train(
         UserError: when there is nothing to learn from or to measure on, or the trained model is one of other settings;
             after its file is removed, training starts from the beginning.
     """
-    from trm_nb.training.objectives import examples_of, train_objective
+    from trm_nb.training.train_objective import examples_of, train_objective
 
     examples = examples_of(paths.root, config)  # first, so that a mistake can be corrected
     if not paths.weights.is_file():

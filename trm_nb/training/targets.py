@@ -1,4 +1,4 @@
-"""A run's samples with what is asked of them: the answer grids of puzzles and tasks, or labels.
+"""Samples with a target grid each: answer grids of puzzles and tasks, labels, or whatever an objective asks for.
 
 A TinyRecursiveModel reads them as capsules, or as pictures when the encoder is to learn as well (encoder.py). Answer
 places are the cells of the largest answer, in reading order; a label is an answer of one cell. Where answers differ in
@@ -12,8 +12,9 @@ import hashlib
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,13 +22,15 @@ from torch import Tensor
 
 from trm_nb.dataset.capsule_dataset import CapsuleDataset
 from trm_nb.dataset.capsules import read_capsules
-from trm_nb.errors import UserError
+from trm_nb.errors import NothingToLearnError
 from trm_nb.models.tiny_recursive_model import TinyRecursiveModel, TRMConfig
 from trm_nb.records import CAPSULES, FEATURES
+from trm_nb.training.answers import Answers
+from trm_nb.training.nearest import ROWS_AT_ONCE, nearest
+from trm_nb.training.objective import Baseline, Objective
 from trm_nb.training.reasoning import ROW, shuffled
 
 SMALL_BOARD = 100  # cells up to which places are mixed by an MLP instead of attention, as the paper has it
-ROWS_AT_ONCE = 1000
 
 
 class Targets(ABC):
@@ -35,7 +38,7 @@ class Targets(ABC):
 
     `labels` int32 (n, cells) are the answers, `rows` int64 (n,) the samples' rows in the run, `shape` the rows and
     columns of the largest answer, `train` and `test` the places of either part. `model` is the size of the model that
-    learns. Raises UserError where there is nothing to learn or nothing to measure on; `where` is named in it.
+    learns. Raises NothingToLearnError where there is nothing to learn from or to measure on; `where` is named in it.
     """
 
     def __init__(
@@ -50,7 +53,7 @@ class Targets(ABC):
         sides = np.asarray(splits, dtype=str)
         self.train, self.test = (np.flatnonzero(sides == name) for name in ("train", "test"))
         if not len(self.train) or not len(self.test):
-            raise UserError(
+            raise NothingToLearnError(
                 f"training on answers needs samples with an answer on both sides, but {where} has {len(self.train)} "
                 f"samples to learn from and {len(self.test)} to measure on; "
                 "choose another objective, or build a new run with more samples or a larger test_fraction"
@@ -90,16 +93,36 @@ class Targets(ABC):
         return {**self._inputs(chosen), "labels": labels, ROW: torch.from_numpy(self.rows[chosen])}
 
 
-class CapsuleTargets(Targets):
-    """Capsules of a finished run, and an answer to each; `capsules` float16 (n, 12, 512), mapped from a file."""
+class CapsuleTargets(Targets, Objective):
+    """Samples of a finished run, each with a target grid: what most objectives derive from.
+
+    A prediction is compared with two baselines: the target of the nearest training sample, and the most common target.
+    """
+
+    nearest_name: ClassVar[str] = "the target of the nearest training sample"
 
     def __init__(
-        self, dataset: CapsuleDataset, places: np.ndarray, answers: Sequence[np.ndarray], **model: Any
+        self, dataset: CapsuleDataset, places: np.ndarray, targets: Sequence[np.ndarray], **sizes: Any
     ) -> None:
-        """`places` int64 (n,) are samples of the dataset, `answers` their grids, int (rows, columns)."""
+        """Keep these samples.
+
+        Args:
+            dataset: the run, all splits of it.
+            places: int64 (n,), which of its samples have a target, in ascending order.
+            targets: their grids, int (rows, columns) each; a single number is a grid of one cell.
+            sizes: those of `TRMConfig`.
+
+        Raises:
+            NothingToLearnError: where none of them is a training sample, or none is held out.
+        """
         rows, splits = dataset.rows[places], [dataset.splits[i] for i in places.tolist()]
-        self.dataset, self.capsules = dataset, gathered(dataset.output_dir, rows)
-        super().__init__(answers, splits, rows, dataset.info["content_digest"], dataset.output_dir, **model)
+        self.dataset = dataset
+        super().__init__(targets, splits, rows, dataset.info["content_digest"], dataset.output_dir, **sizes)
+
+    @cached_property
+    def capsules(self) -> np.ndarray:
+        """Their capsules, float16 (n, 12, 512), mapped from a file that is written at the first use."""
+        return gathered(self.dataset.output_dir, self.rows)
 
     def new_model(self, generator: torch.Generator) -> TinyRecursiveModel:
         """With the mean and spread of the training capsules."""
@@ -111,27 +134,13 @@ class CapsuleTargets(Targets):
         """As in the dataset."""
         return self.dataset.items_of(rows)
 
+    def baselines(self, predictions: Answers) -> tuple[Baseline, ...]:
+        """The target of the nearest training sample, and the most common target."""
+        looked_up = self.labels[nearest(self.capsules, self.train, self.test)] == self.labels[self.test]
+        return (Baseline(self.nearest_name, looked_up), *super().baselines(predictions))
+
     def _inputs(self, chosen: np.ndarray) -> dict[str, Tensor]:
         return {"capsules": torch.from_numpy(self.capsules[chosen].astype(np.float32))}
-
-
-def of_grids(dataset: CapsuleDataset, **model: Any) -> CapsuleTargets:
-    """The samples that hold a whole question with one answer grid."""
-    answered = np.flatnonzero(dataset.solvable)
-    return CapsuleTargets(dataset, answered, [dataset.target(i)[0].numpy() for i in answered.tolist()], **model)
-
-
-def of_labels(dataset: CapsuleDataset, **model: Any) -> CapsuleTargets:
-    """The samples that have a label; raises UserError where fewer than two are there to learn."""
-    labelled = np.flatnonzero(dataset.labels >= 0)
-    learnt = {int(dataset.labels[i]) for i in labelled if dataset.splits[i] == "train"}
-    if len(learnt) < 2:
-        raise UserError(
-            f"training needs at least two different labels among the training rows, but {dataset.output_dir} has "
-            f"{len(learnt)} of the labels {list(dataset.classes)} there; put the files of each class into a folder of "
-            "its own and build a new run"
-        )
-    return CapsuleTargets(dataset, labelled, [np.array([[dataset.labels[i]]]) for i in labelled.tolist()], **model)
 
 
 def gathered(output_dir: Path, rows: np.ndarray) -> np.ndarray:

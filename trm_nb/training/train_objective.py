@@ -1,4 +1,4 @@
-"""What a TinyRecursiveModel learns from a finished run, and with which recipe: labels, answer grids or next pages."""
+"""Trains a TinyRecursiveModel on a finished run, with the examples and the recipe of the run's objective."""
 
 from __future__ import annotations
 
@@ -9,21 +9,13 @@ from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.dataset.capsule_dataset import CapsuleDataset
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.training.answers import Answers, evaluate
-from trm_nb.training.next_page import NextPages
+from trm_nb.training.objective import Objective
+from trm_nb.training.objectives import objective_named
 from trm_nb.training.reasoning import Examples, Settings, dtype_on, train
-from trm_nb.training.targets import of_grids, of_labels
 
 HEAD_WIDTH = 32  # numbers of an attention head
 AVERAGE, WARM_UP = 0.99, 50
 LOG_EVERY, CHECKPOINT_EVERY = 10, 100
-# What a label or a next page is worth thinking about: more recursion, or an MLP over places, learnt less (LOG.md).
-BRIEF = {"H_cycles": 1, "L_cycles": 2, "halt_max_steps": 2, "mlp_t": False}
-DEEP = {"H_cycles": 2, "L_cycles": 2, "halt_max_steps": 4}
-OBJECTIVES: dict[str, tuple[Callable[..., Examples], dict[str, int]]] = {
-    "label": (of_labels, BRIEF),
-    "grid": (of_grids, DEEP),
-    "next": (NextPages, BRIEF),
-}
 
 
 def train_objective(
@@ -43,13 +35,12 @@ def train_objective(
     return evaluate(model, examples, settings, config.test_steps)
 
 
-def examples_of(output_dir: str | Path, config: MultimodalDatasetConfig) -> Examples:
-    """What `config.objective` asks of a finished run; raises UserError where there is nothing to learn."""
-    make, recursion = OBJECTIVES[config.objective]
-    width = config.train_width
-    return make(
+def examples_of(output_dir: str | Path, config: MultimodalDatasetConfig) -> Objective:
+    """The examples that a finished run holds for `config.objective`; raises NothingToLearnError where it has none."""
+    objective, width = objective_named(config.objective), config.train_width
+    return objective(
         CapsuleDataset(output_dir), hidden_size=width, num_heads=width // HEAD_WIDTH,
-        forward_dtype=dtype_on(config.device), **recursion,
+        forward_dtype=dtype_on(config.device), **objective.recursion,
     )  # fmt: skip
 
 

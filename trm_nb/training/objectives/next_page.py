@@ -1,4 +1,4 @@
-"""Which page follows? A page's capsules are read to find those of the next page among the batch's (contrastive).
+"""Objective `next`: which page follows? The model reads a page and finds the next one among a batch (contrastive).
 
 A row of a batch asks for its own next page; the next pages of the other rows are the wrong answers. So an answer is one
 place whose classes are the rows of the batch, and training and measuring are those of reasoning.py. Source: InfoNCE
@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,17 +21,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trm_nb.dataset.capsule_dataset import CapsuleDataset
-from trm_nb.errors import UserError
+from trm_nb.errors import NothingToLearnError
 from trm_nb.models.tiny_recursive_model import Carry, TinyRecursiveModel, TRMConfig
 from trm_nb.models.trm import Linear
 from trm_nb.records import CAPSULES
 from trm_nb.training.answers import Answers
+from trm_nb.training.nearest import directions
+from trm_nb.training.objective import Baseline, Detail, Images, Objective
 from trm_nb.training.reasoning import ROW, shuffled
 from trm_nb.training.targets import gathered, mean_and_spread
 
 NEXT = "next"  # the batch's entry with the capsules of the following pages
 WIDTH = 128  # numbers in which pages are compared
 SHARPNESS = 20.0  # likeness is a cosine times this
+SHOWN = 3  # of the pages whose next one is not found
 
 
 class NextPageTRM(TinyRecursiveModel):
@@ -60,23 +65,32 @@ class NextPageTRM(TinyRecursiveModel):
         return compared
 
 
-class NextPages:
-    """The pages of a finished run that have a next page. An `Examples` of training/reasoning.py.
+class NextPages(Objective):
+    """The pages of a finished run that have a next page.
 
     Held-out pages are asked in pools as large as a batch of training, or as all of them where they are fewer; pages
     beyond the last whole pool are left out, so that every question has as many wrong answers. Pools are mixed from all
     held-out pages, as batches are.
-    Raises UserError where fewer than two are on either side.
+    Raises NothingToLearnError where fewer than two are on either side.
     """
 
+    target: ClassVar[str] = "a page's next page"
+    correct: ClassVar[str] = "next pages are found"
+    constant: ClassVar[str] = "guessing"
+    about: ClassVar[str] = (
+        "Each held-out page is asked for its next page among as many as a batch of training holds. Guessing finds one "
+        "in so many; the harder baseline takes the page that is most similar to the one asked about (cosine, after "
+        "subtracting the mean of the training pages)."
+    )
+    alike: ClassVar[bool] = False  # a held-out pool may be smaller than a batch of training
     shape = (1, 1)
 
-    def __init__(self, dataset: CapsuleDataset, **model: Any) -> None:
-        first = np.flatnonzero(dataset.followed)
+    def __init__(self, dataset: CapsuleDataset, **sizes: Any) -> None:
+        first = np.flatnonzero(has_next_page(dataset))
         splits = np.asarray(dataset.splits)[first]
         self.train, self.test = (np.flatnonzero(splits == name) for name in ("train", "test"))
         if min(len(self.train), len(self.test)) < 2:
-            raise UserError(
+            raise NothingToLearnError(
                 f"training on next pages needs two pages with a next one on both sides, but {dataset.output_dir} has "
                 f"{len(self.train)} to learn from and {len(self.test)} to measure on; choose "
                 "another objective, or build a new run with longer documents or a larger test_fraction"
@@ -84,11 +98,20 @@ class NextPages:
         self.test = np.random.default_rng(0).permutation(self.test)
         self.dataset = dataset
         self.rows = dataset.rows[first]
-        self.capsules, self.next = (gathered(dataset.output_dir, rows) for rows in (self.rows, self.rows + 1))
-        self.model = TRMConfig(WIDTH, 1, tokens=False, capsules=True, **model)
+        self.model = TRMConfig(WIDTH, 1, tokens=False, capsules=True, **sizes)
         self.per_epoch = len(self.train)
         said = f"next page {dataset.info['content_digest']}".encode() + self.rows[self.train].tobytes()
         self.name = hashlib.sha256(said).hexdigest()[:16]
+
+    @cached_property
+    def capsules(self) -> np.ndarray:
+        """The pages' capsules, float16 (n, 12, 512), mapped from a file that is written at the first use."""
+        return gathered(self.dataset.output_dir, self.rows)
+
+    @cached_property
+    def next(self) -> np.ndarray:
+        """The capsules of the pages that follow, likewise."""
+        return gathered(self.dataset.output_dir, self.rows + 1)
 
     def new_model(self, generator: torch.Generator) -> NextPageTRM:
         """With the mean and spread of the training capsules."""
@@ -106,9 +129,28 @@ class NextPages:
         for first in range(0, len(self.test) - size + 1, size):
             yield self._batch(self.test[first : first + size])
 
-    def items_of(self, rows: np.ndarray) -> np.ndarray:
-        """As in the dataset."""
-        return self.dataset.items_of(rows)
+    def baselines(self, predictions: Answers) -> tuple[Baseline, ...]:
+        """The page of the pool that is most similar to the one asked about, itself excepted."""
+        mean = mean_and_spread(self.capsules, self.train)[0].ravel().astype(np.float32)
+        pool, correct = _pool(predictions), np.zeros((len(predictions.rows), 1), bool)
+        for first in range(0, len(correct), pool):
+            rows = predictions.rows[first : first + pool]
+            asked, following = (directions(gathered(self.dataset.output_dir, of), mean) for of in (rows, rows + 1))
+            similar = np.where(rows[:, None] == rows + 1, -np.inf, asked @ following.T)
+            correct[first : first + pool, 0] = similar.argmax(axis=1) == np.arange(len(rows))
+        return (Baseline("taking the most similar page", correct),)
+
+    def chance(self, predictions: Answers) -> tuple[str, float]:
+        """Guessing finds one page in as many as a pool holds."""
+        pool = _pool(predictions)
+        return f"guessing among {pool:,} pages", 1 / pool
+
+    def details(self, predictions: Answers) -> tuple[Detail, ...]:
+        """Some pages whose next one is not found."""
+        missed = np.flatnonzero(~predictions.exact[-1])[:SHOWN]
+        triples = np.stack([predictions.rows, predicted_rows(predictions), predictions.rows + 1], axis=1)[missed]
+        captions = ("a page", "predicted to be next", "the next page")
+        return (Images("Pages whose next one is not found.", triples, captions),) if len(missed) else ()
 
     def _batch(self, chosen: np.ndarray) -> dict[str, Tensor]:
         both = (torch.from_numpy(of[chosen].astype(np.float32)) for of in (self.capsules, self.next))
@@ -120,8 +162,19 @@ class NextPages:
         }
 
 
-def rows_said(answers: Answers) -> np.ndarray:
-    """The rows of the pages that the model holds for the next ones of `answers.rows`: int64 (n,)."""
-    places = np.arange(len(answers.rows)) + (answers.predictions - answers.labels)[:, 0]
-    said: np.ndarray = answers.rows[places] + 1
-    return said
+def has_next_page(dataset: CapsuleDataset) -> np.ndarray:
+    """Which samples have the next page of their item right after them: bool (n,)."""
+    same = [one == other for one, other in pairwise(dataset.column("item_id"))]
+    return np.append((np.diff(dataset.rows) == 1) & np.array(same, bool), False)[: len(dataset)]
+
+
+def predicted_rows(predictions: Answers) -> np.ndarray:
+    """The rows of the pages that the model takes for the next ones of `predictions.rows`: int64 (n,)."""
+    places = np.arange(len(predictions.rows)) + (predictions.predictions - predictions.labels)[:, 0]
+    found: np.ndarray = predictions.rows[places] + 1
+    return found
+
+
+def _pool(predictions: Answers) -> int:
+    """How many pages were asked together."""
+    return int(predictions.labels.max()) + 1

@@ -1,0 +1,247 @@
+"""A training as notebook 06 shows it: each part of a report is the value of a cell, also where nothing was trained.
+
+What there is to learn is a `LearningProblem`; training it returns a `TrainingReport`, or `NothingTrained` with the
+reason. Both render what evaluation/results.py computed and what the objective provides as details; no objective is
+known by name here.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from trm_nb.errors import NothingToLearnError
+from trm_nb.evaluation.results import Result, result_of
+from trm_nb.evaluation.verdicts import most_missed
+from trm_nb.notebook import figures, sampling
+from trm_nb.notebook.prose import Table, escaped, finding, percent, table
+from trm_nb.notebook.shown import Plot, Shown, Text
+from trm_nb.pipeline.run import Run
+from trm_nb.records import Progress
+from trm_nb.training.objective import Boards, Confusion, Detail, Groups, Images, Note, Objective
+from trm_nb.training.train_objective import examples_of
+
+_REASON = 1000  # characters of a reason that are shown
+_NAME = 26  # characters in a line of a baseline's name beside its bar
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LearningProblem:
+    """What a finished run holds for its objective: shows itself as the samples to learn from and to measure on.
+
+    `why_not` is the reason why nothing is trained, empty where something is. `objective` is None where the run has
+    nothing to learn from.
+    """
+
+    run: Run
+    objective: Objective | None
+    why_not: str
+
+    @classmethod
+    def of(cls, run: Run) -> Self:
+        """The learning problem of a run whose dataset is finished; raises UserError where it is not."""
+        try:
+            objective = examples_of(run.path, run.config)
+        except NothingToLearnError as error:
+            return cls(run, None, str(error))
+        return cls(run, objective, "" if run.config.train_steps else "train_steps is 0")
+
+    def train(self, on_progress: Progress | None = None) -> TrainingReport | NothingTrained:
+        """Train for `train_steps` steps, or as many as are missing, and measure the result."""
+        if self.why_not or self.objective is None:
+            return NothingTrained(self.run, self.why_not)
+        predictions = self.run.train(on_progress)
+        return TrainingReport(self.run, result_of(self.objective, predictions), self.run.tracker.training_curve())
+
+    @property
+    def counts(self) -> Table:
+        """What is learnt, with the samples to learn from and to measure on."""
+        counts = self.objective.counts() if self.objective else {}
+        rows = [{"what": name, "train": train, "test": test} for name, (train, test) in counts.items()]
+        return table(rows, columns=("what", "train", "test"))
+
+    def _ipython_display_(self) -> None:
+        said = _nothing(self.why_not)
+        if self.objective and not self.why_not:
+            train, test = len(self.objective.train), len(self.objective.test)
+            template = "The model learns **{0}**: {1:,} steps on {2:,} samples, measured on {3:,}."
+            said = finding(template, self.objective.target, self.run.config.train_steps, train, test)
+        Shown(self.counts, Text(said))._ipython_display_()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NothingTrained:
+    """Stands for a `TrainingReport` where nothing was trained: the headline says why, each other part that it is so."""
+
+    run: Run
+    why: str
+
+    @property
+    def headline(self) -> Text:
+        """Why nothing is trained."""
+        return Text(_nothing(self.why))
+
+    @property
+    def nothing(self) -> Text:
+        """That there is nothing to show."""
+        return Text("Nothing is shown, as nothing was trained.")
+
+    loss = learning_curve = about = gap = steps = details = nothing
+
+    def check(self) -> None:
+        """Nothing to check."""
+
+    def record(self) -> Table:
+        """Note in the tracker that nothing was trained."""
+        return _recorded(self.run, {"trained": False, "steps": _steps(self.run.tracker.training_curve())})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingReport:
+    """What a training found; `curve` are the steps that the tracker holds. Each property is the value of a cell."""
+
+    run: Run
+    result: Result
+    curve: list[dict[str, float]]
+
+    @property
+    def loss(self) -> Plot:
+        """The loss against the optimiser step."""
+        losses = [step["loss"] for step in self.curve if "loss" in step] or [np.nan]
+        alt = f"The loss against the optimiser step: {losses[0]:.3g} at first, {losses[-1]:.3g} in the end."
+        return Plot(figures.curves(self.curve, ["loss"], "loss"), alt)
+
+    @property
+    def learning_curve(self) -> Plot:
+        """What is right in training, against the optimiser step."""
+        names = ["accuracy", "exact_accuracy"] if self.result.several_cells else ["accuracy"]
+        last = ", ".join(f"{name.replace('_', ' ')} {percent(self._last(name), 1)}" for name in names)
+        alt = f"What is right in training against the optimiser step; in the end: {last}."
+        return Plot(figures.curves(self.curve, names, "training"), alt)
+
+    @property
+    def about(self) -> Text:
+        """How to read the result of this objective."""
+        return Text(self.result.objective.about)
+
+    @property
+    def headline(self) -> Shown:
+        """The accuracy with its interval, the verdicts on the baselines, and all of them as bars."""
+        result = self.result
+        shares = {"this model": result.accuracy.share} | {one.name: one.against.second for one in result.baselines}
+        shares |= dict([result.chance] if result.chance else [])
+        bars = {textwrap.fill(name, _NAME): share for name, share in shares.items()}
+        alt = "Accuracy, held out: " + "; ".join(f"{name} {percent(share, 1)}" for name, share in shares.items())
+        plot = figures.compared(bars, (result.accuracy.low, result.accuracy.high))
+        return Shown(Text(finding("\n\n".join(result.sentences()))), Plot(plot, f"{alt}."))
+
+    @property
+    def gap(self) -> Text:
+        """The accuracy in the last steps of training beside the held-out one."""
+        in_training = self._last("exact_accuracy")
+        if np.isnan(in_training):
+            return Text("The tracker holds no accuracy of the last steps of training.")
+        return Text(finding(self.result.gap(in_training, self.run.config.train_batch_size)))
+
+    @property
+    def steps(self) -> Shown:
+        """What is right after each recursion step, and the verdict on the last step against the first one."""
+        lines = {"exactly right": [step.exact for step in self.result.steps]}
+        if self.result.several_cells:
+            lines["cells"] = [step.cells for step in self.result.steps]
+        baselines = {one.name: one.against.second for one in self.result.baselines}
+        alt = "; ".join(f"{name} {', '.join(percent(share, 1) for share in shares)}" for name, shares in lines.items())
+        plot = Plot(figures.by_recursion_step(lines, baselines), f"Held out, after each recursion step: {alt}.")
+        return Shown(plot, Text(finding(self.result.longer.sentence("the first step", "the last step"))))
+
+    @property
+    def details(self) -> Shown:
+        """What the objective wants to be seen, each part with its introduction."""
+        parts: list[object] = []
+        for detail in self.result.details:
+            parts += [Text(detail.about), *_RENDERED[type(detail)](detail, self)]
+        return Shown(*parts)
+
+    def check(self) -> None:
+        """Raises AssertionError where a loss is NaN or infinite, or where a confusion matrix disagrees."""
+        losses = [step["loss"] for step in self.curve if "loss" in step]
+        assert np.isfinite(losses).all(), "the loss is NaN or infinite: lower the learning rate"
+        for detail in self.result.details:
+            if isinstance(detail, Confusion):
+                right = np.trace(detail.matrix) / max(1, detail.matrix.sum())
+                assert detail.matrix.sum() == self.result.accuracy.rows, "each held-out sample must be counted once"
+                assert abs(right - self.result.accuracy.share) < 1e-9, "accuracy and confusion matrix disagree"
+
+    def record(self) -> Table:
+        """Note the result in the tracker, and show what was noted."""
+        measured = self.result.accuracy
+        summary: dict[str, object] = {"trained": True, "steps": _steps(self.curve), "accuracy": measured.share}
+        summary |= {"interval": [round(measured.low, 4), round(measured.high, 4)]}
+        summary |= {one.name: one.against.second for one in self.result.baselines}
+        first = self.result.baselines[0].against
+        return _recorded(self.run, summary | {"verdict": first.outcome, "p": first.p})
+
+    def _last(self, name: str) -> float:
+        return self.curve[-1].get(name, np.nan) if self.curve else np.nan
+
+
+def _confusion(detail: Confusion, report: TrainingReport) -> list[object]:
+    right = percent(report.result.accuracy.share, 1)
+    alt = f"Confusion matrix of {detail.matrix.sum():,} held-out samples, {right} of them on the diagonal."
+    missed = [f"{detail.classes[i]} ({count:,} of {of:,})" for i, count, of in most_missed(detail.matrix)]
+    said = "Most often missed: {0}." if missed else "**No** held-out sample is missed."
+    plot = figures.confusion(detail.matrix, detail.classes)
+    return [Plot(plot, alt), Text(finding(said, ", ".join(missed)))]
+
+
+def _groups(detail: Groups, report: TrainingReport) -> list[object]:
+    return [table([
+        {detail.by: one.name, "samples": one.accuracy.rows, "items": one.accuracy.items, "accuracy": one.accuracy.share,
+         "from": one.accuracy.low, "to": one.accuracy.high, "baseline": one.against.second,
+         "verdict": one.against.outcome, "p": one.against.p}
+        for one in report.result.by_group(detail)
+    ])]  # fmt: skip
+
+
+def _boards(detail: Boards, report: TrainingReport) -> list[object]:
+    images = sampling.pictures_of(report.run, report.run.samples(), detail.rows.tolist())
+    alt = f"{len(images)} images, the predicted grids with their wrong cells framed, and the true grids."
+    return [Plot(figures.answers(images, detail.predicted, detail.true), alt)]
+
+
+def _images(detail: Images, report: TrainingReport) -> list[object]:
+    images = sampling.pictures_of(report.run, report.run.samples(), detail.rows.ravel().tolist())
+    captions = list(detail.captions) * len(detail.rows)
+    alt = f"{len(detail.rows)} lines of images, each: {', '.join(detail.captions)}."
+    return [Plot(figures.gallery(images, captions, columns=len(detail.captions)), alt)]
+
+
+def _note(detail: Note, report: TrainingReport) -> list[object]:
+    return []  # its sentence is shown already
+
+
+_RENDERED: dict[type[Detail], Callable[[Any, TrainingReport], list[object]]] = {
+    Confusion: _confusion,
+    Groups: _groups,
+    Boards: _boards,
+    Images: _images,
+    Note: _note,
+}
+
+
+def _nothing(why: str) -> str:
+    return f"**Nothing is trained**: {escaped(why, _REASON)}."
+
+
+def _steps(curve: list[dict[str, float]]) -> int:
+    return int(curve[-1]["global_step"]) if curve else 0
+
+
+def _recorded(run: Run, summary: dict[str, object]) -> Table:
+    summary = {"objective": run.config.objective, **summary}
+    run.tracker.set("summary:06_train", summary)
+    return table(summary, columns=("recorded", "value"))

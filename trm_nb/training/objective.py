@@ -1,0 +1,140 @@
+"""What an objective is: the examples it makes of a finished run, its recipe, and what is worth showing of its result.
+
+An objective is one class in `objectives/` and one line in the table there. It provides data and words only: the target
+of each sample, what untrained baselines predict, and which details to show. evaluation/results.py computes intervals
+and verdicts from these, notebook/training_report.py renders tables and plots; neither knows any objective by name.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+
+from trm_nb.dataset.capsule_dataset import CapsuleDataset
+from trm_nb.training.answers import Answers
+from trm_nb.training.reasoning import Examples
+
+# Recursion settings for targets of one cell. More recursion, or token-mixing MLPs, scored lower (LOG.md, 2026-11-24).
+BRIEF: Mapping[str, int] = {"H_cycles": 1, "L_cycles": 2, "halt_max_steps": 2, "mlp_t": False}
+DEEP: Mapping[str, int] = {"H_cycles": 2, "L_cycles": 2, "halt_max_steps": 4}  # for answer grids
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Baseline:
+    """Predictions of a method that is not trained, for the examples of `Answers` in their order.
+
+    `name` completes "The model is better than ..."; it is never text of the data. `correct` bool (n, cells).
+    """
+
+    name: str
+    correct: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Confusion:
+    """`matrix[i, j]` int64 counts held-out samples of class i that were predicted as class j; `classes` names them."""
+
+    about: str
+    matrix: np.ndarray
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Groups:
+    """`values` str (n,): the group of each held-out sample, which is measured on its own; `by` names the column."""
+
+    about: str
+    by: str
+    values: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Boards:
+    """Some samples with the predicted and the true grid: `rows` int64 (n,), both grids int32 (n, rows, columns)."""
+
+    about: str
+    rows: np.ndarray
+    predicted: np.ndarray
+    true: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Images:
+    """Lines of images: `rows` int64 (n, k) of the run, `captions` one for each of the k columns."""
+
+    about: str
+    rows: np.ndarray
+    captions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A sentence of Markdown; numbers and words of the objective's own, never text of the data."""
+
+    about: str
+
+
+Detail: TypeAlias = Confusion | Groups | Boards | Images | Note  # `about` introduces it, in Markdown
+
+
+class Objective(Examples, ABC):
+    """The examples that a finished run holds for one objective. An `Examples` of training/reasoning.py.
+
+    Attributes:
+        target: what the model is to predict, as in "the model predicts ...".
+        correct: what is right in an example, as in "75 % of 40 held-out ...".
+        constant: the name of the best constant prediction, the baseline that every objective has.
+        about: Markdown that explains how to read the result.
+        recursion: recursion settings of the model (`TRMConfig`), the recipe.
+        alike: whether training and measuring ask the same question, so that their accuracies can be compared.
+        dataset: the run. rows: int64 (n,), the samples' rows in it. train, test: int64, places among `rows`.
+
+    Raises NothingToLearnError where the run has nothing to learn from or to measure on.
+    """
+
+    target: ClassVar[str]
+    correct: ClassVar[str] = "targets are predicted correctly"
+    constant: ClassVar[str] = "always predicting the most common target"
+    about: ClassVar[str] = ""
+    recursion: ClassVar[Mapping[str, int]] = BRIEF
+    alike: ClassVar[bool] = True
+
+    dataset: CapsuleDataset
+    rows: np.ndarray
+    train: np.ndarray
+    test: np.ndarray
+
+    @abstractmethod
+    def __init__(self, dataset: CapsuleDataset, **sizes: Any) -> None:
+        """Choose the samples and their targets; `sizes` are those of `TRMConfig`. Capsules are read when needed."""
+
+    def items_of(self, rows: np.ndarray) -> np.ndarray:
+        """The items of these rows, as in the dataset: int64 (n,)."""
+        return self.dataset.items_of(rows)
+
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """How many samples there are to learn from and to measure on, by what is learnt."""
+        return {self.target: (len(self.train), len(self.test))}
+
+    def baselines(self, predictions: Answers) -> tuple[Baseline, ...]:
+        """What the model is compared with on the same examples; the first one is the hardest."""
+        return (Baseline(self.constant, constant_baseline(predictions.labels)),)
+
+    def chance(self, predictions: Answers) -> tuple[str, float] | None:
+        """The name and the accuracy of guessing, where that is a fixed number."""
+        return None
+
+    def details(self, predictions: Answers) -> tuple[Detail, ...]:
+        """What else is worth showing of this result, in order."""
+        return ()
+
+
+def constant_baseline(targets: np.ndarray) -> np.ndarray:
+    """Which cells the most common of these targets gets right: int (n, cells) -> bool (n, cells)."""
+    kinds, counts = np.unique(targets, axis=0, return_counts=True)
+    right: np.ndarray = targets == kinds[counts.argmax()]
+    return right

@@ -1,0 +1,55 @@
+"""Objective `grid`: what is in every cell of the answer grid of a puzzle or a task?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from trm_nb.dataset.capsule_dataset import CapsuleDataset
+from trm_nb.sources.puzzles.sudoku import relabelled
+from trm_nb.training.answers import Answers
+from trm_nb.training.objective import DEEP, Boards, Detail, Note
+from trm_nb.training.targets import CapsuleTargets
+
+SHOWN = 4  # of the worst predictions
+
+
+class Grids(CapsuleTargets):
+    """The samples that hold a whole question with one answer grid."""
+
+    target: ClassVar[str] = "an answer grid"
+    correct: ClassVar[str] = "answer grids are exactly right"
+    constant: ClassVar[str] = "always predicting the most common grid"
+    nearest_name: ClassVar[str] = "the answer of the nearest training sample"
+    about: ClassVar[str] = (
+        "An answer counts when every cell of it is right. The nearest training sample learns nothing: its answer is "
+        "given as it is. The unit of intervals and tests is a task with all its augmentations, or a puzzle."
+    )
+    recursion: ClassVar[Mapping[str, int]] = DEEP
+
+    def __init__(self, dataset: CapsuleDataset, **sizes: Any) -> None:
+        answered = np.flatnonzero(dataset.solvable)
+        super().__init__(dataset, answered, [dataset.target(i)[0].numpy() for i in answered.tolist()], **sizes)
+
+    def details(self, predictions: Answers) -> tuple[Detail, ...]:
+        """How many grids are different, and the worst predictions."""
+        true, predicted = (predictions.boards(cells) for cells in (predictions.labels, predictions.predictions))
+        worst = np.argsort(predictions.cells[-1], kind="stable")[:SHOWN]
+        return (
+            Note(self._different(true)),
+            Boards(
+                "The worst predictions: what was asked, what the model predicts, with a frame around each wrong cell, "
+                "and what is right.",
+                predictions.rows[worst],
+                predicted[worst],
+                true[worst],
+            ),
+        )
+
+    def _different(self, true: np.ndarray) -> str:
+        renamed = self.dataset.info.get("config", {}).get("split_sudokus") == "relabelled"
+        kinds = len({(relabelled(grid) if renamed else grid).tobytes() for grid in true})
+        what = "different grids up to renamed digits" if renamed else "different grids"
+        return f"These answers are **{kinds:,}** {what}; the interval counts items that share one as independent."

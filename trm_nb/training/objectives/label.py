@@ -1,0 +1,65 @@
+"""Objective `label`: which label does a sample have? One target cell, whose classes are the run's labels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, ClassVar
+
+import numpy as np
+
+from trm_nb.dataset.capsule_dataset import CapsuleDataset
+from trm_nb.errors import NothingToLearnError
+from trm_nb.training.answers import Answers
+from trm_nb.training.objective import Confusion, Detail, Groups
+from trm_nb.training.targets import CapsuleTargets
+
+
+class Labels(CapsuleTargets):
+    """The samples that have a label; raises NothingToLearnError where training has fewer than two of them."""
+
+    target: ClassVar[str] = "a sample's label"
+    correct: ClassVar[str] = "labels are predicted correctly"
+    constant: ClassVar[str] = "always predicting the most common label"
+    nearest_name: ClassVar[str] = "the nearest neighbour"
+    about: ClassVar[str] = (
+        "Three numbers matter: the accuracy of the model; that of the nearest neighbour, which learns nothing and "
+        "looks up the most similar training sample (cosine, after subtracting the mean of the training samples); and "
+        "that of always predicting the most common label. The nearest neighbour is usually the harder baseline: a "
+        "model below it has lost something that was there to look up."
+    )
+
+    def __init__(self, dataset: CapsuleDataset, **sizes: Any) -> None:
+        labelled = np.flatnonzero(dataset.labels >= 0)
+        learnt = {int(dataset.labels[i]) for i in labelled if dataset.splits[i] == "train"}
+        if len(learnt) < 2:
+            raise NothingToLearnError(
+                f"training needs at least two different labels among the training rows, but {dataset.output_dir} has "
+                f"{len(learnt)} of the labels {list(dataset.classes)} there; put the files of each class into a folder "
+                "of its own and build a new run"
+            )
+        super().__init__(dataset, labelled, list(dataset.labels[labelled, None, None]), **sizes)
+
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """By label."""
+        train, test = (Counter(self.labels[places, 0].tolist()) for places in (self.train, self.test))
+        return {name: (train[number], test[number]) for number, name in enumerate(self.dataset.classes)}
+
+    def details(self, predictions: Answers) -> tuple[Detail, ...]:
+        """Where the model is wrong, and how it does on each modality."""
+        true, predicted = predictions.labels[:, 0], predictions.predictions[:, 0]
+        confusion = np.zeros((len(self.dataset.classes),) * 2, np.int64)
+        np.add.at(confusion, (true, predicted), 1)
+        places = self.dataset.rows.searchsorted(predictions.rows)
+        return (
+            Confusion(
+                "Where is the model wrong? Rows are the true labels, columns the predicted ones.",
+                confusion,
+                self.dataset.classes,
+            ),
+            Groups(
+                "By modality, each with a baseline of its own: always predicting the modality's most common label. "
+                "Where a modality has only one label, this baseline is always right, and a model can at best reach it.",
+                "modality",
+                np.asarray(self.dataset.modalities)[places],
+            ),
+        )
