@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -97,3 +98,11 @@ def stop_at(nth: int) -> Callable[[], None]:
             raise KeyboardInterrupt
 
     return on_step
+
+
+def walk_through(heading: str) -> str:
+    """The code of a walk-through in CONTRIBUTING.md."""
+    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    section = text.partition(f"### {heading}\n")[2].partition("\n### ")[0].partition("\n## ")[0]
+    (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    return str(code)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from runs import walk_through
 
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.errors import UserError
@@ -16,8 +16,6 @@ from trm_nb.models.encoders import ENCODERS, encoder_for, load_encoder
 from trm_nb.models.vision_encoder import TRMVisionEncoder
 from trm_nb.pipeline.run import Run, build
 from trm_nb.pipeline.verify import verify
-
-CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"
 
 
 def config(folder: Path, **fields: object) -> MultimodalDatasetConfig:
@@ -62,9 +60,7 @@ def test_a_device_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
 @pytest.fixture
 def linear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The encoder of the walk-through in CONTRIBUTING.md, in the table."""
-    section = CONTRIBUTING.read_text(encoding="utf-8").partition("### Add an encoder\n")[2].partition("\n#")[0]
-    (code,) = re.findall(r"```python\n(.*?)```", section, re.S)
-    (tmp_path / "linear_encoder.py").write_text(code)
+    (tmp_path / "linear_encoder.py").write_text(walk_through("Add an encoder"))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(ENCODERS, "linear", "linear_encoder:LinearEncoder")
     monkeypatch.delitem(sys.modules, "linear_encoder", raising=False)

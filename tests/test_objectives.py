@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import closing
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from runs import make_run, write_batches
+from runs import make_run, walk_through, write_batches
 
 from trm_nb import CapsuleDataset, build
 from trm_nb.cli.main import main
@@ -193,13 +192,6 @@ def test_shuffled_capsules_move_and_answers_do_not(tmp_path: Path) -> None:
     shuffled_between(mixed, 0)
     moved = (plain.capsules != mixed.capsules).any((1, 2))
     assert moved.mean() > 0.9 and np.array_equal(plain.labels, mixed.labels) and plain.name != mixed.name
-
-
-def walk_through(heading: str) -> str:
-    """The code of a section of CONTRIBUTING.md."""
-    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", text.partition(f"### {heading}\n")[2].partition("\n#")[0], re.DOTALL)
-    return str(code)
 
 
 def test_an_objective_is_added_as_contributing_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

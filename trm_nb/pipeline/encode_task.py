@@ -102,9 +102,8 @@ def encode_with(encoder: Encoder, batch: Batch, on_progress: Callable[[], None])
                 images = np.zeros((len(part), *recipe.layout.item), np.uint8)
                 found = [place for place in part if place is not None]
                 images[usable] = read_places(Path(recipe.images), recipe.layout, np.array(found))
-                capsules[start + np.asarray(usable)] = encode_images(encoder, images, recipe.device, recipe.precision)[
-                    usable
-                ]
+                encoded = encode_images(encoder, images, recipe.device, recipe.precision)
+                capsules[start + np.asarray(usable)] = encoded[usable]
             on_progress()
     return EncodedBatch(stage_batch(Path(recipe.folder), capsules, recipe.batch), time.monotonic() - started)
 
