@@ -146,8 +146,8 @@ class Planner:
         if self._next_row < self._recorded:
             item = as_noted(item, self.tracker)
         try:
-            split = split_of(item, self.seed, self.test_fraction, **self._same_side)
-            return _Laid(self.lay_out(item), split, _target(item))
+            samples = self.lay_out(item)
+            return _Laid(samples, split_of(item, self.seed, self.test_fraction, **self._same_side), _target(item))
         except RejectedError as error:
             return Rejected(item.item_id, str(error))
 

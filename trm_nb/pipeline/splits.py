@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable
+from dataclasses import replace
 
-from trm_nb.records import GridTask, ImageBytes, ImageFile, Item, Puzzle
+from trm_nb.records import GridTask, Item, Puzzle
+from trm_nb.render.modalities import MODALITIES, kind_of
 from trm_nb.sources.arc.augment import common_form
 from trm_nb.sources.puzzles.sudoku import relabelled
 
@@ -23,23 +25,13 @@ def split_of(item: Item, seed: int, test_fraction: float, *, names_count: bool =
     return "test" if int.from_bytes(digest.digest(), "big") < test_fraction * 2**64 else "train"
 
 
-def _content(item: Item, names_count: bool, forms_count: bool) -> Iterator[bytes]:
+def _content(item: Item, names_count: bool, forms_count: bool) -> Iterable[bytes]:
     payload = item.payload if item.split_as is None else item.split_as
-    if isinstance(payload, str):
-        yield payload.encode("utf-8", "surrogatepass")
-    elif isinstance(payload, ImageFile):
-        yield payload.sha256.encode()
-    elif isinstance(payload, ImageBytes):
-        yield payload.data
-    elif isinstance(payload, GridTask) and not forms_count:
-        yield common_form(payload)
-    else:
-        if isinstance(payload, GridTask):
-            grids = [g for pair in payload.train for g in pair] + [*payload.test_inputs]
-        elif isinstance(payload, Puzzle):
-            board = payload.puzzle if payload.solution is None else payload.solution
-            grids = [board if names_count or payload.kind != "sudoku" else relabelled(board)]
-        else:
-            grids = [payload]
-        for grid in grids:
-            yield str(grid.shape).encode() + grid.astype("<i8").tobytes()
+    if not forms_count and isinstance(payload, GridTask):
+        return [common_form(payload)]
+    if not names_count and isinstance(payload, Puzzle) and payload.kind == "sudoku":
+        board = payload.puzzle if payload.solution is None else payload.solution
+        payload = replace(payload, solution=relabelled(board))
+    kind = kind_of(payload)
+    assert kind is not None, f"{item.item_id}: no modality takes a payload of {type(payload).__name__}"
+    return MODALITIES[kind].split_content(payload)
