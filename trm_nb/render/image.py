@@ -24,7 +24,7 @@ from PIL import Image, ImageCms, features
 from trm_nb.errors import PassingReason, RejectedError
 from trm_nb.render.guard import guarded
 from trm_nb.render.image_files import tiff_samples, value_range
-from trm_nb.render.image_files.fit import Fit, fitted
+from trm_nb.render.image_files.fit import Fit, Fitted, fitted
 from trm_nb.render.image_files.tiff_check import check_tables
 
 T = TypeVar("T")
@@ -138,12 +138,16 @@ class PictureReader:
         turn, profile = _TURNS.get(_orientation(image)), image.info.get("icc_profile")
         part = _middle(image) if self.fit == "crop" else None
         small = shown.resize((fit.width, fit.height), Image.Resampling.LANCZOS, part)
-        picture = _to_srgb(small if turn is None else small.transpose(turn), profile)
-        columns, rows = (-(-length // self.image_size) for length in picture.size)
-        canvas = Image.new("RGB", (columns * self.image_size, rows * self.image_size), BACKGROUND)
-        spare = canvas.width - picture.width, canvas.height - picture.height
-        canvas.paste(picture, (spare[0] // 2, spare[1] // 2) if fit.squares == 1 else (0, 0))
-        return np.array(canvas)
+        return on_squares(_to_srgb(small if turn is None else small.transpose(turn), profile), fit, self.image_size)
+
+
+def on_squares(picture: Image.Image, fit: Fitted, side: int) -> np.ndarray:
+    """uint8 (rows * side, columns * side, 3): the fitted picture on its squares, in the middle where there is one."""
+    columns, rows = (-(-length // side) for length in picture.size)
+    canvas = Image.new("RGB", (columns * side, rows * side), BACKGROUND)
+    spare = canvas.width - picture.width, canvas.height - picture.height
+    canvas.paste(picture, (spare[0] // 2, spare[1] // 2) if fit.squares == 1 else (0, 0))
+    return np.array(canvas)
 
 
 def _guarded(work: Callable[[], T]) -> T:

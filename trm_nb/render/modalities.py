@@ -23,6 +23,7 @@ from trm_nb.render import image as image_files
 from trm_nb.render.comparison import compare_grid, compare_puzzle, compare_task, compare_text
 from trm_nb.render.grid import GridPage, GridRenderer
 from trm_nb.render.modality import Begin, Found, Modality, Page, Pages, PlannedFiles, RenderSettings, one_by_one
+from trm_nb.render.pdf import Pdf
 from trm_nb.render.puzzle import PuzzlePage, PuzzleRenderer
 from trm_nb.render.text import TextPage, TextRenderer
 from trm_nb.storage.files import fault_point
@@ -185,6 +186,7 @@ MODALITIES: dict[str, type[Modality]] = {
     "text": Text,
     "image": Image,
     "grid": Grid,
+    "pdf": Pdf,
 }
 
 
