@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from trm_nb import CapsuleDataset, build
 from trm_nb.config import MultimodalDatasetConfig
-from trm_nb.pipeline.splits import split_of
+from trm_nb.pipeline.plan import split_of
 from trm_nb.records import GridTask, Item
 from trm_nb.sources.arc.augment import SYMMETRIES, common_form, forms, task_bytes, turned
 from trm_nb.sources.reader import list_files, read_items

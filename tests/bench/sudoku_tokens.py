@@ -19,7 +19,7 @@ from typing import Any
 
 from trm_nb.evaluation.verdicts import accuracy
 from trm_nb.notebook.prose import percent
-from trm_nb.pipeline.splits import split_of
+from trm_nb.pipeline.plan import split_of
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import Puzzle
 from trm_nb.sources.puzzles.generated import parse

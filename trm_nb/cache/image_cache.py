@@ -25,7 +25,7 @@ from trm_nb.cache.index import ImageIndex
 from trm_nb.cache.render_task import DrawnShard, Recipe, draw_shard, marker
 from trm_nb.denoise import SHIPPED, load_denoiser
 from trm_nb.errors import DamagedError, RejectedError, UserError
-from trm_nb.records import MODALITIES, CacheReport, ImageBytes, Item, Modality, Receipt, Sample, Treatment
+from trm_nb.records import CONFIGURED, CacheReport, ImageBytes, Item, Modality, Receipt, Sample, Treatment
 from trm_nb.render.renderer import Renderer, RenderSettings
 from trm_nb.sources.memory import as_items
 from trm_nb.storage.arrays import Layout, image_layout, read_places, write_metadata
@@ -74,8 +74,8 @@ class ImageCache:
         self.path = Path(cache_dir)
         self.workers, self.cluster = workers, cluster
         self._denoised: tuple[Modality, ...] = ("image",) if use_denoiser is True else tuple(use_denoiser or ())
-        if not set(self._denoised) <= set(MODALITIES):
-            raise UserError(f"use_denoiser: expected True, False or some of {MODALITIES}, got {use_denoiser!r}")
+        if not set(self._denoised) <= set(CONFIGURED):
+            raise UserError(f"use_denoiser: expected True, False or some of {CONFIGURED}, got {use_denoiser!r}")
         self.denoiser: AnyDenoiser | None = load_denoiser(denoiser_path or SHIPPED) if self._denoised else None
         self.renderer = Renderer(render)
         at = str(Path(denoiser_path).absolute()) if denoiser_path else None  # as a worker sees it
@@ -119,8 +119,12 @@ class ImageCache:
         return self.denoiser.fingerprint if self.denoiser and self.denoises(modality) else ""
 
     def fingerprints(self) -> dict[str, str]:
-        """By modality, what shapes its pixels besides the content."""
-        return {m: f"{self.renderer.fingerprint(m)} {self._salt(m)}".strip() for m in MODALITIES}
+        """By modality that the config names, what shapes its pixels besides the content; a run is bound to them.
+
+        Those of further kinds are in their samples' keys alone: an update of one of their decoders must not stop a run
+        that has no such content.
+        """
+        return {m: f"{self.renderer.fingerprint(m)} {self._salt(m)}".strip() for m in CONFIGURED}
 
     def keys_for(self, item: Any) -> list[str]:
         """One key a page of an item: text, a PIL image, an integer grid, or an Item."""

@@ -1,9 +1,9 @@
 """The drawing task: a shard of samples to pixels, to a staged file. It runs in a worker, or for few samples in the run.
 
-Choice: a decoder that dies or hangs takes its process along, so a worker says at each photograph which one it is at
-(workers/pool.py), and where the run draws itself, a marker file lies in the cache: a run that finds one of a run that
-died uses a worker, however few the samples are.
-Cost: two system calls a photograph; no array leaves the process.
+Choice: a decoder that crashes or hangs takes its process along, so a worker records each sample of an untrusted
+modality before it decodes it (workers/pool.py), and where the run renders itself, it leaves a marker file in the cache:
+a run that finds the marker of a run that died uses a worker, however few the samples are.
+Cost: two system calls for each of these samples; no array leaves the process.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from trm_nb.denoise import SHIPPED, load_denoiser
 from trm_nb.errors import PassingReason, UserError
 from trm_nb.records import Modality, Sample, Treatment
+from trm_nb.render.modalities import is_untrusted
 from trm_nb.render.renderer import Renderer, RenderSettings
 from trm_nb.storage.arrays import Layout, stage_shard
 from trm_nb.storage.files import Staged
@@ -96,13 +97,13 @@ def draw_shard(samples: Task[Sample], recipe: Recipe, layout: Layout, folder: st
 
 
 def marker(folder: Path) -> Path:
-    """The file in a cache's receipts folder that is there while photographs are drawn in the run's own process."""
+    """The file in a cache's receipts folder that is there while the run's own process renders untrusted content."""
     return folder / "drawing-in-the-run"
 
 
 @contextmanager
 def _marked(folder: Path, samples: Task[Sample]) -> Iterator[None]:
-    if in_worker() or all(sample.modality != "image" for sample in samples):
+    if in_worker() or not any(is_untrusted(sample.content) for sample in samples):
         yield
         return
     marker(folder).touch()

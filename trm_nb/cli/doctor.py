@@ -16,7 +16,7 @@ from trm_nb._version import __version__
 from trm_nb.config import MultimodalDatasetConfig, stage_of
 from trm_nb.params import project_root
 
-_OPTIONAL = {"distributed": "for `cluster`, Dask workers"}
+_OPTIONAL = {"distributed": "for `cluster`, Dask workers", "pypdfium2": "for PDF documents"}
 
 
 def examine() -> int:

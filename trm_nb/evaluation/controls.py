@@ -8,7 +8,7 @@ from dataclasses import asdict
 import numpy as np
 
 from trm_nb.config import MultimodalDatasetConfig
-from trm_nb.pipeline.splits import split_of
+from trm_nb.pipeline.plan import split_of
 from trm_nb.records import Item, Puzzle
 from trm_nb.sources.reader import scan
 from trm_nb.training.puzzle_tokens import PuzzleTokens

@@ -99,7 +99,7 @@ def page_layout(picture: np.ndarray, page: TextPage | GridPage | object) -> Figu
         right.set_xlabel(f"{len(page.panels)} panels, a cell is {page.pitch} pixels", fontsize=9)
     else:
         _mark_content(right, picture)
-        right.set_xlabel("inside: the photograph, outside: the border that makes it square", fontsize=9)
+        right.set_xlabel("inside: the content, outside: the border that makes it square", fontsize=9)
     return figure
 
 

@@ -9,6 +9,7 @@ every row must come out as it was recorded, or the run refuses and says what was
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -18,11 +19,13 @@ from typing import Literal
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.errors import NOT_HIGHLIGHTED, RejectedError, UserError
 from trm_nb.pipeline.check import ADVICE
-from trm_nb.pipeline.splits import split_of
 from trm_nb.progress.planned import PlannedFile, PlannedRow
 from trm_nb.progress.tracker import TrainingProgressTracker
-from trm_nb.records import ImageBytes, Item, Rejected, Sample, answers
+from trm_nb.records import GridTask, ImageBytes, Item, Puzzle, Rejected, Sample, answers
+from trm_nb.render.modalities import MODALITIES, kind_of
+from trm_nb.sources.arc.augment import common_form
 from trm_nb.sources.files import Skipped, SourceFile
+from trm_nb.sources.puzzles.sudoku import relabelled
 from trm_nb.sources.reader import NamedImages, Reading, scan
 from trm_nb.storage.files import fault_point
 
@@ -146,8 +149,8 @@ class Planner:
         if self._next_row < self._recorded:
             item = as_noted(item, self.tracker)
         try:
-            split = split_of(item, self.seed, self.test_fraction, **self._same_side)
-            return _Laid(self.lay_out(item), split, _target(item))
+            samples = self.lay_out(item)
+            return _Laid(samples, split_of(item, self.seed, self.test_fraction, **self._same_side), _target(item))
         except RejectedError as error:
             return Rejected(item.item_id, str(error))
 
@@ -228,3 +231,28 @@ def _nothing_usable(tracker: TrainingProgressTracker) -> str:
     if left_out:
         return f"nothing usable in the sources: all {left_out} files are left out by include_text, _images, _grids"
     return "nothing usable in the sources: they hold no items"
+
+
+def split_of(item: Item, seed: int, test_fraction: float, *, names_count: bool = True, forms_count: bool = True) -> str:
+    """ "train" or "test", from the item's content: copies of one document never straddle the two.
+
+    Items that belong together (`split_as`) are on one side. Puzzles go by their solution; unless `names_count`, Sudokus
+    whose solutions differ only in the names of digits are on one side too, and unless `forms_count` all forms of an ARC
+    task (sources/arc/augment.py).
+    """
+    digest = hashlib.blake2b(seed.to_bytes(8, "little"), digest_size=8)
+    for part in _content(item, names_count, forms_count):
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return "test" if int.from_bytes(digest.digest(), "big") < test_fraction * 2**64 else "train"
+
+
+def _content(item: Item, names_count: bool, forms_count: bool) -> Iterable[bytes]:
+    payload = item.payload if item.split_as is None else item.split_as
+    if not forms_count and isinstance(payload, GridTask):
+        return [common_form(payload)]
+    if not names_count and isinstance(payload, Puzzle) and payload.kind == "sudoku":
+        board = payload.puzzle if payload.solution is None else payload.solution
+        payload = replace(payload, solution=relabelled(board))
+    kind = kind_of(payload)
+    assert kind is not None, f"{item.item_id}: no modality takes a payload of {type(payload).__name__}"
+    return MODALITIES[kind].split_content(payload)

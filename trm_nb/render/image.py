@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import io
 import struct
-import warnings
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, Literal, TypeVar
 
@@ -23,10 +22,10 @@ import PIL
 from PIL import Image, ImageCms, features
 
 from trm_nb.errors import PassingReason, RejectedError
+from trm_nb.render.guard import guarded
 from trm_nb.render.image_files import tiff_samples, value_range
-from trm_nb.render.image_files.fit import Fit, fitted
+from trm_nb.render.image_files.fit import Fit, Fitted, fitted
 from trm_nb.render.image_files.tiff_check import check_tables
-from trm_nb.render.image_files.time_limit import TimeLimitError, time_limit
 
 T = TypeVar("T")
 
@@ -37,7 +36,6 @@ MAX_SIDE = 500_000
 MAX_FRAMES = 1000
 MAX_ANIMATION = 1_000_000_000  # pixels of all frames: to draw the last one, all before it are decoded
 MAX_PROFILE_BYTES, MAX_EXIF_BYTES = 4 * 2**20, 2**16
-DECODE_SECONDS = 30.0
 BACKGROUND = (128, 128, 128)
 _STRIP = 1 << 20  # pixels flattened on white together: the steps between need more than a few bytes a pixel
 _TURNS = {
@@ -140,31 +138,28 @@ class PictureReader:
         turn, profile = _TURNS.get(_orientation(image)), image.info.get("icc_profile")
         part = _middle(image) if self.fit == "crop" else None
         small = shown.resize((fit.width, fit.height), Image.Resampling.LANCZOS, part)
-        picture = _to_srgb(small if turn is None else small.transpose(turn), profile)
-        columns, rows = (-(-length // self.image_size) for length in picture.size)
-        canvas = Image.new("RGB", (columns * self.image_size, rows * self.image_size), BACKGROUND)
-        spare = canvas.width - picture.width, canvas.height - picture.height
-        canvas.paste(picture, (spare[0] // 2, spare[1] // 2) if fit.squares == 1 else (0, 0))
-        return np.array(canvas)
+        return on_squares(_to_srgb(small if turn is None else small.transpose(turn), profile), fit, self.image_size)
+
+
+def on_squares(picture: Image.Image, fit: Fitted, side: int) -> np.ndarray:
+    """uint8 (rows * side, columns * side, 3): the fitted picture on its squares, in the middle where there is one."""
+    columns, rows = (-(-length // side) for length in picture.size)
+    canvas = Image.new("RGB", (columns * side, rows * side), BACKGROUND)
+    spare = canvas.width - picture.width, canvas.height - picture.height
+    canvas.paste(picture, (spare[0] // 2, spare[1] // 2) if fit.squares == 1 else (0, 0))
+    return np.array(canvas)
 
 
 def _guarded(work: Callable[[], T]) -> T:
     """Do it within its time; whatever Pillow raises on a damaged or hostile file becomes a RejectedError."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # damaged metadata and the like; what matters raises
+
+    def bounded() -> T:
         try:
-            with time_limit(DECODE_SECONDS):
-                return work()
-        except RejectedError:
-            raise
-        except TimeLimitError:
-            raise RejectedError(PassingReason(f"took longer than {DECODE_SECONDS:g} s to decode")) from None
-        except MemoryError:
-            raise RejectedError(PassingReason("there was not enough memory to decode it")) from None
+            return work()
         except Image.DecompressionBombError:
             raise RejectedError(f"expected at most {MAX_PIXELS // 10**6} megapixels, got far more") from None
-        except Exception as error:  # the decoders raise OSError, SyntaxError, struct.error, zlib.error and many more
-            raise RejectedError(f"the picture cannot be decoded: {error or type(error).__name__}") from error
+
+    return guarded(bounded, "the picture")
 
 
 def _opened(data: bytes | BinaryIO, frame: int = 0) -> Image.Image:

@@ -74,15 +74,20 @@ def _no_files(root: Root) -> str:
     )
 
 
+_LEFT_OUT = (  # a modality without a field here is always included
+    ("image", "include_images", "pictures are"),
+    ("grid", "include_grids", "grids are"),
+    ("text", "include_text", "text is"),
+    ("text", "render_text_to_image", "text is"),
+)
+
+
 def left_out(modality: Modality, config: MultimodalDatasetConfig) -> str | None:
     """Why the config leaves a modality out; None where it does not."""
-    if modality == "image":
-        return None if config.include_images else "pictures are left out: include_images is false"
-    if modality == "grid":
-        return None if config.include_grids else "grids are left out: include_grids is false"
-    if not config.include_text:
-        return "text is left out: include_text is false"
-    return None if config.render_text_to_image else "text is left out: render_text_to_image is false"
+    for name, field, what in _LEFT_OUT:
+        if name == modality and not getattr(config, field):
+            return f"{what} left out: {field} is false"
+    return None
 
 
 def _walk(root: Root) -> Iterator[SourceFile]:

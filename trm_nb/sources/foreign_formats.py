@@ -25,7 +25,7 @@ _FRAMES = "save its frames as images (for example `ffmpeg -i FILE frames/%06d.pn
 _NO_SOUND = "only texts, images and grids are rendered"
 _DOCUMENT = "save it as text, or its pages as PNG"
 _OFFICE = "save it as text or CSV, or its pages as PNG"
-_PDF = "save its pages as images (`pdftoppm -png FILE page`) or its text (`pdftotext FILE`)"
+_PDF = "put the file itself among the sources, or save its pages as images (`pdftoppm -png FILE page`)"
 _JP2 = f"{_CONVERT} (for example `opj_decompress -i FILE -o image.png`)"
 _JXL = f"{_CONVERT} (for example `djxl FILE image.png`)"
 _SVG = f"{_CONVERT} (for example `rsvg-convert -o image.png FILE`)"
@@ -165,7 +165,7 @@ def _container(head: bytes) -> tuple[str, str] | None:
     if head[:4] == b"RIFF" and head[8:12] in (b"AVI ", b"WAVE"):
         return ("an AVI video", _FRAMES) if head[8:12] == b"AVI " else ("a sound", _NO_SOUND)
     if head.startswith(b"%PDF-"):
-        return "a PDF document", _PDF
+        return "a PDF document", _PDF  # in a table's column; a file of its own is read
     if head.startswith(b"SIMPLE  =                    T"):
         return "a FITS file", "save its images as TIFF (for example with astropy)"
     return None

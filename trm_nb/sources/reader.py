@@ -1,7 +1,8 @@
 """Files and folders -> items, always in the same order.
 
-What a file is, its content decides: magic bytes make a picture, `.json` of ARC's shape makes grids, whatever holds no
-NUL is a text, in UTF-8 or the encoding that `text_decoding` finds. A suffix adds a refusal (`.png` that is no picture)
+What a file is, its content decides: magic bytes make a picture, or an item of a kind in the table of modalities that
+recognises them; `.json` of ARC's shape makes grids, whatever holds no NUL is a text, in UTF-8 or the encoding that
+`text_decoding` finds. A suffix adds a refusal (`.png` that is no picture)
 or a form (`.csv`, `.jsonl`, `.parquet` are tables: `tables/rows.py`), and a path's other words mean nothing. An image
 that a table names belongs to the table. Whatever cannot be used is named with its reason.
 
@@ -23,7 +24,8 @@ from typing import TypeAlias
 
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.errors import UserError
-from trm_nb.records import GridTask, ImageFile, Item, Rejected
+from trm_nb.records import GridTask, ImageFile, Item, Modality, Rejected, StoredFile
+from trm_nb.render.modalities import MODALITIES, kind_of_file
 from trm_nb.sources.arc import tasks as arc_tasks
 from trm_nb.sources.arc.augment import forms
 from trm_nb.sources.arc.task_files import MAX_JSON_BYTES, arc_entries
@@ -37,7 +39,7 @@ from trm_nb.sources.text.decoding import Encoding, NotTextError, decode, find_en
 
 __all__ = ["Entry", "NamedImages", "Reading", "Skipped", "SourceFile", "list_files", "read", "read_items", "scan"]
 
-MAX_FILE_BYTES = 256 * 2**20  # of a picture
+MAX_FILE_BYTES = 256 * 2**20  # of a picture, and of another file that is one item
 PART = 8 * 2**20  # bytes of a file that is read whole, and characters of an item of a larger text
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif"}
@@ -164,13 +166,16 @@ class _OpenFile:
 
     def reading(self, named_images: Container[Path]) -> Reading:
         head = read_up_to(self.stream, PART + 1)
-        known = is_picture(head)
+        known, kind = is_picture(head), kind_of_file(head)
         image = known or (known is None and (self.suffix in IMAGE_SUFFIXES or b"\0" in head))
         other = None if image else foreign(head, self.suffix)
-        if (image or other is not None or self.suffix in IMAGE_SUFFIXES) and self.file.path in named_images:
+        not_text = image or kind is not None or other is not None or self.suffix in IMAGE_SUFFIXES
+        if not_text and self.file.path in named_images:
             return Reading(self.file, iter([]), self._sha256_unless_large(head))
+        if kind is not None:
+            return self._whole(head, MODALITIES[kind].name, MODALITIES[kind].payloads[0])
         if image:
-            return self._picture(head)
+            return self._whole(head, "image", ImageFile)
         if other is not None:
             return self._refused(other, head)
         if self.suffix in IMAGE_SUFFIXES:
@@ -196,15 +201,17 @@ class _OpenFile:
         self.stream.seek(len(head))
         return sha256_of_rest(self.stream, head) if self.size <= MAX_FILE_BYTES else ""
 
-    def _picture(self, head: bytes) -> Reading:
+    def _whole(self, head: bytes, modality: Modality, payload: type[StoredFile]) -> Reading:
+        """The file as one item, which is only hashed here."""
         if self.size > MAX_FILE_BYTES:
-            return self._refused(f"a picture larger than {MAX_FILE_BYTES // 2**20} MiB, the most that is read", head)
+            what = "picture" if payload is ImageFile else "file"
+            return self._refused(f"a {what} larger than {MAX_FILE_BYTES // 2**20} MiB, the most that is read", head)
         sha256 = sha256_of_rest(self.stream, head)
-        reason = left_out("image", self.config)
+        reason = left_out(modality, self.config)
         if reason is not None:
             return Reading(self.file, iter([Skipped(self.file.name, reason)]), sha256)
-        picture = ImageFile(self.file.path, sha256)
-        return Reading(self.file, iter([Item(self.file.name, "image", picture, self.source, self.file.label)]), sha256)
+        stored = payload(self.file.path, sha256)
+        return Reading(self.file, iter([Item(self.file.name, modality, stored, self.source, self.file.label)]), sha256)
 
     def _json(self, head: bytes) -> Reading:
         data = head + read_up_to(self.stream, MAX_JSON_BYTES + 1 - len(head)) if len(head) > PART else head
