@@ -41,7 +41,7 @@ test: .venv/.installed  ## the quick tests
 slow: .venv/.installed  ## the tests that take minutes; some need Debian's chromium
 	$(BIN)/python -m pytest $(SLOW)
 
-bench: .venv/.installed  ## how fast is text drawn, noise taken away, an image encoded and a TRM trained, beside others; copy the figures into LOG.md
+bench: .venv/.installed  ## how fast is text rendered, noise taken away, an image encoded and a TRM trained, beside others; copy the figures into LOG.md
 	$(BIN)/python tests/bench/render_text.py
 	$(BIN)/python tests/bench/denoise.py
 	$(BIN)/python tests/bench/training.py
@@ -81,7 +81,7 @@ lint: .venv/.installed  ## style, types, and notebooks without outputs
 	$(BIN)/mypy
 	$(NOTEBOOKS) | xargs -0 -r $(BIN)/nbstripout --keep-id --verify
 
-format: .venv/.installed  ## mends what `make lint` can mend
+format: .venv/.installed  ## repairs what `make lint` can repair
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(NOTEBOOKS) | xargs -0 -r $(BIN)/nbstripout --keep-id

@@ -1,6 +1,6 @@
 """A folder of damaged and hostile files, the same for the same seed: `python tests/hostile.py FOLDER [SEED]`.
 
-Nothing in it is dangerous to keep: bombs are small on disk, and what claims to run is never run. Real pictures are
+Nothing in it is dangerous to keep: bombs are small on disk, and what claims to run is never run. Real images are
 truncated, flipped bit by bit and given headers that lie; texts break their encoding; JSON and tables break their rules;
 names, links and special files are what a file system allows. `make_corpus` returns the names of all that it made.
 """
@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from damage import Named, flipped
 from hostile_data import json_files, tables
-from hostile_pictures import MIB, damaged_pictures, lying_pictures, real_pictures
+from hostile_images import MIB, damaged_images, lying_images, real_images
 
 
 def make_corpus(folder: Path, seed: int = 0) -> list[str]:
@@ -95,7 +95,7 @@ def names(rng: random.Random) -> Named:
         yield f"{stem}.txt", f"the file {stem!a}".encode()
     yield ".hidden.txt", b"hidden"
     yield ".folder/inside.txt", b"hidden too"
-    yield "a.txt/a.txt".replace("a.txt/", "folder.png/"), b"in a folder named like a picture"
+    yield "a.txt/a.txt".replace("a.txt/", "folder.png/"), b"in a folder named like an image"
 
 
 def disguises(rng: random.Random) -> Named:
@@ -122,11 +122,11 @@ def disguises(rng: random.Random) -> Named:
     for what, data in contents.items():
         for suffix in (".png", ".txt", ".json" if what in ("html", "zip") else ".jpg"):
             yield f"{what}{suffix}", data
-    real = real_pictures()
-    yield "picture.txt", real["colour.png"]
-    yield "picture.json", real["baseline.jpg"]
+    real = real_images()
+    yield "image.txt", real["colour.png"]
+    yield "image.json", real["baseline.jpg"]
     yield "png.jpg", real["colour.png"]
-    yield "picture.parquet", real["colour.png"]
+    yield "image.parquet", real["colour.png"]
     yield "text.parquet", b"only text"
     yield "gif-then-script.gif", b"GIF89a/*" + b"*/=1;alert(1)//" * 20
 
@@ -161,7 +161,7 @@ def special_files(folder: Path) -> Iterator[str]:
 
 
 PARTS: tuple[Callable[[random.Random], Named], ...] = (
-    damaged_pictures, lying_pictures, texts, json_files, tables, names, disguises
+    damaged_images, lying_images, texts, json_files, tables, names, disguises
 )  # fmt: skip
 
 if __name__ == "__main__":

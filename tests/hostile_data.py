@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from damage import Named, flipped, truncated
-from hostile_pictures import MIB, PHOTO
+from hostile_images import MIB, PHOTO
 
 PAIR = {"input": [[0, 1], [2, 3]], "output": [[9]]}
 
@@ -118,7 +118,7 @@ def lines_of_json(rng: random.Random) -> Named:
     yield "keys-twice.jsonl", b'{"text": "a", "text": "b"}\n'
     yield "not-utf8.jsonl", whole + b'{"text": "\xff"}\n' + whole
     yield "nul.jsonl", bytes(5000)
-    yield "images.jsonl", json.dumps({"image": base64.b64encode(b"no picture").decode()}).encode() + b"\n"
+    yield "images.jsonl", json.dumps({"image": base64.b64encode(b"no image").decode()}).encode() + b"\n"
     yield "wrong-sum.jsonl.gz", packed[:-8] + bytes(8)
     yield "twice.jsonl.gz", gzip.compress(packed, mtime=0)
     yield "garbage-after.jsonl.gz", packed + rng.randbytes(500)
@@ -145,7 +145,7 @@ def parquet_files(rng: random.Random) -> Named:
     yield "lists.parquet", parquet(pa.table({"text": [["a", "b"], None]}))
     yield "nulls.parquet", parquet(pa.table({"text": pa.array([None, "a", None], pa.string())}))
     yield "broken-strings.parquet", parquet(pa.table({"text": pa.array([b"\xff\xfe", b"ok"]).view(pa.string())}))
-    yield "images.parquet", parquet(pa.table({"image": [PHOTO.read_bytes()[:3000], b"", b"no picture", None]}))
+    yield "images.parquet", parquet(pa.table({"image": [PHOTO.read_bytes()[:3000], b"", b"no image", None]}))
     yield "image-paths.parquet", parquet(pa.table({"image": [{"bytes": None, "path": "/etc/passwd"}]}))
     one = pa.array(["z" * 300 * MIB], pa.large_string())
     yield "long-text-bomb.parquet", parquet(pa.table({"text": one}), compression="zstd", use_dictionary=False)

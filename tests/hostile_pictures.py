@@ -1,4 +1,4 @@
-"""Pictures for `hostile.py`: real ones damaged, and made ones whose headers lie about sizes, counts and offsets."""
+"""Images for `hostile.py`: real ones damaged, and made ones whose headers lie about sizes, counts and offsets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 @cache
-def real_pictures() -> dict[str, bytes]:
+def real_images() -> dict[str, bytes]:
     """A photograph in every format and the variants whose decoders differ."""
     with Image.open(PHOTO) as photo:
         small = photo.convert("RGB").resize((120, 140))
@@ -48,8 +48,8 @@ def real_pictures() -> dict[str, bytes]:
     }
 
 
-def damaged_pictures(rng: random.Random) -> Named:
-    for name, data in real_pictures().items():
+def damaged_images(rng: random.Random) -> Named:
+    for name, data in real_images().items():
         yield name, data
         yield from truncated(name, data)
         yield from flipped(name, data, rng)
@@ -76,8 +76,8 @@ def tiff_entries(width: int, height: int, strip_bytes: int) -> list[tuple[int, i
             (273, 4, 1, 300), (277, 3, 1, 1), (278, 4, 1, height), (279, 4, 1, strip_bytes)]  # fmt: skip
 
 
-def lying_pictures(rng: random.Random) -> Named:
-    real = real_pictures()
+def lying_images(rng: random.Random) -> Named:
+    real = real_images()
     zeros = zlib.compress(bytes(MIB))
     yield "side-100000.png", png(100_000, 100_000, zeros)
     yield "side-2-to-the-31.png", png(2**31 - 1, 2**31 - 1, zeros)

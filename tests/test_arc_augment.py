@@ -88,4 +88,4 @@ def test_the_pipeline_runs_on_forms(tmp_path: Path) -> None:
     for name, side in zip(dataset.sample_ids, dataset.splits, strict=True):
         sides.setdefault(name.split("@")[0].split("#")[0], set()).add(side)
     assert all(len(of) == 1 for of in sides.values())
-    assert any("@2" in name for name in dataset.sample_ids) and dataset.answers.sum() > 0
+    assert any("@2" in name for name in dataset.sample_ids) and dataset.target_count.sum() > 0

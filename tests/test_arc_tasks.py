@@ -341,17 +341,19 @@ def test_no_pair_is_lost_and_all_are_on_one_side(tmp_path: Path, value: Any, nam
     path = written(tmp_path, "t.json", value)
     found = entries(path)
     assert list(summary(found, path)) == names
-    drawn = Counter(
+    rendered = Counter(
         grid.tobytes() + bytes(grid.shape)
         for item in found
         if isinstance(item, Item)
-        for page in Renderer().draw(Renderer().samples(item))[0]
+        for page in Renderer().rasterise(Renderer().samples(item))[0]
         for grid in GridRenderer(224).decode_all(page)
     )
     pairs = value if isinstance(value, list) else [pair for part in value.values() for pair in part]
     grids = [np.array(pair[name], np.int64) for pair in pairs for name in ("input", "output")]
-    missing = Counter(grid.tobytes() + bytes(grid.shape) for grid in grids) - drawn
-    assert sum(missing.values()) == (0 if isinstance(value, list) else len(TASK["test"])), "only answers are not drawn"
+    missing = Counter(grid.tobytes() + bytes(grid.shape) for grid in grids) - rendered
+    assert sum(missing.values()) == (0 if isinstance(value, list) else len(TASK["test"])), (
+        "only answers are not rendered"
+    )
 
 
 def _with(task: dict[str, Any], pair: dict[str, Any]) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def test_shards_round_trip(
 
 
 @pytest.mark.parametrize(("rows", "chunk"), [(1000, 20), (50, 10), (7, 7), (23, 1), (1, 1)])
-def test_pictures_are_grouped_evenly(rows: int, chunk: int) -> None:
+def test_images_are_grouped_evenly(rows: int, chunk: int) -> None:
     assert image_layout(rows, SIZE).chunk_rows == chunk
 
 

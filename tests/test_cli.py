@@ -129,7 +129,7 @@ def test_a_run_from_build_to_reset(project: Path, capsys: pytest.CaptureFixture[
     assert main(["status", run, "--json"]) == 0
     assert json.loads(out(capsys))["samples_encoded"] == 2
     assert main(["verify", run, "--deep"]) == 0 and "whole" in out(capsys)
-    assert main(["cache", "stats", run]) == 0 and "pictures" in out(capsys)
+    assert main(["cache", "stats", run]) == 0 and "images" in out(capsys)
     assert main(["report", run]) == 0
     assert Path(out(capsys).strip()).read_text(encoding="utf-8").count("<main") == 1
     (chunk,) = [path for path in (project / run / "capsules.zarr" / "capsules" / "c").rglob("*") if path.is_file()]
@@ -137,9 +137,9 @@ def test_a_run_from_build_to_reset(project: Path, capsys: pytest.CaptureFixture[
     data[10] ^= 1
     chunk.write_bytes(data)
     assert main(["verify", run, "--deep"]) == 1 and "1 damaged" in out(capsys)
-    assert main(["build", "params/demo.yaml"]) == 0  # which mends it
+    assert main(["build", "params/demo.yaml"]) == 0  # which repairs it
     assert out(capsys).splitlines()[-1] == built.splitlines()[-1]
-    assert main(["cache", "clear", run]) == 0 and "2 pictures deleted" in out(capsys)
+    assert main(["cache", "clear", run]) == 0 and "2 images deleted" in out(capsys)
     assert main(["reset", run, "--yes"]) == 0 and "progress.sqlite" in out(capsys)
     assert not (project / run / "progress.sqlite").exists()
     for option in ([], ["--with-cache"]):

@@ -76,7 +76,7 @@ def test_the_cache(tmp_path: Path) -> None:
     assert report.keys[0] in cache
     assert cache.get(report.keys[0]).shape == (224, 224, 3)
     assert cache.get_many(report.keys).shape == (4, 224, 224, 3)
-    assert cache.stats()["pictures"] == 4
+    assert cache.stats()["images"] == 4
 
 
 @pytest.mark.parametrize("preset", ["base", "tiny"])

@@ -1,4 +1,4 @@
-"""Whatever happens to a run's files: `verify --deep` finds it, the reader raises, running again mends it."""
+"""Whatever happens to a run's files: `verify --deep` finds it, the reader raises, running again repairs it."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ MATRIX = [
 
 
 def _read_all(config: MultimodalDatasetConfig, samples: Sequence[tuple[int, str]]) -> None:
-    """Read every picture and every capsule there is to be, as a user would."""
+    """Read every image and every capsule there is to be, as a user would."""
     output = Path(config.output_dir)
     cache = ImageCache(output / "images.zarr")
     try:
@@ -138,7 +138,7 @@ def test_damage_is_found_raises_and_is_mended(runs: Runs, tmp_path: Path, which:
     _read_all(config, samples)
     HARM[how](output / name)
     assert any(str(output / name) in s or "receipts" in s for s in verify(output, deep=True)), "it was not found"
-    with pytest.raises((DamagedError, KeyError)):  # KeyError: a picture that no receipt names is not there
+    with pytest.raises((DamagedError, KeyError)):  # KeyError: an image that no receipt names is not there
         _read_all(config, samples)
     assert build(config).content_digest == runs.digest
     assert verify(output, deep=True) == []
@@ -203,7 +203,7 @@ def test_a_lost_tracker_is_made_again_from_the_receipts(
     if mended_by == "doctor --rebuild":
         after = rebuild_tracker(output)
         for name in ("rows_planned", "samples_cached", "batches_built", "samples_encoded", "consolidation"):
-            if (which, name) != ("killed", "samples_cached"):  # what was drawn and not yet recorded is counted too
+            if (which, name) != ("killed", "samples_cached"):  # what was rendered and not yet recorded is counted too
                 assert after[name] == stats[name], name
         assert (verify(output, deep=True) == []) == (which == "whole")
     report = build(config)
@@ -227,7 +227,7 @@ def test_a_rebuild_that_cannot_be_says_why(runs: Runs, tmp_path: Path, capsys: p
     output = Path(runs.copy_of("whole", tmp_path).output_dir)
     assert main(["doctor", "--rebuild", str(output)]) == 0
     assert f"{runs.report.rows} samples planned" in capsys.readouterr().out
-    (output / ".bound.json").write_bytes(b"{")
+    (output / ".frozen.json").write_bytes(b"{")
     assert main(["doctor", "--rebuild", str(output)]) == 2
     assert "run `trm-nb build` with its params file again" in capsys.readouterr().err
 
@@ -270,27 +270,27 @@ def test_an_altered_index_is_read_again_from_the_receipts(runs: Runs, tmp_path: 
 def test_a_cleared_cache_is_no_damage(runs: Runs, tmp_path: Path, keep_index: bool, tracker: str) -> None:
     config = runs.copy_of("whole", tmp_path)
     run = Run(config)
-    pictures = len(run.cache)
+    images = len(run.cache)
     run.cache.clear(keep_index)
-    assert (run.cache.stats()["pictures"], run.cache.stats()["cleared"]) == (0, pictures if keep_index else 0)
+    assert (run.cache.stats()["images"], run.cache.stats()["cleared"]) == (0, images if keep_index else 0)
     run.close()
     assert verify(config.output_dir, deep=True) == []
     if tracker == "lost":
         (Path(config.output_dir) / "progress.sqlite").unlink()
     report = build(config)
     assert report.content_digest == runs.digest
-    assert report.pictures_drawn == (pictures if (tracker, keep_index) == ("lost", False) else 0)
+    assert report.images_rendered == (images if (tracker, keep_index) == ("lost", False) else 0)
 
 
 def test_a_cleared_cache_with_its_index_refills_only_what_is_needed(runs: Runs, tmp_path: Path) -> None:
     config = runs.copy_of("killed", tmp_path)
     run = Run(config)
-    drawn, still_needed = len(run.cache), runs.report.rows - 50
-    assert drawn > still_needed
+    rendered, still_needed = len(run.cache), runs.report.rows - 50
+    assert rendered > still_needed
     run.cache.clear(keep_index=True)
     run.close()
     report = build(config)
-    assert (report.content_digest, report.pictures_drawn) == (runs.digest, still_needed)
+    assert (report.content_digest, report.images_rendered) == (runs.digest, still_needed)
 
 
 # -- what a fresh reading found --------------------------------------------------------------------------------------
@@ -303,7 +303,7 @@ def test_a_lost_tracker_and_another_source_write_the_chunk_anew(runs: Runs, tmp_
     (sources / "tasks" / "task05b.json").write_text((sources / "tasks" / "task05.json").read_text())
     config = config.with_changes(source_paths=[str(sources)])
     (Path(config.output_dir) / "progress.sqlite").unlink()
-    (Path(config.output_dir) / ".bound.json").unlink()
+    (Path(config.output_dir) / ".frozen.json").unlink()
     report = build(config)
     assert report.rows == runs.report.rows + 1
     assert 0 < report.batches_encoded < runs.report.batches_encoded
@@ -327,7 +327,7 @@ def test_a_cache_that_lost_its_metadata_keeps_the_size_of_its_shards(runs: Runs,
     reset(config.output_dir)
     (Path(config.output_dir) / IMAGES / "zarr.json").unlink()
     report = build(config.with_changes(batch_size=7, micro_batch=7))
-    assert report.pictures_drawn == 0
+    assert report.images_rendered == 0
     assert verify(config.output_dir, deep=True) == []
 
 
@@ -346,8 +346,8 @@ def test_a_rebuild_that_fails_puts_the_tracker_back(runs: Runs, tmp_path: Path) 
     held = TrainingProgressTracker(config.output_dir)
     held.set("mark", "mine")
     with held.transaction() as db:
-        db.execute("UPDATE bound SET value = ? WHERE field = 'source_paths'", (json.dumps([str(sources)]),))
-    held.bind("free", {})  # writes the copy
+        db.execute("UPDATE frozen SET value = ? WHERE field = 'source_paths'", (json.dumps([str(sources)]),))
+    held.freeze("free", {})  # writes the copy
     held.close()
     for part in list(sources.iterdir()):
         shutil.rmtree(part)
@@ -360,7 +360,7 @@ def test_a_rebuild_that_fails_puts_the_tracker_back(runs: Runs, tmp_path: Path) 
     assert TrainingProgressTracker(config.output_dir).get("mark") == "mine"
 
 
-def test_a_kill_while_the_tracker_is_made_again_costs_no_picture(runs: Runs, tmp_path: Path) -> None:
+def test_a_kill_while_the_tracker_is_made_again_costs_no_image(runs: Runs, tmp_path: Path) -> None:
     config = runs.copy_of("whole", tmp_path)
     run = Run(config)
     run.cache.clear(keep_index=True)
@@ -369,7 +369,7 @@ def test_a_kill_while_the_tracker_is_made_again_costs_no_picture(runs: Runs, tmp
     command = [sys.executable, "-c", BUILD, config.model_dump_json()]
     subprocess.run(command, env={**os.environ, "TRM_NB_FAULT": "rows-planned"}, check=False, capture_output=True)
     report = build(config)
-    assert (report.content_digest, report.pictures_drawn) == (runs.digest, 0)
+    assert (report.content_digest, report.images_rendered) == (runs.digest, 0)
 
 
 def test_a_cleared_cache_is_not_filled_again_after_a_kill(runs: Runs, tmp_path: Path) -> None:
@@ -380,15 +380,15 @@ def test_a_cleared_cache_is_not_filled_again_after_a_kill(runs: Runs, tmp_path: 
     command = [sys.executable, "-c", BUILD, config.model_dump_json()]
     subprocess.run(command, env={**os.environ, "TRM_NB_FAULT": "images-renamed"}, check=False, capture_output=True)
     report = build(config)
-    assert (report.content_digest, report.pictures_drawn) == (runs.digest, runs.report.rows - 50)
+    assert (report.content_digest, report.images_rendered) == (runs.digest, runs.report.rows - 50)
 
 
-def test_a_picture_that_cannot_be_drawn_again_leaves_its_encoded_row_alone(runs: Runs, tmp_path: Path) -> None:
+def test_a_image_that_cannot_be_drawn_again_leaves_its_encoded_row_alone(runs: Runs, tmp_path: Path) -> None:
     output = Path(runs.copy_of("whole", tmp_path).output_dir)
     tracker = TrainingProgressTracker(output)
     row = tracker.rows(0, 1)[0]
-    tracker.unsettle([row.key])
-    tracker.settle([], {row.key: "no memory"})
+    tracker.make_pending([row.key])
+    tracker.resolve([], {row.key: "no memory"})
     assert tracker.rows(0, 1)[0].status == "ok"
     tracker.close()
     assert verify(output, deep=True) == []
@@ -402,7 +402,7 @@ def test_damaged_metadata_hides_no_damaged_shard(runs: Runs, tmp_path: Path) -> 
     assert len(found) == 2 and "c/2" in found[1]
 
 
-def test_stream_build_gets_past_a_damaged_picture(tmp_path: Path) -> None:
+def test_stream_build_gets_past_a_damaged_image(tmp_path: Path) -> None:
     texts = [f"text {i}" for i in range(30)]
 
     def builder() -> StreamingEncoderBuilder:
@@ -431,7 +431,7 @@ def test_clearing_a_cache_with_a_damaged_receipt_works(runs: Runs, tmp_path: Pat
     HARM["a cut receipt"](Path(config.output_dir) / f"{IMAGES}/c/1/0/0/0")
     run = Run(config)
     run.cache.clear(keep_index=True)
-    assert run.cache.stats()["pictures"] == 0
+    assert run.cache.stats()["images"] == 0
     run.close()
     assert build(config).content_digest == runs.digest
 
@@ -520,5 +520,5 @@ def test_a_read_only_dataset_is_read_and_verified(read_only: tuple[Path, list[st
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{CHUNKS}/c/1/0/0: its bytes are not those that were written" in done.stdout
-    assert done.stdout.count("run again to mend") == 1
+    assert done.stdout.count("run again to repair") == 1
     assert "cannot be written, so the damage is not noted" in done.stderr

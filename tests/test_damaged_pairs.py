@@ -17,7 +17,7 @@ from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.pipeline.run import build
 from trm_nb.pipeline.verify import verify
 
-TRACKER, COPY, INDEX = "progress.sqlite", ".bound.json", "images.zarr/images/receipts/index.sqlite"
+TRACKER, COPY, INDEX = "progress.sqlite", ".frozen.json", "images.zarr/images/receipts/index.sqlite"
 FILES = (
     *(TRACKER, COPY, INDEX, "README.md", "dataset_info.json", "quarantine.jsonl", "samples.parquet"),
     *("capsules.zarr/zarr.json", "capsules.zarr/labels/zarr.json", "capsules.zarr/labels/c/0"),

@@ -1,4 +1,4 @@
-"""dask_cluster.py: Dask workers draw and encode the same bytes, whatever dies."""
+"""dask_cluster.py: Dask workers render and encode the same bytes, whatever dies."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from trm_nb.denoise.ocr import character_errors, edit_distance
 
 
 @pytest.fixture(scope="module")
-def picture() -> np.ndarray:
+def image() -> np.ndarray:
     return photographs()["astronaut"][:64, 200:264]
 
 
@@ -31,9 +31,9 @@ def test_psnr(value: float, expected: float) -> None:
 
 
 @pytest.mark.slow
-def test_every_arm_but_an_untrained_one_restores(picture: np.ndarray) -> None:
+def test_every_arm_but_an_untrained_one_restores(image: np.ndarray) -> None:
     given = arms(Denoiser(Noise2NoiseUNet((8, 8, 8))))
-    rows = {row.arm: row for row in compare({"a": picture}, [Noise("gaussian", 25)], given)}
+    rows = {row.arm: row for row in compare({"a": image}, [Noise("gaussian", 25)], given)}
     assert rows["noisy"].psnr == pytest.approx(-20 * np.log10(25 / 255), abs=0.4)  # clipped
     assert rows["noisy"].psnr + 3 < rows["median"].psnr < rows["BM3D"].psnr
     assert rows["noisy"].psnr + 4 < rows["NLM"].psnr < rows["BM3D"].psnr
@@ -41,18 +41,18 @@ def test_every_arm_but_an_untrained_one_restores(picture: np.ndarray) -> None:
     assert all(row.ms > 0 for row in rows.values())
 
 
-def test_all_arms_get_the_same_noise_and_it_follows_from_the_seed(picture: np.ndarray) -> None:
+def test_all_arms_get_the_same_noise_and_it_follows_from_the_seed(image: np.ndarray) -> None:
     seen = []
 
     def look(x: np.ndarray, sigma: float) -> np.ndarray:
         seen.append((x.copy(), sigma))
         return x
 
-    compare({"a": picture}, [Noise("poisson", 30)], {"one": look, "other": look})
+    compare({"a": image}, [Noise("poisson", 30)], {"one": look, "other": look})
     full = [entry for entry in seen if entry[1] != 0.1]  # without the ones that are timed
     assert len(full) == 2 and np.array_equal(full[0][0], full[1][0]) and full[0][1] == full[1][1]
-    assert np.array_equal(full[0][0], noisy(picture, Noise("poisson", 30), 0))
-    assert full[0][1] == pytest.approx(float((full[0][0] - picture).std()))
+    assert np.array_equal(full[0][0], noisy(image, Noise("poisson", 30), 0))
+    assert full[0][1] == pytest.approx(float((full[0][0] - image).std()))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The promise of rendering, at large: what was drawn is read back, on more text and grids than anybody would write.
+"""The promise of rendering, at large: what was rendered is read back, on more text and grids than anybody would write.
 
 `decode(render_pages(t)) == fold(normalise(t))` on chance strings over all of Unicode, on every character there is, on
 the whole standard library and on real text in many scripts. Lines that run from right to left have an order of their
@@ -41,7 +41,7 @@ BY_WORD = TextRenderer(wrap="word", margin=7)
 both = pytest.mark.parametrize("r", RENDERERS.values(), ids=RENDERERS.keys())
 
 # Classes of UAX #9 that reorder a line, and the blocks whose unassigned code points have them by default (and whose
-# marks go with them). Controls that only enclose or end (LRE, LRO, LRI, FSI, PDF, PDI) reorder nothing and are drawn.
+# marks go with them). Controls that only enclose or end (LRE, LRO, LRI, FSI, PDF, PDI) reorder nothing and are rendered.
 RIGHT_TO_LEFT = {"R", "AL", "AN", "RLE", "RLO", "RLI"}
 BLOCKS = [(0x590, 0x8FF), (0xFB1D, 0xFDFF), (0xFE70, 0xFEFE), (0x10800, 0x10FFF), (0x1E800, 0x1EFFF)]
 EVERYTHING = [chr(code) for code in range(sys.maxunicode + 1)]
@@ -52,13 +52,13 @@ LEFT_TO_RIGHT = st.characters(exclude_categories=(), exclude_characters=sorted(R
 
 
 def assert_reads_back(r: TextRenderer, text: str) -> int:
-    """Draws, reads and compares; returns the number of pages."""
+    """Renders, reads and compares; returns the number of pages."""
     pages = r.render_pages(text)
     expected = r.fold(r.normalise(text))
     read = r.decode(pages)
     if read != expected:  # pytest's own comparison of megabytes takes minutes
         at = next((i for i, (a, b) in enumerate(zip(read, expected, strict=False)) if a != b), -1)
-        pytest.fail(f"at {at}: read {read[at : at + 20]!a}, drawn {expected[at : at + 20]!a}")
+        pytest.fail(f"at {at}: read {read[at : at + 20]!a}, rendered {expected[at : at + 20]!a}")
     return len(pages)
 
 
@@ -223,15 +223,15 @@ def test_each_cell_shows_the_characters_that_layout_names(r: TextRenderer, local
             continue  # where the mark of a wrap may be
         top, left = r.top + row * height, r.left + column * width
         start, stop = spans[page, row, column].tolist()
-        drawings = [drawing(r, named) for named in forms_of(normalised[start:stop])]
-        assert any(np.array_equal(gray[page, top : top + height, left : left + d.shape[1]], d) for d in drawings), (
+        renderings = [rendering(r, named) for named in forms_of(normalised[start:stop])]
+        assert any(np.array_equal(gray[page, top : top + height, left : left + d.shape[1]], d) for d in renderings), (
             f"{normalised[start:stop]!a} is not what page {page}, row {row}, column {column} shows"
         )
         checked += 1
     assert checked > 400
 
 
-def drawing(r: TextRenderer, characters: str) -> np.ndarray:
+def rendering(r: TextRenderer, characters: str) -> np.ndarray:
     """uint8 (h, w or 2w): a character, and marks laid over it; a mark that no base carries is a box of its digits."""
     codes = [ord(c) for c in characters]
     cells = [int(r.atlas.first[code]) for code in codes]
@@ -243,7 +243,7 @@ def drawing(r: TextRenderer, characters: str) -> np.ndarray:
 
 
 def forms_of(characters: str) -> list[str]:
-    """What the text may be drawn as: itself, its letter's forms inside a word, its bracket mirrored."""
+    """What the text may be rendered as: itself, its letter's forms inside a word, its bracket mirrored."""
     first, marks = characters[0], characters[1:]
     mirrored = dict(zip("()[]{}<>«»‹›", ")(][}{><»«›‹", strict=True))
     forms = [form + marks for form in contextual_forms().get(first, ())]
@@ -324,15 +324,15 @@ def test_every_arc_grid_reads_back(prefix: str, tasks: int) -> None:
 
 @ARC
 def test_every_page_of_an_arc_task_reads_back(prefix: str, tasks: int) -> None:
-    """As a run draws it: all demonstration pairs and test inputs on one or more pages, the answers on none."""
+    """As a run renders it: all demonstration pairs and test inputs on one or more pages, the answers on none."""
     renderer, grids = Renderer(), GridRenderer()
     pages = 0
     for name, task in arc_tasks(prefix).items():
-        pictures, failed = renderer.draw(renderer.samples(Item(name, "grid", task)))
+        images, failed = renderer.rasterise(renderer.samples(Item(name, "grid", task)))
         assert not failed
-        shown = sorted(grid.tolist() for picture in pictures for grid in grids.decode_all(picture))
+        shown = sorted(grid.tolist() for image in images for grid in grids.decode_all(image))
         assert shown == sorted(grid.tolist() for grid in grids_of(task, answers=False)), name
-        pages += len(pictures)
+        pages += len(images)
     print(f"{tasks} tasks on {pages} pages")
 
 
@@ -349,23 +349,23 @@ ITEMS = {
 
 
 @pytest.mark.parametrize("item", ITEMS.values(), ids=ITEMS.keys())
-def test_what_is_lost_from_a_picture_is_counted(item: Item) -> None:
+def test_what_is_lost_from_a_image_is_counted(item: Item) -> None:
     texts, renderer = RENDERERS[12], Renderer()
-    pictures, _ = renderer.draw(renderer.samples(item))
-    whole = renderer.read_back(item, pictures)
+    images, _ = renderer.rasterise(renderer.samples(item))
+    whole = renderer.read_back(item, images)
     if isinstance(item.payload, str):
         normalised = texts.normalise(item.payload)
-        expected = Found(len(pictures), len(normalised.replace("\n", "")), 0, normalised.count(chr(0x10FFFD)))
-        assert len(pictures) > 2
-        part = renderer.read_back(item, pictures[:2], whole=False)
-        assert part.pages == 2 and not part.lost and 0 < part.drawn < whole.drawn
+        expected = Found(len(images), len(normalised.replace("\n", "")), 0, normalised.count(chr(0x10FFFD)))
+        assert len(images) > 2
+        part = renderer.read_back(item, images[:2], whole=False)
+        assert part.pages == 2 and not part.lost and 0 < part.rendered < whole.rendered
     else:
         sizes = {"task": 931, "large grid": 1400, "puzzle": 81}
-        expected = Found(len(pictures), sizes[next(name for name, one in ITEMS.items() if one is item)])
+        expected = Found(len(images), sizes[next(name for name, one in ITEMS.items() if one is item)])
     assert whole == expected
-    damaged = pictures.copy()
+    damaged = images.copy()
     damaged[0, 112:126, 112:126] = 200
-    assert 0 < renderer.read_back(item, damaged).lost <= whole.drawn
+    assert 0 < renderer.read_back(item, damaged).lost <= whole.rendered
 
 
 def test_each_source_of_a_run_has_its_line(tmp_path: Path, sources: Path) -> None:
@@ -386,7 +386,7 @@ def test_each_source_of_a_run_has_its_line(tmp_path: Path, sources: Path) -> Non
         run.close()
     assert [one["source"] for one in (code, photos, tasks)] == ["code", "photos", "tasks"]
     assert code == {"source": "code", "items": 4, "pages": code["pages"], "looked at": code["pages"],
-                    "drawn": length + len(legacy), "lost": 0, "glyph fallbacks": 1, "not UTF-8": 1,
+                    "rendered": length + len(legacy), "lost": 0, "glyph fallbacks": 1, "not UTF-8": 1,
                     "quarantined": 0}  # fmt: skip
     assert (photos["items"], photos["looked at"], photos["lost"], photos["quarantined"]) == (1, 0, None, 1)
     assert (tasks["items"], tasks["pages"], tasks["looked at"], tasks["lost"]) == (12, 12, 12, 0)

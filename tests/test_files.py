@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trm_nb.errors import DamagedError, UserError
-from trm_nb.records import Receipt, Treatment
+from trm_nb.records import DenoiseResult, Receipt
 from trm_nb.storage.files import commit, locked, sha256_of, stage, stage_pieces, sweep, write_file
 from trm_nb.storage.receipts import read_receipt, receipt_path, write_receipt
 
@@ -48,8 +48,8 @@ receipts = st.builds(
     sha256=st.text("0123456789abcdef", min_size=64, max_size=64),
     keys=st.lists(st.text("0123456789abcdef", max_size=32), max_size=4).map(tuple),
     failed=st.dictionaries(st.text(max_size=8), st.text(max_size=40), max_size=3),
-    treated=st.dictionaries(
-        st.text(max_size=8), st.builds(Treatment, st.floats(0, 255), st.text(max_size=9)), max_size=3
+    denoised=st.dictionaries(
+        st.text(max_size=8), st.builds(DenoiseResult, st.floats(0, 255), st.text(max_size=9)), max_size=3
     ),
     made_from=st.text("abc", max_size=5),
     parts=st.just(()),
@@ -77,7 +77,7 @@ def test_a_damaged_receipt_is_named(tmp_path: Path, data: bytes) -> None:
 @given(bit=st.integers(0, 10_000))
 def test_no_altered_bit_of_a_receipt_is_believed(tmp_path_factory: pytest.TempPathFactory, bit: int) -> None:
     folder = tmp_path_factory.mktemp("receipts")
-    written = Receipt("images", 3, 2, 99, "ab" * 32, keys=["00ff", ""], failed={"01": "no picture: ü"})
+    written = Receipt("images", 3, 2, 99, "ab" * 32, keys=["00ff", ""], failed={"01": "no image: ü"})
     write_receipt(folder, written)
     path = receipt_path(folder, 3)
     data, at = bytearray(path.read_bytes()), bit % (8 * path.stat().st_size)

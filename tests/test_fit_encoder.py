@@ -1,4 +1,4 @@
-"""An encoder fitted to a run's own pictures: it learns, it is what encodes, and a kill changes nothing."""
+"""An encoder fitted to a run's own images: it learns, it is what encodes, and a kill changes nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.errors import UserError
 from trm_nb.models.vision_encoder import TRMVisionEncoder
 from trm_nb.pipeline.run import Run
-from trm_nb.training.encoder import PictureTargets, PictureTRM
+from trm_nb.training.encoder import ImageTargets, ImageTRM
 
 
 def config(folder: Path, **changes: object) -> MultimodalDatasetConfig:
@@ -94,11 +94,11 @@ def test_killed_while_it_learns_the_dataset_is_the_same(fitted: Path, tmp_path: 
 
 def test_the_gradient_of_an_answer_reaches_every_weight_of_the_encoder(fitted: Path) -> None:
     run = Run(config(fitted))
-    examples = PictureTargets(run.samples(), run.cache, TRMVisionEncoder("tiny", image_size=112), run.path)
+    examples = ImageTargets(run.samples(), run.cache, TRMVisionEncoder("tiny", image_size=112), run.path)
     pair = examples.new_model(torch.Generator().manual_seed(0))
     batch = examples.train_batch(0, 4, 0)
     run.close()
-    assert isinstance(pair, PictureTRM) and batch["images"].dtype == torch.uint8
+    assert isinstance(pair, ImageTRM) and batch["images"].dtype == torch.uint8
     _, outputs = pair(pair.initial_carry(batch), batch)
     outputs["logits"].square().sum().backward()
     assert [name for name, weight in pair.encoder.named_parameters() if weight.grad is None] == []

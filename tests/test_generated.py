@@ -26,7 +26,7 @@ def items(*sources: str, **fields: object) -> list[Item]:
     return [e for reading in scan(config(*sources, **fields)) for e in reading.entries if isinstance(e, Item)]
 
 
-def test_puzzles_are_items_with_answers_and_pictures_that_read_back() -> None:
+def test_puzzles_are_items_with_answers_and_images_that_read_back() -> None:
     found = items("sudoku:4:5", "maze:7:3")
     assert [item.item_id for item in found] == [
         *(f"sudoku-4x4/{n:07d}" for n in range(5)), *(f"maze-7x7/{n:07d}" for n in range(3)),
@@ -34,15 +34,15 @@ def test_puzzles_are_items_with_answers_and_pictures_that_read_back() -> None:
     assert {item.label for item in found[:5]} <= {"easy", "medium", "hard"} and found[5].label is None
     for item in found:
         assert isinstance(item.payload, Puzzle) and item.payload.solution is not None
-        picture = PuzzleRenderer().render(item.payload)
-        assert np.array_equal(PuzzleRenderer().decode(picture), item.payload.puzzle)
+        image = PuzzleRenderer().render(item.payload)
+        assert np.array_equal(PuzzleRenderer().decode(image), item.payload.puzzle)
 
 
 def test_they_follow_from_the_seed_and_a_larger_count_only_adds() -> None:
-    def drawn(source: str, **fields: object) -> list[bytes]:
+    def rendered(source: str, **fields: object) -> list[bytes]:
         return [item.payload.puzzle.tobytes() for item in items(source, **fields)]  # type: ignore[union-attr]
 
-    assert drawn("sudoku:6:4") == drawn("sudoku:6:6")[:4] != drawn("sudoku:6:4", seed=1)
+    assert rendered("sudoku:6:4") == rendered("sudoku:6:6")[:4] != rendered("sudoku:6:4", seed=1)
     assert len(items("sudoku:6:6", limit=2)) == 2
 
 

@@ -1,4 +1,4 @@
-"""Grids and tasks keep every cell: all of ARC-1 is drawn and read back."""
+"""Grids and tasks keep every cell: all of ARC-1 is rendered and read back."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def as_bag(grids: list[np.ndarray]) -> list[list[list[int]]]:
 
 
 def test_a_colour_that_is_none_of_the_ten_is_no_value() -> None:
-    picture = R.render([[2, 1], [0, 3]])
-    picture[(picture == [0xFF, 0x41, 0x36]).all(axis=-1)] = [0xFE, 0x41, 0x36]
+    image = R.render([[2, 1], [0, 3]])
+    image[(image == [0xFF, 0x41, 0x36]).all(axis=-1)] = [0xFE, 0x41, 0x36]
     with pytest.raises(ValueError, match="a cell in none of the ten colours"):
-        R.decode(picture)
+        R.decode(image)
 
 
 @pytest.mark.parametrize("shape", [(1, 224, 224, 3), (224, 224)], ids=str)
-def test_what_is_no_picture_is_not_decoded(shape: tuple[int, ...]) -> None:
+def test_what_is_no_image_is_not_decoded(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="expected uint8"):
         R.decode(np.zeros(shape, np.uint8))
 
@@ -61,7 +61,7 @@ def test_every_arc_task_reads_back_without_its_answers() -> None:
     pages_of = {name: R.task_pages(task) for name, task in arc_tasks().items()}
     for name, pages in pages_of.items():
         task = arc_tasks()[name]
-        shown = [grid for page in pages for grid in R.decode_all(R.draw(page))]
+        shown = [grid for page in pages for grid in R.decode_all(R.rasterise(page))]
         assert as_bag(shown) == as_bag([*(g for pair in task.train for g in pair), *task.test_inputs]), name
         assert all(page.pitch >= 3 for page in pages), name
         assert len({page.pitch for page in pages}) == 1, name
@@ -112,7 +112,7 @@ def test_a_larger_grid_is_cut_row_by_row_and_reads_back(shape: tuple[int, int], 
     pages = R.grid_pages(grid)
     assert [page.panels[0].grids[0].shape for page in pages] == sizes
     assert {page.pitch for page in pages} == {R.grid_pages(grid[:30, :30])[0].pitch}, "cells of one grid differ in size"
-    read = [R.decode(R.draw(page)) for page in pages]
+    read = [R.decode(R.rasterise(page)) for page in pages]
     across = -(-shape[1] // 30)
     assert np.array_equal(np.block([read[i : i + across] for i in range(0, len(read), across)]), grid)
 
@@ -129,31 +129,31 @@ def test_any_grid_reads_back(grid: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("size", [61, 112, 224, 448])
-def test_picture_sizes(size: int) -> None:
+def test_image_sizes(size: int) -> None:
     grid = np.arange(900).reshape(30, 30) % 10
     renderer = GridRenderer(size)
-    picture = renderer.render(grid)
-    assert picture.shape == (size, size, 3) and picture.dtype == np.uint8
-    assert np.array_equal(renderer.decode(picture), grid)
+    image = renderer.render(grid)
+    assert image.shape == (size, size, 3) and image.dtype == np.uint8
+    assert np.array_equal(renderer.decode(image), grid)
 
 
 def test_colours_are_arc_s_own() -> None:
-    picture = R.render(np.arange(10).reshape(2, 5))
-    seen = {tuple(colour) for colour in picture.reshape(-1, 3).tolist()}
+    image = R.render(np.arange(10).reshape(2, 5))
+    seen = {tuple(colour) for colour in image.reshape(-1, 3).tolist()}
     assert seen == {tuple(c) for c in PALETTE.tolist()} | {(0x55, 0x55, 0x55), tuple(PAPER.tolist())}
     assert tuple(PALETTE[3].tolist()) == (0x2E, 0xCC, 0x40)
 
 
 def test_uniform_grids_of_different_sizes_differ() -> None:
-    pictures = {R.render(np.zeros((n, n), int)).tobytes() for n in range(1, 31)}
-    assert len(pictures) == 30
+    images = {R.render(np.zeros((n, n), int)).tobytes() for n in range(1, 31)}
+    assert len(images) == 30
 
 
 def test_a_test_input_is_marked() -> None:
     task = next(iter(arc_tasks().values()))
-    picture = R.draw(R.task_pages(task)[0])
-    assert (picture == TEST).all(axis=-1).any()
-    without = R.draw(R.task_pages(GridTask(task.train, ()))[0])
+    image = R.rasterise(R.task_pages(task)[0])
+    assert (image == TEST).all(axis=-1).any()
+    without = R.rasterise(R.task_pages(GridTask(task.train, ()))[0])
     assert not (without == TEST).all(axis=-1).any()
 
 
@@ -184,7 +184,7 @@ def test_tasks_that_cannot_be_drawn_are_rejected() -> None:
         R.task_pages(GridTask((), ()))
     with pytest.raises(RejectedError, match="1 to 30 rows and columns, got 31x1"):
         R.task_pages(GridTask((), (np.zeros((31, 1), int),)))
-    with pytest.raises(RejectedError, match="does not fit a picture of 56 pixels"):
+    with pytest.raises(RejectedError, match="does not fit an image of 56 pixels"):
         GridRenderer(56).task_pages(GridTask(((big, big),), ()))
     with pytest.raises(RejectedError, match="needs 61 pixels, got 56"):
         GridRenderer(56).render(big)

@@ -24,7 +24,7 @@ from trm_nb.records import Item
 from trm_nb.render.renderer import Renderer, RenderSettings
 from trm_nb.render.text import TextRenderer
 from trm_nb.render.typesetting import lexing
-from trm_nb.render.typesetting.highlight import ink_of_characters, inks
+from trm_nb.render.typesetting.highlight import foreground_of_characters, foregrounds
 
 CODE = """@wraps
 def f(x):  # why
@@ -61,16 +61,16 @@ def short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def ink_in(text: str, name: str) -> np.ndarray:
     """The colours of a text that has no note."""
-    found, note = ink_of_characters(text, name)
+    found, note = foreground_of_characters(text, name)
     assert not note
     return found
 
 
-@pytest.mark.parametrize(("token", "ink"), TOKENS.values(), ids=TOKENS.keys())
-def test_tokens_have_their_ink(token: str, ink: int) -> None:
+@pytest.mark.parametrize(("token", "foreground"), TOKENS.values(), ids=TOKENS.keys())
+def test_tokens_have_their_ink(token: str, foreground: int) -> None:
     found = ink_in(CODE, "x.py")
     start = CODE.index(token, CODE.index("def") + 3 if token == "f" else 0)
-    assert set(found[start : start + len(token)].tolist()) == {ink}
+    assert set(found[start : start + len(token)].tolist()) == {foreground}
 
 
 @pytest.mark.parametrize("name", ["notes.unknown", "x.zzz", "x.txt"])
@@ -87,10 +87,10 @@ UNUSUAL = {
 
 @pytest.mark.parametrize(("text", "reason"), UNUSUAL.values(), ids=UNUSUAL.keys())
 def test_what_no_person_writes_stays_plain_and_says_so(text: str, reason: str) -> None:
-    found, note = ink_of_characters(text, "x.c")
+    found, note = foreground_of_characters(text, "x.c")
     assert not found.any() and note.startswith("not highlighted: ") and reason in note
     for name in ("x.txt", "x.zzz", "rows.jsonl", ""):  # nothing was to be highlighted
-        assert ink_of_characters(text, name)[1] == ""
+        assert foreground_of_characters(text, name)[1] == ""
     assert ink_in(text[:6], "x.c").any()
 
 
@@ -102,8 +102,8 @@ def test_what_takes_for_ever_stays_plain_and_says_so(
     r = TextRenderer(highlight=True)
     pages = r.pages(text, name)
     assert pages[0].note.startswith("not highlighted: its Pygments lexer takes more than")
-    assert all(page.inks is not None and not page.inks.any() for page in pages)
-    assert r.fold(text).startswith(r.decode(r.draw(pages[:1])))
+    assert all(page.foregrounds is not None and not page.foregrounds.any() for page in pages)
+    assert r.fold(text).startswith(r.decode(r.rasterise(pages[:1])))
     assert f"{name}: not highlighted" in caplog.text
     monkeypatch.setattr(lexing, "SECONDS", 60)
     assert ink_in(CODE, "x.py").any()  # the next text does not suffer
@@ -141,7 +141,7 @@ def test_a_lexer_with_a_bug_leaves_the_text_plain(
     (installed / "entry_points.txt").write_text(f"[pygments.lexers]\n{plugins}\n")
     monkeypatch.syspath_prepend(tmp_path)
     lexing._process.end()  # the next one has the new path
-    found, note = ink_of_characters(CODE, name)
+    found, note = foreground_of_characters(CODE, name)
     assert not found.any() and note == f"not highlighted: its Pygments lexer {reason}"
     lexing._process.end()
 
@@ -159,7 +159,7 @@ def test_lexing_can_be_stopped_from_another_thread() -> None:
 
     def lex() -> None:
         try:
-            ink_of_characters(HOSTILE["an escape in Scala"][1] + " // 2", "stopped.scala")
+            foreground_of_characters(HOSTILE["an escape in Scala"][1] + " // 2", "stopped.scala")
         except KeyboardInterrupt as error:
             raised.append(error)
 
@@ -177,7 +177,7 @@ def test_a_forked_process_has_its_own() -> None:
     assert ink_in(CODE, "x.py").any()
     pid = os.fork()
     if not pid:
-        os._exit(0 if ink_of_characters(CODE + "# forked\n", "x.py")[0].any() else 1)
+        os._exit(0 if foreground_of_characters(CODE + "# forked\n", "x.py")[0].any() else 1)
     assert os.waitpid(pid, 0)[1] == 0
     assert ink_in(CODE, "x.py").any()
 
@@ -236,16 +236,16 @@ def test_without_a_telling_name_the_language_is_guessed(name: str) -> None:
     assert ink_in("#!/usr/bin/env python3\nimport os\n" + CODE, name).any()
 
 
-@pytest.mark.parametrize("paper", ["#ffffff", "#1e1e1e"])
-def test_pages_have_the_colours_and_read_back(paper: str) -> None:
-    r = TextRenderer(highlight=True, paper=paper, ink="#808080")
+@pytest.mark.parametrize("background", ["#ffffff", "#1e1e1e"])
+def test_pages_have_the_colours_and_read_back(background: str) -> None:
+    r = TextRenderer(highlight=True, background=paper, foreground="#808080")
     for text in (CODE, Path(trm_nb.__file__).with_name("config.py").read_text(encoding="utf-8")):
         pages = r.render_pages(text, "config.py")
         assert r.decode(pages) == r.fold(r.normalise(text))
     colours = np.unique(r.render_pages(CODE, "x.py").reshape(-1, 3), axis=0).tolist()
-    behind = tuple(bytes.fromhex(paper[1:]))
-    wanted = inks((0x80, 0x80, 0x80), behind)  # type: ignore[arg-type]
-    assert [list(ink) in colours for ink in wanted[:4]] == [True] * 4
+    behind = tuple(bytes.fromhex(background[1:]))
+    wanted = foregrounds((0x80, 0x80, 0x80), behind)  # type: ignore[arg-type]
+    assert [list(foreground) in colours for foreground in wanted[:4]] == [True] * 4
 
 
 def test_colour_is_part_of_the_content() -> None:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import config_for
 from damage import Named
-from hostile import damaged_pictures, disguises, json_files, make_corpus, make_part, names, texts
+from hostile import damaged_images, disguises, json_files, make_corpus, make_part, names, texts
 
 from trm_nb.records import Item, Rejected
 from trm_nb.render.renderer import RejectedError, Renderer
@@ -27,13 +27,13 @@ SECONDS = 1200
 
 
 def test_the_corpus_is_the_same_for_the_same_seed() -> None:
-    for part in (damaged_pictures, texts, json_files, names, disguises):
+    for part in (damaged_images, texts, json_files, names, disguises):
         assert list(part(random.Random(0))) == list(part(random.Random(0)))
-    assert dict(damaged_pictures(random.Random(0))) != dict(damaged_pictures(random.Random(1)))
+    assert dict(damaged_images(random.Random(0))) != dict(damaged_images(random.Random(1)))
 
 
-@pytest.mark.parametrize("part", [damaged_pictures, texts, names, disguises], ids=lambda part: part.__name__)
-def test_each_file_becomes_pictures_or_a_reason(tmp_path: Path, part: Callable[[random.Random], Named]) -> None:
+@pytest.mark.parametrize("part", [damaged_images, texts, names, disguises], ids=lambda part: part.__name__)
+def test_each_file_becomes_images_or_a_reason(tmp_path: Path, part: Callable[[random.Random], Named]) -> None:
     made = list(make_part(tmp_path / "corpus", part))
     for name in made[2::3]:  # the slow test takes them all
         (tmp_path / "corpus" / name).unlink()
@@ -61,7 +61,7 @@ def assert_usable_or_refused(renderer: Renderer, entry: Item | Rejected | Skippe
     except RejectedError as error:
         assert str(error)
         return
-    _, failed = renderer.draw(samples[:3])
+    _, failed = renderer.rasterise(samples[:3])
     assert all(failed.values())
 
 

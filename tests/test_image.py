@@ -15,7 +15,7 @@ from PIL import Image, ImageCms
 
 from trm_nb.errors import PassingReason, RejectedError
 from trm_nb.render import image as module
-from trm_nb.render.image import BACKGROUND, MAX_PIXELS, PictureReader, probe, render_image
+from trm_nb.render.image import BACKGROUND, MAX_PIXELS, ImageReader, probe, render_image
 from trm_nb.render.image_files import value_range
 from trm_nb.render.image_files.fit import MAX_TILES, Fit, fitted
 
@@ -105,7 +105,7 @@ def test_transparency_is_white(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "P", "I;16"])
-def test_large_pictures_are_converted_in_strips_as_they_would_be_whole(
+def test_large_images_are_converted_in_strips_as_they_would_be_whole(
     photo: Image.Image, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng, options = np.random.default_rng(0), {}
@@ -125,8 +125,8 @@ def test_large_pictures_are_converted_in_strips_as_they_would_be_whole(
 
 def test_sixteen_bits_are_scaled_not_clipped() -> None:
     ramp = np.linspace(0, 65535, 224).astype(np.uint16)
-    picture = render_image(encoded(Image.fromarray(np.tile(ramp, (224, 1))), "PNG"))
-    assert np.array_equal(picture[0, :, 0], np.rint(ramp / 257).astype(np.uint8))
+    image = render_image(encoded(Image.fromarray(np.tile(ramp, (224, 1))), "PNG"))
+    assert np.array_equal(image[0, :, 0], np.rint(ramp / 257).astype(np.uint8))
 
 
 @pytest.mark.parametrize(
@@ -136,8 +136,8 @@ def test_sixteen_bits_are_scaled_not_clipped() -> None:
 )
 def test_floats_are_scaled(values: list[float], expected: list[int]) -> None:
     columns = np.repeat(np.array(values, np.float32), 75)[:224]
-    picture = render_image(encoded(Image.fromarray(np.tile(columns, (224, 1))), "TIFF"))
-    assert [int(picture[0, x, 0]) for x in (10, 110, 210)] == expected
+    image = render_image(encoded(Image.fromarray(np.tile(columns, (224, 1))), "TIFF"))
+    assert [int(image[0, x, 0]) for x in (10, 110, 210)] == expected
 
 
 def several(format: str, count: int = 6) -> bytes:
@@ -149,7 +149,7 @@ def several(format: str, count: int = 6) -> bytes:
 
 
 @pytest.mark.parametrize("format", ["GIF", "TIFF", "WEBP", "PNG", "AVIF"])
-def test_every_page_and_frame_is_a_picture(format: str) -> None:
+def test_every_page_and_frame_is_a_image(format: str) -> None:
     frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue", "lime")]
     lossless = {"lossless": True} if format == "WEBP" else {}
     data = encoded(frames[0], format, save_all=True, append_images=frames[1:], **lossless)
@@ -162,9 +162,9 @@ def test_every_page_and_frame_is_a_picture(format: str) -> None:
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5], [3, 4, 0, 5, 1]], ids=["in order", "mixed"])
 @pytest.mark.parametrize("format", ["GIF", "TIFF", "WEBP", "PNG", "AVIF"])
 def test_a_reader_that_goes_on_draws_what_one_that_begins_anew_does(format: str, order: list[int]) -> None:
-    data, reader = several(format), PictureReader()
+    data, reader = several(format), ImageReader()
     for frame in order:
-        assert np.array_equal(reader.draw(data, frame), render_image(data, frame=frame)), frame
+        assert np.array_equal(reader.rasterise(data, frame), render_image(data, frame=frame)), frame
 
 
 def test_the_pages_of_a_scan_have_their_own_orientation() -> None:
@@ -176,9 +176,9 @@ def test_the_pages_of_a_scan_have_their_own_orientation() -> None:
     single = [encoded(page, "TIFF", exif=tags) for tags in exif]
     pages = [Image.open(io.BytesIO(data)) for data in single]
     data = encoded(pages[0], "TIFF", save_all=True, append_images=pages[1:])
-    reader = PictureReader()
+    reader = ImageReader()
     for frame, alone in enumerate(single):
-        assert np.array_equal(reader.draw(data, frame), render_image(alone)), frame
+        assert np.array_equal(reader.rasterise(data, frame), render_image(alone)), frame
 
 
 def test_icc_profile_is_applied_and_a_damaged_one_left_aside(photo: Image.Image, expected: np.ndarray) -> None:
@@ -201,10 +201,10 @@ def test_large_jpeg_is_close_to_its_full_decode(photo: Image.Image) -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (5000, 1), (1, 5000), (3, 7)], ids=str)
 def test_extreme_shapes(size: tuple[int, int]) -> None:
-    picture = render_image(encoded(Image.new("RGB", size, (10, 20, 30)), "PNG"))
-    drawn = (picture == (10, 20, 30)).all(axis=-1)
-    assert drawn.any() and (drawn | (picture == BACKGROUND).all(axis=-1)).all()
-    assert drawn.any(axis=0).sum() == 224 or drawn.any(axis=1).sum() == 224
+    image = render_image(encoded(Image.new("RGB", size, (10, 20, 30)), "PNG"))
+    rendered = (image == (10, 20, 30)).all(axis=-1)
+    assert rendered.any() and (rendered | (image == BACKGROUND).all(axis=-1)).all()
+    assert rendered.any(axis=0).sum() == 224 or rendered.any(axis=1).sum() == 224
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
@@ -217,7 +217,7 @@ def png(*chunks: bytes, width: int = 10, height: int = 10, data: bytes | None = 
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + pixels + chunk(b"IEND", b"")
 
 
-NOT_PICTURES = {
+NOT_IMAGES = {
     "empty": (b"", "got something else"),
     "text": (b"hello", "got something else"),
     "SVG": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "got something else"),
@@ -227,7 +227,7 @@ NOT_PICTURES = {
 }
 
 
-@pytest.mark.parametrize(("data", "message"), NOT_PICTURES.values(), ids=NOT_PICTURES.keys())
+@pytest.mark.parametrize(("data", "message"), NOT_IMAGES.values(), ids=NOT_IMAGES.keys())
 def test_hostile_headers_are_rejected(data: bytes, message: str) -> None:
     assert MAX_PIXELS == 64_000_000
     for function in (probe, render_image):
@@ -327,11 +327,11 @@ def test_a_huge_table_of_metadata_takes_no_memory() -> None:
 def test_frames_that_build_on_a_damaged_one_are_given_up_at_once_and_pages_are_not() -> None:
     lying = png(chunk(b"acTL", struct.pack(">II", 900, 0)), FRAME_CONTROL)
     assert probe(lying) == [1] * 900
-    reader = PictureReader()
-    assert (reader.draw(lying) == 0).all()
+    reader = ImageReader()
+    assert (reader.rasterise(lying) == 0).all()
     for frame in (1, 2, 899):
         with pytest.raises(RejectedError):
-            reader.draw(lying, frame)
+            reader.rasterise(lying, frame)
         assert reader._frame == 1, "a frame was tried that cannot be there"
     scan = bytearray(several("TIFF", 3))
     with Image.open(io.BytesIO(scan)) as pages:
@@ -339,10 +339,10 @@ def test_frames_that_build_on_a_damaged_one_are_given_up_at_once_and_pages_are_n
         (offset,) = pages.tag_v2[273]  # type: ignore[attr-defined]
         at = scan.index(struct.pack("<HHII", 273, 4, 1, offset)) + 8
     scan[at : at + 4] = struct.pack("<I", len(scan))
-    reader, data = PictureReader(), bytes(scan)
+    reader, data = ImageReader(), bytes(scan)
     with pytest.raises(RejectedError):
-        reader.draw(data, 1)
-    assert np.array_equal(reader.draw(data, 2), render_image(data, frame=2))
+        reader.rasterise(data, 1)
+    assert np.array_equal(reader.rasterise(data, 2), render_image(data, frame=2))
 
 
 def endless_scans(side: int, scans: int) -> bytes:
@@ -371,14 +371,14 @@ SLOW = {
 
 
 @pytest.mark.parametrize("data", SLOW.values(), ids=SLOW.keys())
-def test_a_picture_that_takes_too_long_is_ended_and_may_be_tried_again(
+def test_a_image_that_takes_too_long_is_ended_and_may_be_tried_again(
     data: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("trm_nb.render.guard.DECODE_SECONDS", 0.3)
-    reader = PictureReader()
+    reader = ImageReader()
     for frame in (0, 1):
         with pytest.raises(RejectedError, match=r"took longer than 0\.3 s to decode") as caught:
-            reader.draw(data, frame)
+            reader.rasterise(data, frame)
         assert isinstance(caught.value.args[0], PassingReason)
     assert reader._frame == 0, "more of a file that took too long was tried"
 
@@ -390,7 +390,7 @@ def test_counting_frames_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF"])
-def test_truncated_pictures_pass_the_probe_or_not_but_are_never_drawn(photo: Image.Image, format: str) -> None:
+def test_truncated_images_pass_the_probe_or_not_but_are_never_drawn(photo: Image.Image, format: str) -> None:
     data = encoded(photo.resize((200, 150)), format)
     for length in [*range(0, 100, 7), *np.linspace(100, 0.95 * len(data), 40).astype(int)]:
         with pytest.raises(RejectedError):
@@ -417,13 +417,13 @@ def test_stretch_is_all_of_it(photo: Image.Image) -> None:
 
 
 def joined(data: bytes, rows: int, columns: int, size: int = 224, frame: int = 0) -> np.ndarray:
-    """All tiles of a page as one picture."""
-    reader = PictureReader(size, "tiles")
-    tiles = np.stack([reader.draw(data, frame, tile) for tile in range(rows * columns)])
+    """All tiles of a page as one image."""
+    reader = ImageReader(size, "tiles")
+    tiles = np.stack([reader.rasterise(data, frame, tile) for tile in range(rows * columns)])
     return tiles.reshape(rows, columns, size, size, 3).transpose(0, 2, 1, 3, 4).reshape(rows * size, columns * size, 3)
 
 
-def test_tiles_are_the_picture_at_its_own_resolution(photo: Image.Image) -> None:
+def test_tiles_are_the_image_at_its_own_resolution(photo: Image.Image) -> None:
     data = encoded(photo, "PNG")
     assert probe(data, fit="tiles") == [3 * 3]
     canvas = joined(data, 3, 3)
@@ -442,7 +442,7 @@ def test_many_tiles_are_reduced_to_64(photo: Image.Image) -> None:
 
 
 @pytest.mark.parametrize("size", [(224, 224), (224, 100), (3, 7)], ids=str)
-def test_a_picture_within_the_square_is_one_tile_and_letterboxed(photo: Image.Image, size: tuple[int, int]) -> None:
+def test_a_image_within_the_square_is_one_tile_and_letterboxed(photo: Image.Image, size: tuple[int, int]) -> None:
     data = encoded(photo.resize(size), "PNG")
     assert probe(data, fit="tiles") == [1]
     assert np.array_equal(render_image(data, fit="tiles"), render_image(data))
@@ -462,8 +462,8 @@ def test_orientation_comes_before_the_fit(photo: Image.Image, format: str, orien
         assert probe(data, 28, "tiles") == [4 * 3]
         assert np.array_equal(joined(data, 4, 3, 28)[:97, :60], np.asarray(upright))
     else:
-        drawn = render_image(data, 28, fit=fit)
-        assert psnr(drawn, render_image(encoded(upright, "PNG"), 28, fit=fit)) > 45  # but for the order of rounding
+        rendered = render_image(data, 28, fit=fit)
+        assert psnr(rendered, render_image(encoded(upright, "PNG"), 28, fit=fit)) > 45  # but for the order of rounding
 
 
 @pytest.mark.parametrize("fit", ["letterbox", "crop", "stretch", "tiles"])
@@ -475,17 +475,17 @@ def test_a_large_jpeg_is_close_to_its_full_decode_in_every_fit(
     full = encoded(Image.open(io.BytesIO(data)), "PNG", compress_level=1)
     squares = probe(data, fit=fit)
     assert squares == probe(full, fit=fit)
-    one, other = PictureReader(fit=fit), PictureReader(fit=fit)
+    one, other = ImageReader(fit=fit), ImageReader(fit=fit)
     for tile in (0, squares[0] // 2, squares[0] - 1):
-        assert psnr(one.draw(data, 0, tile), other.draw(full, 0, tile)) > 38
+        assert psnr(one.rasterise(data, 0, tile), other.rasterise(full, 0, tile)) > 38
 
 
 def test_a_reduced_decode_is_what_the_fit_needs(photo: Image.Image) -> None:
     data = encoded(photo.resize((4096, 4800)), "JPEG")
     decoded = {}
     for fit in ("letterbox", "crop", "tiles"):
-        reader = PictureReader(fit=fit)  # type: ignore[arg-type]
-        reader.draw(data)
+        reader = ImageReader(fit=fit)  # type: ignore[arg-type]
+        reader.rasterise(data)
         assert reader._image is not None
         decoded[fit] = reader._image.size
     assert decoded == {"letterbox": (512, 600), "crop": (512, 600), "tiles": (4096, 4800)}
@@ -502,10 +502,10 @@ def test_pages_of_different_sizes_have_their_own_tiles() -> None:
 
 
 def test_tiles_of_a_page_are_cut_from_one_decode(photo: Image.Image) -> None:
-    reader, data = PictureReader(fit="tiles"), encoded(photo, "PNG")
-    assert reader.draw(data, 0, 1).base is reader.draw(data, 0, 8).base
+    reader, data = ImageReader(fit="tiles"), encoded(photo, "PNG")
+    assert reader.rasterise(data, 0, 1).base is reader.rasterise(data, 0, 8).base
     with pytest.raises(RejectedError, match="page 0 has no tile 9"):
-        reader.draw(data, 0, 9)
+        reader.rasterise(data, 0, 9)
 
 
 SHAPES = [(1, 1), (224, 225), (1793, 1792), (3000, 2500), (64_000_000, 1), (3, 20_000_000), (8000, 8000), (14337, 500)]

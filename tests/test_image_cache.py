@@ -1,4 +1,4 @@
-"""image_cache.py: drawn once, found again, right or an error."""
+"""image_cache.py: rendered once, found again, right or an error."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_puzzles_and_grids_of_any_size_go_in(tmp_path: Path) -> None:
     report = cache.populate([large, puzzle, large.astype(np.uint8), large[:2].tolist()])
     assert (len(report.keys), report.misses, report.failed) == (6 + 1 + 6 + 3, 6 + 1 + 3, {})
     assert report.keys[:6] == report.keys[7:13]
-    grids = [GridRenderer().decode(picture) for picture in cache.get_many(report.keys[:6])]
+    grids = [GridRenderer().decode(image) for image in cache.get_many(report.keys[:6])]
     assert np.array_equal(np.block([grids[:3], grids[3:]]), large)
     assert np.array_equal(PuzzleRenderer().decode(cache.get(report.keys[6])), puzzle.puzzle)
 
@@ -90,7 +90,7 @@ def test_processes_and_shards_change_no_pixel(tmp_path: Path, workers: int) -> N
     assert cache.stats()["shards"] == -(-len(set(report.keys)) // 7)
 
 
-def test_a_picture_that_cannot_be_decoded_fails_alone_and_is_remembered(tmp_path: Path) -> None:
+def test_a_image_that_cannot_be_decoded_fails_alone_and_is_remembered(tmp_path: Path) -> None:
     data = PHOTO.read_bytes()
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(data[: len(data) // 2])
@@ -172,12 +172,12 @@ ODD_MODES = {
 
 
 @pytest.mark.parametrize(("image", "low", "high"), ODD_MODES.values(), ids=ODD_MODES.keys())
-def test_pictures_from_memory_keep_their_values(tmp_path: Path, image: Image.Image, low: int, high: int) -> None:
+def test_images_from_memory_keep_their_values(tmp_path: Path, image: Image.Image, low: int, high: int) -> None:
     cache = ImageCache(tmp_path / "cache")
     assert low < cache.get(cache.populate([image]).keys[0])[40:-40].mean() <= high
 
 
-def test_a_picture_from_memory_is_turned_upright(tmp_path: Path) -> None:
+def test_a_image_from_memory_is_turned_upright(tmp_path: Path) -> None:
     upright = Image.open(PHOTO)
     turned = upright.transpose(Image.Transpose.ROTATE_90)
     turned.getexif()[0x0112] = 6
@@ -189,13 +189,13 @@ def test_a_picture_from_memory_is_turned_upright(tmp_path: Path) -> None:
 def test_frames_of_an_animation_are_not_dropped_in_silence() -> None:
     buffer = io.BytesIO()
     Image.new("L", (4, 4)).save(buffer, "GIF", save_all=True, append_images=[Image.new("L", (4, 4), 255)])
-    with pytest.raises(UserError, match="a picture of 2 frames; give its frames one by one"):
+    with pytest.raises(UserError, match="an image of 2 frames; give its frames one by one"):
         list(as_items([Image.open(buffer)]))
 
 
-def test_another_picture_size_is_refused(tmp_path: Path) -> None:
+def test_another_image_size_is_refused(tmp_path: Path) -> None:
     ImageCache(tmp_path / "cache").populate(["x"])
-    with pytest.raises(UserError, match=r"holds pictures of \(224, 224, 3\), not \(448, 448, 3\)"):
+    with pytest.raises(UserError, match=r"holds images of \(224, 224, 3\), not \(448, 448, 3\)"):
         ImageCache(tmp_path / "cache", render=RenderSettings(image_size=448))
 
 
@@ -215,8 +215,8 @@ def test_with_a_denoiser_photographs_pass_through_it_and_text_does_not(tmp_path:
     before, after = plain.populate(samples), denoising.populate(samples)
     assert before.keys[0] != after.keys[0]
     assert before.keys[1] == after.keys[1]
-    expected, treatments = denoiser.restore_images(plain.get_many(before.keys[:1]))
-    assert denoising.treatments(after.keys) == {after.keys[0]: treatments[0]}
+    expected, denoise_results = denoiser.restore_images(plain.get_many(before.keys[:1]))
+    assert denoising.denoise_results(after.keys) == {after.keys[0]: denoise_results[0]}
     assert np.array_equal(denoising.get_many(after.keys[:1]), expected)
     assert not np.array_equal(expected, plain.get_many(before.keys[:1]))
 
@@ -233,11 +233,11 @@ def test_without_a_path_it_is_the_denoiser_that_comes_with_the_package(tmp_path:
     shipped = load_denoiser(SHIPPED)
     assert shipped is not None
     plain, denoising = ImageCache(tmp_path / "a"), ImageCache(tmp_path / "b", use_denoiser=True, workers=workers)
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8))
-    before, after = plain.populate([picture]).keys, denoising.populate([picture]).keys
-    expected, treatments = shipped.restore_images(plain.get_many(before))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8))
+    before, after = plain.populate([image]).keys, denoising.populate([image]).keys
+    expected, denoise_results = shipped.restore_images(plain.get_many(before))
     assert np.array_equal(denoising.get_many(after), expected)
-    assert denoising.treatments(after) == {after[0]: treatments[0]}
+    assert denoising.denoise_results(after) == {after[0]: denoise_results[0]}
 
 
 def test_a_denoiser_file_that_does_not_fit_is_an_error_never_a_fallback(tmp_path: Path) -> None:
@@ -255,13 +255,13 @@ def test_fill_settles_every_sample_exactly_once_in_whole_shards(tmp_path: Path) 
     cache = ImageCache(tmp_path / "cache", shard_size=4, workers=0)
     cache.populate(TEXTS[:3])
     samples: list[Sample] = [s for item in as_items(TEXTS[:10]) for s in cache.samples(item)]
-    settled: list[Sequence[str]] = []
-    drawn = cache.fill(iter(samples), lambda keys, failed: settled.append(keys))
-    assert drawn == len({s.key for s in samples}) - len(ImageCache(tmp_path / "x").populate(TEXTS[:3]).keys)
-    assert sorted(key for keys in settled for key in keys) == sorted({s.key for s in samples})
+    resolved: list[Sequence[str]] = []
+    rendered = cache.fill(iter(samples), lambda keys, failed: resolved.append(keys))
+    assert rendered == len({s.key for s in samples}) - len(ImageCache(tmp_path / "x").populate(TEXTS[:3]).keys)
+    assert sorted(key for keys in resolved for key in keys) == sorted({s.key for s in samples})
 
 
-def _picture(folder: Path) -> object:
+def _image(folder: Path) -> object:
     path = folder / "gone.jpg"
     shutil.copy(PHOTO, path)
     with Image.open(path) as photo:
@@ -271,13 +271,13 @@ def _picture(folder: Path) -> object:
     return content
 
 
-def test_copies_of_a_picture_that_fails_in_passing_are_settled_too(tmp_path: Path) -> None:
-    gone = Sample("0" * 32, "gone", "image", "gone", 0, 1, None, _picture(tmp_path))
+def test_copies_of_a_image_that_fails_in_passing_are_settled_too(tmp_path: Path) -> None:
+    gone = Sample("0" * 32, "gone", "image", "gone", 0, 1, None, _image(tmp_path))
     others = [sample for text in TEXTS[:6] for sample in ImageCache(tmp_path / "c").samples(next(as_items([text])))]
-    settled: list[str] = []
+    resolved: list[str] = []
     stream = [gone, *others[:3], gone, *others[3:], gone]
     ImageCache(tmp_path / "c", shard_size=2, workers=0).fill(
-        stream, lambda keys, failed: settled.extend([*keys, *failed])
+        stream, lambda keys, failed: resolved.extend([*keys, *failed])
     )
-    assert settled.count(gone.key) == 3
-    assert len(settled) == 9
+    assert resolved.count(gone.key) == 3
+    assert len(resolved) == 9

@@ -49,12 +49,12 @@ def test_the_answer_is_the_only_shortest_path(side: int, count: int) -> None:
 
 
 def test_they_follow_from_the_seed_and_have_detours() -> None:
-    def drawn(seed: int) -> list[Puzzle]:
+    def rendered(seed: int) -> list[Puzzle]:
         return list(islice(mazes(21, seed), 10))
 
-    first, again, other = ([m.puzzle.tobytes() for m in drawn(seed)] for seed in (0, 0, 1))
+    first, again, other = ([m.puzzle.tobytes() for m in rendered(seed)] for seed in (0, 0, 1))
     assert first == again != other
-    passages = [(m.puzzle != WALL) for m in drawn(0)]
+    passages = [(m.puzzle != WALL) for m in rendered(0)]
     loops = [  # cells less links between them is 1 in a maze without detours
         p.sum() - (p[:, 1:] & p[:, :-1]).sum() - (p[1:] & p[:-1]).sum() for p in passages
     ]

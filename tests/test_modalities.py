@@ -65,7 +65,7 @@ HOSTILE = {  # file's name -> its bytes, and how its reason begins
     "rate-0.wav": (with_field(TONE, 24, "<I", 0), "expected 8 or 16 bits at 1 to 400 kHz, got 16 bits at 0 Hz"),
     "64-bits.wav": (with_field(TONE, 34, "<H", 64), "expected 8 or 16 bits at 1 to 400 kHz, got 64 bits"),
     "garbage-behind-riff.wav": (b"RIFF\xff\xff\xff\xffWAVE" + GARBAGE, "the sound cannot be decoded"),
-    "no-wav.wav": (b"\x01\0" + GARBAGE, "neither text nor a picture: binary"),  # by its content it is no sound at all
+    "no-wav.wav": (b"\x01\0" + GARBAGE, "neither text nor an image: binary"),  # by its content it is no sound at all
 }
 
 

@@ -1,4 +1,4 @@
-"""The notebooks that train models and compare them, executed small: few pictures, few steps, hardly anything learnt."""
+"""The notebooks that train models and compare them, executed small: few images, few steps, hardly anything learnt."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def test_a_denoiser_is_trained_then_one_that_adapts(tmp_path: Path) -> None:
     told = json.loads((tmp_path / "work" / "seal" / "figures.json").read_text(encoding="utf-8"))
     assert told["fingerprint"] == adaptive.fingerprint
     assert {arm["name"].split(" (")[0] for arm in told["arms"]["all together"]} >= {"none", "SEAL", "oracle"}
-    pictures = [out for cell in trained.cells for out in cell.get("outputs", []) if "image/png" in out.get("data", {})]
-    assert len(pictures) >= 4
+    images = [out for cell in trained.cells for out in cell.get("outputs", []) if "image/png" in out.get("data", {})]
+    assert len(images) >= 4
 
 
 def test_a_run_of_sudokus_is_set_beside_its_controls(tmp_path: Path) -> None:

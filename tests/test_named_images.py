@@ -258,8 +258,8 @@ def test_a_table_added_after_the_kill_does_not_make_two_of_an_image(
     sources = photos(tmp_path / "sources", {"z.txt": "words"})
     tracker = TrainingProgressTracker(tmp_path / "run", create=True)
     samples = Planner(tracker, Renderer().samples).from_sources(config(sources, **COLUMNS))
-    drawn = [next(samples).key for _ in range(2)]
-    tracker.settle(drawn, {})
+    rendered = [next(samples).key for _ in range(2)]
+    tracker.resolve(rendered, {})
     (sources / "y.csv").write_text(as_csv(ROWS[:1]))
     with pytest.raises(UserError, match=r"the sources changed: row 0 was sources/cats/0.JPG and is now sources/cats/1"):
         planned(tracker, config(sources, **COLUMNS))

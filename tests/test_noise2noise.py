@@ -1,4 +1,4 @@
-"""The plain denoiser's network: it follows the loudness of the noise, and treats each picture for itself."""
+"""The plain denoiser's network: it follows the loudness of the noise, and treats each image for itself."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ def test_clean_pages_and_grids_have_no_noise() -> None:
 
 
 @pytest.mark.parametrize("louder", [0.5, 2.0, 5.0])
-def test_a_picture_of_more_contrast_is_restored_alike(network: Noise2NoiseUNet, louder: float) -> None:
+def test_a_image_of_more_contrast_is_restored_alike(network: Noise2NoiseUNet, louder: float) -> None:
     x = _noisy(25)
     with torch.no_grad():
         expected = 0.5 + louder * (network(x) - 0.5)
         torch.testing.assert_close(network(0.5 + louder * (x - 0.5)), expected, rtol=0, atol=1e-4)
 
 
-def test_below_the_least_level_pictures_are_scaled_alike(network: Noise2NoiseUNet) -> None:
+def test_below_the_least_level_images_are_scaled_alike(network: Noise2NoiseUNet) -> None:
     x = _noisy(3)
     with torch.no_grad():
         assert not torch.allclose(network(0.5 + 2 * (x - 0.5)), 0.5 + 2 * (network(x) - 0.5), atol=1e-4)
 
 
-def test_each_picture_of_a_batch_is_restored_for_itself(network: Noise2NoiseUNet) -> None:
+def test_each_image_of_a_batch_is_restored_for_itself(network: Noise2NoiseUNet) -> None:
     both = torch.cat([_noisy(5)[:1], _noisy(60)[:1]])
     with torch.no_grad():
         torch.testing.assert_close(network(both)[1:], network(both[1:]), rtol=0, atol=1e-6)

@@ -22,10 +22,10 @@ from trm_nb.notebook.training_report import LearningProblem, TrainingReport
 from trm_nb.pipeline.run import Run
 from trm_nb.pipeline.verify import verify
 from trm_nb.progress.tracker import TrainingProgressTracker
-from trm_nb.training.answers import Answers
 from trm_nb.training.objectives import OBJECTIVES
 from trm_nb.training.objectives.label import Labels
 from trm_nb.training.objectives.next_page import NextPages, has_next_page, predicted_rows
+from trm_nb.training.predictions import Predictions
 from trm_nb.training.reasoning import ROW
 from trm_nb.training.train_objective import examples_of, train_objective
 
@@ -33,7 +33,7 @@ LABELS = ["a", "b", "c"] * 14
 SPLITS = ((["train"] * 6 + ["test"] * 3) * 5)[: len(LABELS)]
 
 
-def trained(folder: Path, **changes: object) -> Answers:
+def trained(folder: Path, **changes: object) -> Predictions:
     values = {"train_steps": 12, "train_width": 64, "train_batch_size": 8, "torch_threads": 1, **changes}
     config = MultimodalDatasetConfig(source_paths=["unused"], output_dir=str(folder), **values)
     (folder / "progress.sqlite").touch()  # the capsules were made by hand, and a tracker starts in no foreign folder

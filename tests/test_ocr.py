@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from trm_nb import TextRenderer
-from trm_nb.denoise.ocr import PAPER, edit_distance, read_page
+from trm_nb.denoise.ocr import BACKGROUND, edit_distance, read_page
 
 DEMO = Path(__file__).parents[1] / "trm_nb" / "assets" / "demo"
 LIMITS = {12: 0.01, 8: 0.03}  # the small size is denser than this engine reads without fault
@@ -30,8 +30,8 @@ def english_pages(r: TextRenderer) -> dict[str, np.ndarray]:
     return pages
 
 
-def read_by_engine(r: TextRenderer, page: np.ndarray, paper: int) -> str:
-    return read_page(page, r.atlas.cell[1], r.top, paper)
+def read_by_engine(r: TextRenderer, page: np.ndarray, background: int) -> str:
+    return read_page(page, r.atlas.cell[1], r.top, background)
 
 
 @pytest.mark.parametrize("size", LIMITS)
@@ -39,7 +39,7 @@ def test_an_ocr_engine_reads_english_pages(size: int) -> None:
     r = TextRenderer(font_size=size)
     errors, lengths = np.zeros(3), np.zeros(3)
     for name, page in english_pages(r).items():
-        written, read, bare = r.decode(page), read_by_engine(r, page, PAPER), read_by_engine(r, page, 0)
+        written, read, bare = r.decode(page), read_by_engine(r, page, BACKGROUND), read_by_engine(r, page, 0)
         pairs = [
             ("".join(written.split()), "".join(read.split())),
             (" ".join(written.split()), " ".join(read.split())),
@@ -50,6 +50,6 @@ def test_an_ocr_engine_reads_english_pages(size: int) -> None:
         errors, lengths = errors + wrong, lengths + length
         print(f"{size} px, {name}: {wrong[0] / length[0]:.2%} of {length[0]} characters")
     rates = errors / lengths
-    print(f"{size} px: {rates[0]:.2%}; with spaces {rates[1]:.2%}; without paper around {rates[2]:.2%}")
+    print(f"{size} px: {rates[0]:.2%}; with spaces {rates[1]:.2%}; without background around {rates[2]:.2%}")
     assert lengths[0] > 3000
     assert rates[0] < LIMITS[size]

@@ -104,7 +104,7 @@ def document(folder: Path, data: bytes) -> Item:
 
 def rendered(folder: Path, data: bytes, **settings: object) -> tuple[np.ndarray, dict[int, str]]:
     renderer = Renderer(RenderSettings(**settings))  # type: ignore[arg-type]
-    return renderer.draw(renderer.samples(document(folder, data)))
+    return renderer.rasterise(renderer.samples(document(folder, data)))
 
 
 @pytest.mark.parametrize("workers", [0, 2], ids=["in the run's own process", "in worker processes"])
@@ -151,7 +151,7 @@ SHAPES: dict[str, tuple[Fit, bytes, list[int]]] = {  # how it is fitted, its box
 
 
 @pytest.mark.parametrize(("fit", "box", "mean"), SHAPES.values(), ids=SHAPES.keys())
-def test_pages_are_fitted_as_pictures_are(tmp_path: Path, fit: Fit, box: bytes, mean: list[int]) -> None:
+def test_pages_are_fitted_as_images_are(tmp_path: Path, fit: Fit, box: bytes, mean: list[int]) -> None:
     images, failed = rendered(tmp_path, one_page(box=box), fit=fit)
     assert not failed and len(images) == (24 if fit == "tiles" else 1)
     assert np.abs(images[0].mean((0, 1)) - mean).max() < 4
@@ -201,7 +201,7 @@ def test_a_file_that_changed_after_it_was_planned_is_refused(tmp_path: Path) -> 
     renderer, item = Renderer(), document(tmp_path, SCAN)
     samples = renderer.samples(item)
     (tmp_path / "a.pdf").write_bytes(one_page())
-    assert "changed after it was planned" in renderer.draw(samples)[1][0]
+    assert "changed after it was planned" in renderer.rasterise(samples)[1][0]
 
 
 def test_a_page_tree_without_end_is_refused_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +236,7 @@ def test_without_the_extra_the_reason_says_how_to_install_it(tmp_path: Path, mon
         Renderer().samples(document(tmp_path, SCAN))
 
 
-def test_documents_are_left_out_as_pictures_are(tmp_path: Path) -> None:
+def test_documents_are_left_out_as_images_are(tmp_path: Path) -> None:
     (tmp_path / "a.pdf").write_bytes(SCAN)
     (reading,) = scan(config_for(tmp_path / "a.pdf", tmp_path / "run", include_images=False))
     (entry,) = reading.entries

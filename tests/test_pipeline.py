@@ -90,7 +90,7 @@ def test_classes_are_numbered_by_one_rule_everywhere(tmp_path: Path) -> None:
         assert labels == dataset.labels.tolist() == expected
 
 
-def test_each_row_is_the_capsules_of_its_own_picture(make_config: MakeConfig) -> None:
+def test_each_row_is_the_capsules_of_its_own_image(make_config: MakeConfig) -> None:
     import torch
 
     config = make_config(encoder_precision="float32")
@@ -135,11 +135,11 @@ def test_a_complete_run_does_nothing_and_says_what_it_found(
     again = build(config)
     batches, chunks = -(-first.rows // 10), -(-first.rows // 30)
     assert capsys.readouterr().out == f"Found existing progress: {batches} batches + {chunks} chunks\n"
-    assert (again.pictures_drawn, again.batches_encoded, again.content_digest) == (0, 0, first.content_digest)
+    assert (again.images_rendered, again.batches_encoded, again.content_digest) == (0, 0, first.content_digest)
 
 
 QUICK = ["rows-planned", "images-renamed:2", "batch-receipt:2", "chunk-renamed", "chunk-recorded"]
-SLOW = ["images-staged", "images-receipt:3", "images-settled:2", "batch-staged:2", "batch-renamed:4",
+SLOW = ["images-staged", "images-receipt:3", "images-resolved:2", "batch-staged:2", "batch-renamed:4",
         "batch-recorded:3", "chunk-staged:2", "chunk-receipt:2", "dataset-files"]  # fmt: skip
 
 
@@ -180,7 +180,7 @@ def test_the_precision_of_the_first_batch_is_kept(
     assert info["encoder"]["computed_in"] == ("float32" if fast else "bfloat16")
 
 
-def test_a_lost_picture_does_not_bring_a_quarantined_sample_back(make_config: MakeConfig, sources: Path) -> None:
+def test_a_lost_image_does_not_bring_a_quarantined_sample_back(make_config: MakeConfig, sources: Path) -> None:
     photo = sources / "photos" / "second.jpg"
     photo.write_bytes(PHOTO.read_bytes()[:20_000])
     config = make_config()
@@ -218,7 +218,7 @@ def test_a_limit_counts_the_same_after_a_kill(
     assert build(killed).content_digest == build(whole).content_digest
 
 
-@pytest.mark.parametrize("fault", ["images-settled", "batch-recorded:9", "chunk-recorded:3"])
+@pytest.mark.parametrize("fault", ["images-resolved", "batch-recorded:9", "chunk-recorded:3"])
 def test_no_stage_is_running_for_ever_after_a_kill(
     make_config: MakeConfig, run_python: Callable[..., subprocess.CompletedProcess[str]], fault: str
 ) -> None:
@@ -429,7 +429,7 @@ def test_two_builds_on_one_folder_the_second_is_refused(make_config: MakeConfig)
         build(config)
 
 
-def test_reset_keeps_the_pictures_and_nothing_else_is_touched(make_config: MakeConfig, digest: str) -> None:
+def test_reset_keeps_the_images_and_nothing_else_is_touched(make_config: MakeConfig, digest: str) -> None:
     config = make_config()
     build(config)
     path = Path(config.output_dir)
@@ -437,7 +437,7 @@ def test_reset_keeps_the_pictures_and_nothing_else_is_touched(make_config: MakeC
     assert "capsules.zarr" in reset(path)
     assert sorted(p.name for p in path.iterdir() if not p.name.startswith(".")) == ["images.zarr", "mine.txt"]
     report = build(config)
-    assert (report.content_digest, report.pictures_drawn) == (digest, 0)
+    assert (report.content_digest, report.images_rendered) == (digest, 0)
     with pytest.raises(UserError, match="no run here"):
         reset(path / "elsewhere")
 

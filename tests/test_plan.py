@@ -119,7 +119,7 @@ def test_rows_are_handed_on_before_the_file_is_read_to_its_end(tmp_path: Path) -
     assert 90 < tracker.rows_planned() <= BLOCK
 
 
-def test_pictures_held_in_memory_close_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_held_in_memory_close_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "BLOCK_BYTES", 2 * PHOTO.stat().st_size)
     tracker = TrainingProgressTracker(tmp_path / "run", create=True)
     items = (Item(f"p{n}", "image", ImageBytes(PHOTO.read_bytes())) for n in range(100))
@@ -150,7 +150,7 @@ def test_a_table_that_changed_is_named(tmp_path: Path) -> None:
 
 def test_items_in_memory_with_any_name_keep_their_quarantine(tmp_path: Path) -> None:
     tracker = TrainingProgressTracker(tmp_path / "run", create=True)
-    items = [Item("a#1", "image", ImageBytes(b"no picture")), Item("b", "text", "words")]
+    items = [Item("a#1", "image", ImageBytes(b"no image")), Item("b", "text", "words")]
     for _ in range(2):
         list(Planner(tracker, Renderer().samples).from_items(as_items(items)))
         assert [entry.path for entry in tracker.rejected()] == ["a#1"]

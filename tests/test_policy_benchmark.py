@@ -13,17 +13,17 @@ from trm_nb.denoise.seal import EDITS, FEATURES, Policy
 from trm_nb.denoise.train_policy import Tried
 
 
-def test_measuring_tries_each_edit_on_each_picture_with_each_noise() -> None:
+def test_measuring_tries_each_edit_on_each_image_with_each_noise() -> None:
     torch.manual_seed(0)
     denoiser = Denoiser(Noise2NoiseUNet((8, 8, 8)))
     gray, black = np.full((32, 48, 3), 0.5, np.float32), np.zeros((32, 32, 3), np.float32)
-    pictures = [("gray", gray), ("black", black), ("gray", gray[:, 16:])]
+    images = [("gray", gray), ("black", black), ("gray", gray[:, 16:])]
     noises = [Noise("gaussian", 25), Noise("impulse", 0.05)]
-    found = measure(denoiser, pictures, noises)
+    found = measure(denoiser, images, noises)
     assert found.psnr.shape == (6, len(EDITS)) and found.contexts.shape == (6, len(FEATURES))
-    assert found.picture.tolist() == [0, 0, 1, 1, 0, 0]
+    assert found.image.tolist() == [0, 0, 1, 1, 0, 0]
     assert found.psnr[0, 0] == pytest.approx(20.17, abs=0.3)
-    again = measure(denoiser, pictures, noises)
+    again = measure(denoiser, images, noises)
     assert np.array_equal(found.psnr, again.psnr) and torch.equal(found.contexts, again.contexts)
 
 
@@ -34,7 +34,7 @@ def test_what_it_is_judged_by_was_never_trained_on() -> None:
 
 
 def _case() -> tuple[Measured, Policy, Tried]:
-    """Eight pictures; noop is right for half of the units and "apart" for the others, as the context's sign says."""
+    """Eight images; noop is right for half of the units and "apart" for the others, as the context's sign says."""
     rng = np.random.default_rng(0)
     psnr = rng.normal(25, 0.5, (64, len(EDITS)))
     contexts = torch.from_numpy(rng.normal(size=(64, len(FEATURES)))).float()
@@ -63,11 +63,11 @@ def test_arms_stand_as_they_must() -> None:
     )
 
 
-def test_an_interval_is_wider_where_pictures_differ_than_where_units_do() -> None:
+def test_an_interval_is_wider_where_images_differ_than_where_units_do() -> None:
     rng = np.random.default_rng(1)
     groups = np.repeat(np.arange(10), 20)
-    by_unit, by_picture = rng.normal(1, 1, 200), 1 + np.repeat(rng.normal(0, 1, 10), 20)
-    narrow, wide = bootstrap(by_unit[None], groups), bootstrap(by_picture[None], groups)
+    by_unit, by_image = rng.normal(1, 1, 200), 1 + np.repeat(rng.normal(0, 1, 10), 20)
+    narrow, wide = bootstrap(by_unit[None], groups), bootstrap(by_image[None], groups)
     assert narrow[0] < 1 < narrow[1] and narrow[1] - narrow[0] < 0.4
     assert wide[1] - wide[0] > 2 * (narrow[1] - narrow[0])
     assert bootstrap(np.zeros((3, 20)), np.arange(20)) == (0, 0)

@@ -34,7 +34,7 @@ def _hangs_at_13(task: Sequence[int]) -> list[int]:
 
 
 def _log(task: Sequence[int], folder: Path, index: int) -> None:
-    """Note where it is, as drawing does, and write down that it is tried."""
+    """Note where it is, as rendering does, and write down that it is tried."""
     working_on(index, seconds=0.8)
     with (folder / "tried").open("a") as file:
         file.write(f"{task[index]}\n")

@@ -183,11 +183,11 @@ def test_the_cells_of_a_batch_are_those_of_its_images(content: Content) -> None:
     batch, glyphs = content.batch(0, 1, 16), content.text.atlas.gray.reshape(-1, 98)
     for row in np.flatnonzero(batch.kinds <= Kind.RANDOM):
         seen = scaled(patches(torch.from_numpy(batch.images[row : row + 1]))).numpy()
-        drawn = losses.gray_cells(torch.from_numpy(seen))[0].numpy()
+        rendered = losses.gray_cells(torch.from_numpy(seen))[0].numpy()
         known = batch.cells[row] >= 0
         known[31::32] = False  # a mark of a wrapped line may stand there too
         wanted = glyphs[batch.cells[row][known]] / 127.5 - 1
-        assert np.allclose(drawn[known], wanted, atol=1e-5)
+        assert np.allclose(rendered[known], wanted, atol=1e-5)
 
 
 def test_augmentation_permutes_colours_and_turns_all_grids_alike() -> None:

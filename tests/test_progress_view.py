@@ -29,7 +29,7 @@ def tracker(tmp_path: Path) -> Any:
 
 def planned(tracker: TrainingProgressTracker, count: int = 4) -> None:
     rows = [PlannedRow(n, f"s{n}", f"s{n}", "text", "f.txt", 0, 1, None, "train", f"{n:032x}") for n in range(count)]
-    tracker.add_rows(rows, [], [Rejected("<img src=x onerror=alert(1)>", "not <b>a</b> picture\nat all")])
+    tracker.add_rows(rows, [], [Rejected("<img src=x onerror=alert(1)>", "not <b>a</b> image\nat all")])
     tracker.set("plan_frozen", True)
     tracker.set("batch_size", 2)
     tracker.set("batches_per_chunk", 2)
@@ -50,10 +50,10 @@ def test_what_it_says_is_what_the_tracker_holds(tracker: TrainingProgressTracker
     planned(tracker)
     view = ProgressView(tracker)
     tracker.begin("render")
-    tracker.settle([f"{n:032x}" for n in range(3)], {})
-    assert "3 / 4 pictures" in line(view, "render")
+    tracker.resolve([f"{n:032x}" for n in range(3)], {})
+    assert "3 / 4 images" in line(view, "render")
     assert line(view, "render").count("█") == 18 and line(view, "render").count("░") == 6
-    tracker.settle([], {f"{3:032x}": "its worker died twice"})
+    tracker.resolve([], {f"{3:032x}": "its worker died twice"})
     tracker.finish("render")
     assert line(view, "render").count("░") == 0 and "done" in line(view, "render")
     tracker.begin("encode")
@@ -79,12 +79,12 @@ def test_a_training_shows_its_loss_as_a_curve_while_it_runs(tracker: TrainingPro
 
 
 @pytest.mark.parametrize(
-    ("values", "drawn"),
+    ("values", "rendered"),
     [([1.0], "▁"), ([0.0, 7.0], "▁█"), ([3.0, 3.0], "▁▁"), ([float("nan"), 1.0, 8.0], "?▁█"), ([float("inf")], "?"),
      ([float(n // 50) for n in range(400)], "".join(c * 5 for c in "▁▂▃▄▅▆▇█"))],
 )  # fmt: skip
-def test_a_curve_of_characters(values: list[float], drawn: str) -> None:
-    assert curve(values) == drawn
+def test_a_curve_of_characters(values: list[float], rendered: str) -> None:
+    assert curve(values) == rendered
 
 
 def test_a_silent_run_is_stalled_not_frozen(tracker: TrainingProgressTracker) -> None:
@@ -139,23 +139,23 @@ def test_left_is_told_after_some_seconds(tracker: TrainingProgressTracker, monke
     tracker.begin("render")
     view = ProgressView(tracker)
     assert "left" not in line(view, "render")
-    tracker.settle([f"{0:032x}"], {})
+    tracker.resolve([f"{0:032x}"], {})
     view._first_seen["render"] = (time.monotonic() - 20, 0)
-    assert "running 0 s, 3 pictures/min, about 1 min left" in line(view, "render")
+    assert "running 0 s, 3 images/min, about 1 min left" in line(view, "render")
     view._first_seen["render"] = (time.monotonic() - 20, -199)
-    assert "10 pictures/s, about 0 s left" in line(view, "render")
+    assert "10 images/s, about 0 s left" in line(view, "render")
 
 
 def test_the_live_widgets_tell_pace_and_time_left_too(tracker: TrainingProgressTracker) -> None:
     planned(tracker)
     tracker.begin("render")
-    tracker.settle([f"{0:032x}"], {})
+    tracker.resolve([f"{0:032x}"], {})
     view, widgets = ProgressView(tracker), _Widgets()
     view._widgets = widgets
     view._first_seen["render"] = (time.monotonic() - 20, 0)
     view.tick()
     labels = [row.children[1].value for row in widgets.box.children[1:-1]]
-    assert labels[0] == "1 / 4 pictures, running 0 s, 3 pictures/min, about 1 min left"
+    assert labels[0] == "1 / 4 images, running 0 s, 3 images/min, about 1 min left"
     assert labels[1:] == ["waiting"] * 4
     assert widgets.box.children[0].value.startswith("running render: 4 samples planned")
     widgets.close()

@@ -34,9 +34,9 @@ def maze(rows: int, columns: int, seed: int = 0) -> Puzzle:
 
 @pytest.mark.parametrize("side", SUDOKUS)
 def test_sudokus_read_back(side: int) -> None:
-    picture = R.render(sudoku(side))
-    assert picture.shape == (224, 224, 3) and picture.dtype == np.uint8
-    assert np.array_equal(R.decode(picture), sudoku(side).puzzle)
+    image = R.render(sudoku(side))
+    assert image.shape == (224, 224, 3) and image.dtype == np.uint8
+    assert np.array_equal(R.decode(image), sudoku(side).puzzle)
 
 
 @pytest.mark.parametrize("side", SUDOKUS)
@@ -62,12 +62,12 @@ def test_any_maze_reads_back(cells: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("size", [56, 112, 224, 252, 448])
-def test_picture_sizes(size: int) -> None:
+def test_image_sizes(size: int) -> None:
     renderer = PuzzleRenderer(size)
     for puzzle in (sudoku(4), maze(14, 18), *([sudoku(9), sudoku(6), maze(30, 28)] if size > 112 else [])):
-        picture = renderer.render(puzzle)
-        assert picture.shape == (size, size, 3)
-        assert np.array_equal(renderer.decode(picture), puzzle.puzzle)
+        image = renderer.render(puzzle)
+        assert image.shape == (size, size, 3)
+        assert np.array_equal(renderer.decode(image), puzzle.puzzle)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_sudoku_of_9_is_as_large_as_fits() -> None:
 def test_box_lines_are_thick_and_where_the_boxes_end() -> None:
     for side, (high, wide) in {4: (2, 2), 6: (2, 3), 9: (3, 3)}.items():
         page = R.page(Puzzle("sudoku", np.zeros((side, side), int)))
-        black = (R.draw(page) == 0).all(axis=-1)[page.top :, page.left :][: side * page.pitch, : side * page.pitch]
+        black = (R.rasterise(page) == 0).all(axis=-1)[page.top :, page.left :][: side * page.pitch, : side * page.pitch]
         for lines, step in ((black.all(axis=1), high), (black.all(axis=0), wide)):
             thick = np.flatnonzero(lines)
             assert len(thick) == 3 * (side // step + 1)
@@ -108,7 +108,7 @@ def test_the_solution_is_not_drawn() -> None:
     assert R.page(asked).content_bytes() == R.page(answered).content_bytes()
 
 
-def test_content_bytes_differ_where_pictures_do() -> None:
+def test_content_bytes_differ_where_images_do() -> None:
     same = np.zeros((6, 6), np.int8)  # on the same pixels as a Sudoku and as a maze
     pages = [
         R.page(Puzzle("sudoku", same)),
@@ -143,21 +143,21 @@ def test_what_is_no_puzzle_is_rejected(puzzle: Puzzle, message: str) -> None:
         R.render(puzzle)
 
 
-def test_a_picture_too_small_for_the_digits_is_refused() -> None:
+def test_a_image_too_small_for_the_digits_is_refused() -> None:
     with pytest.raises(RejectedError, match="a sudoku of 9x9 needs 117 pixels, got 112"):
         PuzzleRenderer(112).render(sudoku(9))
     with pytest.raises(RejectedError, match="a maze of 30x30 needs 90 pixels, got 56"):
         PuzzleRenderer(56).render(maze(30, 30))
 
 
-def test_other_pictures_are_not_read() -> None:
-    for picture in (
+def test_other_images_are_not_read() -> None:
+    for image in (
         np.full((224, 224, 3), 255, np.uint8),
         GridRenderer().render([[1, 2]]),
         np.zeros((224, 224, 3), np.uint8),
     ):
         with pytest.raises(ValueError, match="expected a Sudoku or a maze"):
-            R.decode(picture)
+            R.decode(image)
     damaged = R.render(sudoku(9))
     damaged[40, 40] = 7
     with pytest.raises(ValueError, match="expected a Sudoku or a maze"):

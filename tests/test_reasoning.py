@@ -27,7 +27,7 @@ from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import Puzzle
 from trm_nb.sources.puzzles.mazes import mazes
 from trm_nb.sources.puzzles.sudoku import sudokus
-from trm_nb.training.answers import evaluate
+from trm_nb.training.predictions import evaluate
 from trm_nb.training.puzzle_tokens import PuzzleTokens
 from trm_nb.training.reasoning import ROW, Settings
 

@@ -1,4 +1,4 @@
-"""A decoder that dies or never ends takes one worker with it, also when a run is so small that it draws by itself."""
+"""A decoder that dies or never ends takes one worker with it, also when a run is so small that it renders by itself."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def test_a_small_run_that_died_while_drawing_uses_a_worker_the_next_time(
     first = run_python(*args, fault=fault)
     assert first.returncode == -signal.SIGKILL
     assert marker(receipts).exists()
-    for drawn in (6, 0):
+    for rendered in (6, 0):
         again = run_python(*args, fault=fault)
-        assert again.stdout == f"{drawn} 1.jpg: its worker died or hung each time it was drawn\n", again.stderr
-    assert run_python(*args).stdout == "1\n"  # it says nothing about the picture, so that is tried again
+        assert again.stdout == f"{rendered} 1.jpg: its worker died or hung each time it was rendered\n", again.stderr
+    assert run_python(*args).stdout == "1\n"  # it says nothing about the image, so that is tried again
     assert not marker(receipts).exists()
 
 
@@ -64,11 +64,11 @@ def test_in_a_large_run_it_takes_one_worker_with_it(
     photos: Path, run_python: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     result = run_python(POPULATE, str(photos), "60", "2", fault=deadly(photos / "2.jpg"))
-    assert result.stdout == "62 2.jpg: its worker died or hung each time it was drawn\n", result.stderr
+    assert result.stdout == "62 2.jpg: its worker died or hung each time it was rendered\n", result.stderr
     assert not list((photos / "cache").rglob("*.tmp"))
 
 
-def test_no_marker_is_left_by_text_by_whole_pictures_or_by_an_error(
+def test_no_marker_is_left_by_text_by_whole_images_or_by_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = ImageCache(tmp_path / "cache")
@@ -80,7 +80,7 @@ def test_no_marker_is_left_by_text_by_whole_pictures_or_by_an_error(
             assert marker(tmp_path / "cache" / "images" / "receipts").exists()
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("trm_nb.render.renderer.Renderer.draw", stopped)
+        monkeypatch.setattr("trm_nb.render.renderer.Renderer.render", stopped)
         with pytest.raises(KeyboardInterrupt):
             cache.populate([photo.convert("L")])
     assert not marker(tmp_path / "cache" / "images" / "receipts").exists()

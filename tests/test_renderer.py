@@ -1,4 +1,4 @@
-"""Items to samples to pictures: keys, order, failures, and pixels that never change unnoticed.
+"""Items to samples to images: keys, order, failures, and pixels that never change unnoticed.
 
 `python tests/test_renderer.py` writes the golden hashes anew, after a change of pixels that is meant.
 """
@@ -63,10 +63,10 @@ def pixel_hashes() -> dict[str, str]:
         for name in GOLDEN_ITEMS:
             if name == "sudoku 9" and settings.image_size < 117:
                 continue
-            pictures, failed = renderer.draw(renderer.samples(ITEMS[name]))
+            images, failed = renderer.rasterise(renderer.samples(ITEMS[name]))
             assert not failed
             label = f"{name}, {settings.image_size} px, font {settings.font_size}"
-            hashes[label] = hashlib.sha256(pictures.tobytes()).hexdigest()
+            hashes[label] = hashlib.sha256(images.tobytes()).hexdigest()
     return hashes
 
 
@@ -83,18 +83,18 @@ def test_samples_tell_the_item_and_the_page() -> None:
 
 
 def laid_out_and_drawn(renderer: Renderer, one: Item, laid_out: list[Sample]) -> tuple[list[Sample], np.ndarray]:
-    """In a worker: the item's samples there, and the pictures of the samples that came along."""
-    return renderer.samples(one), renderer.draw(laid_out)[0]
+    """In a worker: the item's samples there, and the images of the samples that came along."""
+    return renderer.samples(one), renderer.rasterise(laid_out)[0]
 
 
 @pytest.mark.parametrize("name", ITEMS)
 def test_keys_are_stable_and_samples_cross_processes(name: str) -> None:
     once = R.samples(ITEMS[name])
     worker = get_reusable_executor(max_workers=1)
-    again, drawn = worker.submit(laid_out_and_drawn, Renderer(), ITEMS[name], once).result()
+    again, rendered = worker.submit(laid_out_and_drawn, Renderer(), ITEMS[name], once).result()
     assert [s.key for s in once] == [s.key for s in again]
-    assert np.array_equal(R.draw(once)[0], drawn)
-    assert np.array_equal(R.draw(once)[0], R.draw(again)[0])
+    assert np.array_equal(R.rasterise(once)[0], rendered)
+    assert np.array_equal(R.rasterise(once)[0], R.rasterise(again)[0])
     if name != "photo bytes":
         assert len(pickle.dumps(once)) < 4000 * len(once)
 
@@ -149,13 +149,13 @@ def test_tiles_and_frames_are_pages_in_order_each_drawn_as_it_would_be_alone() -
     assert [s.key for s in whole] == [s.key for s in again] and len({s.key for s in whole}) == 12
     assert [(s.page, s.pages) for s in whole] == [(page, 12) for page in range(12)]
     asked: list[int] = []
-    pictures, failed = renderer.draw([*whole, *whole[::-1]], asked.append)
+    images, failed = renderer.rasterise([*whole, *whole[::-1]], asked.append)
     assert not failed and asked == list(range(24))
-    assert np.array_equal(pictures[:12], pictures[:11:-1])
-    for sample, picture in zip(whole, pictures[:12], strict=True):
+    assert np.array_equal(images[:12], images[:11:-1])
+    for sample, image in zip(whole, images[:12], strict=True):
         page = sample.content
         alone = render_image(page.data, 224, page.frame, page.tile, "tiles")  # type: ignore[attr-defined]
-        assert np.array_equal(picture, alone)
+        assert np.array_equal(image, alone)
     first = Renderer(RenderSettings(fit="tiles", frames="first")).samples(item("image", ImageBytes(scan.getvalue())))
     assert [s.key for s in first] == [s.key for s in whole[:9]]
 
@@ -170,10 +170,10 @@ def test_one_file_is_read_once_for_its_tiles(tmp_path: Path) -> None:
         if number:
             path.unlink(missing_ok=True)
 
-    pictures, failed = renderer.draw(samples, take_away)
+    images, failed = renderer.rasterise(samples, take_away)
     assert len(samples) == 9 and not failed
-    assert np.array_equal(pictures[4], render_image(PHOTO.read_bytes(), 224, 0, 4, "tiles"))
-    assert "cannot be read" in renderer.draw(samples)[1][8]
+    assert np.array_equal(images[4], render_image(PHOTO.read_bytes(), 224, 0, 4, "tiles"))
+    assert "cannot be read" in renderer.rasterise(samples)[1][8]
 
 
 def test_fingerprints_hold_what_matters_to_the_modality() -> None:
@@ -195,21 +195,21 @@ def test_a_mixture_is_drawn_in_order_and_failures_are_named(tmp_path: Path) -> N
     samples = [R.samples(one)[0] for one in order]
     gone = R.samples(item("image", ImageFile(changed, planned.payload.sha256)))  # type: ignore[union-attr]
     changed.write_bytes(b"something else")
-    pictures, failed = R.draw([*samples, *gone])
-    assert pictures.shape == (8, 224, 224, 3) and pictures.dtype == np.uint8
+    images, failed = R.rasterise([*samples, *gone])
+    assert images.shape == (8, 224, 224, 3) and images.dtype == np.uint8
     assert set(failed) == {2, 4, 7}
     assert "changed after it was planned" in failed[2] and "cannot be decoded" in failed[4]
-    assert not pictures[[2, 4, 7]].any()
-    assert np.array_equal(pictures[1], TextRenderer().render_pages(ITEMS["text"].payload)[0])  # type: ignore[arg-type]
+    assert not images[[2, 4, 7]].any()
+    assert np.array_equal(images[1], TextRenderer().render_pages(ITEMS["text"].payload)[0])  # type: ignore[arg-type]
     for number in (0, 1, 3, 5, 6):
-        assert np.array_equal(R.draw([samples[number]])[0][0], pictures[number])
+        assert np.array_equal(R.rasterise([samples[number]])[0][0], images[number])
     changed.unlink()
-    assert "cannot be read: No such file" in R.draw(gone)[1][0]
+    assert "cannot be read: No such file" in R.rasterise(gone)[1][0]
 
 
 def test_nothing_to_draw() -> None:
-    pictures, failed = R.draw([])
-    assert pictures.shape == (0, 224, 224, 3) and failed == {}
+    images, failed = R.rasterise([])
+    assert images.shape == (0, 224, 224, 3) and failed == {}
 
 
 BAD = {
@@ -217,7 +217,7 @@ BAD = {
     "sides": (item("grid", np.zeros((901, 991), int)), RejectedError, "at most 1000 pages of 30x30, got 901x991"),
     "puzzle": (item("grid", Puzzle("sudoku", np.zeros((5, 5), int))), RejectedError, "9x9, got 5x5"),
     "puzzle as text": (item("text", Puzzle("maze", MAZE)), TypeError, "of Puzzle does not go with 'text'"),
-    "no picture": (item("image", ImageBytes(b"hello")), RejectedError, "got something else"),
+    "no image": (item("image", ImageBytes(b"hello")), RejectedError, "got something else"),
     "no file": (item("image", ImageFile(Path("/nowhere/x.png"), "00")), RejectedError, "No such file"),
     "wrong payload": (item("grid", "text"), TypeError, "a/b: a payload of str does not go with 'grid'"),
 }

@@ -15,7 +15,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from trm_nb.batch.outcome import Truth, as_bytes, settle
+from trm_nb.batch.outcome import Truth, as_bytes, resolve
 from trm_nb.errors import UserError
 from trm_nb.progress.planned import PlannedRow
 from trm_nb.progress.tracker import TrainingProgressTracker
@@ -25,7 +25,7 @@ from trm_nb.report.report import write_report
 ALERT = "<script>alert(1)</script><img src=x onerror=alert(1)><svg onload=alert(1)></svg>"
 
 
-def picture(size: tuple[int, int] = (900, 300), kind: str = "PNG") -> str:
+def image(size: tuple[int, int] = (900, 300), kind: str = "PNG") -> str:
     data = io.BytesIO()
     Image.new("RGB", size, "teal").save(data, kind)
     return base64.b64encode(data.getvalue()).decode()
@@ -45,8 +45,8 @@ OUTPUTS = [
         }
     ),
     shown({"text/markdown": f"a **finding** of 3 {ALERT} ![p](https://example.org/p.png) [go](javascript:alert(1))"}),
-    shown({"image/png": picture()}, **{"image/png": {"alt": 'alt "quoted" <b>', "width": 450}}),
-    shown({"image/jpeg": picture(kind="JPEG")}),
+    shown({"image/png": image()}, **{"image/png": {"alt": 'alt "quoted" <b>', "width": 450}}),
+    shown({"image/jpeg": image(kind="JPEG")}),
     shown({"image/png": 'AAAA" onerror="alert(1)'}),
     shown({"text/html": f"<img src='data:image/png;base64,AAAA' alt='x>{ALERT}'><img src='//x/a' alt='>{ALERT}'>"}),
     shown({"image/svg+xml": "<svg><script>alert(1)</script></svg>"}),
@@ -65,14 +65,14 @@ def run(tmp_path: Path) -> Path:
     rows = [PlannedRow(n, f"s{n}", f"s{n}", "text", "f", 0, 1, None, "train", f"{n:032x}") for n in range(1234)]
     tracker.add_rows(rows, [], [Rejected("bad", f"reason {ALERT}")])
     tracker.set("plan_frozen", True)
-    tracker.bind("plan", {"limit": 7, "source_paths": [f"data/{ALERT}"]})
+    tracker.freeze("plan", {"limit": 7, "source_paths": [f"data/{ALERT}"]})
     tracker.begin("render")
     tracker.fail("render", f"failed {ALERT}")
 
     done = new_notebook(
         cells=[
             new_markdown_cell(
-                f"# What is drawn?\n\nProse `code` {ALERT} [next](02_denoise.ipynb#cell-2) [web](https://example.org)"
+                f"# What is rendered?\n\nProse `code` {ALERT} [next](02_denoise.ipynb#cell-2) [web](https://example.org)"
             ),
             new_markdown_cell("## A *second* heading\n### Third & last\n#### Not listed\n## A *second* heading"),
             new_code_cell("for x in range(3):\n    print('https://example.org', x)  # said", outputs=OUTPUTS),
@@ -98,7 +98,7 @@ def run(tmp_path: Path) -> Path:
     (path / "notebooks").mkdir()
     for name, (made, truth) in truths.items():
         plain: dict[str, Any] = json.loads(nbformat.writes(made))
-        settle(plain, truth, environment={"python": "3.11", "torch": "2.x"})
+        resolve(plain, truth, environment={"python": "3.11", "torch": "2.x"})
         (path / "notebooks" / f"{name}.ipynb").write_bytes(as_bytes(plain))
     return path
 
@@ -146,7 +146,7 @@ def test_nothing_hostile_and_nothing_foreign_is_left(pages: dict[str, Reader]) -
 def test_a_page_is_readable_and_accessible(pages: dict[str, Reader]) -> None:
     page = pages["01_render"]
     assert page.all("html") == [{"lang": "en"}]
-    assert "What is drawn? - a run <b>" in page.text
+    assert "What is rendered? - a run <b>" in page.text
     assert len(page.all("main")) == 1 and page.all("a")[0] == {"class": "skip", "href": "#main"}
     ids = [str(a["id"]) for _, a in page.elements if a.get("id")]
     assert len(ids) == len(set(ids))
@@ -190,7 +190,7 @@ def test_the_index_says_what_the_tracker_holds(pages: dict[str, Reader]) -> None
         "1,234",
         "limit",
         "reason <script>",
-        "What is drawn?",
+        "What is rendered?",
         "finding of 3",
     ]:
         assert expected in page.text

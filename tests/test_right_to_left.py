@@ -109,8 +109,8 @@ JOINED = {
 @pytest.mark.parametrize(("text", "expected"), JOINED.values(), ids=JOINED.keys())
 def test_letters_join(text: str, expected: str) -> None:
     forms, taken = shaped(text)
-    drawn = "".join(chr(forms.get(i, ord(c))) for i, c in enumerate(text) if i not in taken)
-    assert drawn == expected
+    rendered = "".join(chr(forms.get(i, ord(c))) for i, c in enumerate(text) if i not in taken)
+    assert rendered == expected
 
 
 def test_joined_letters_are_what_is_drawn() -> None:

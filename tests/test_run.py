@@ -44,7 +44,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 KILLS = [
-    ("images-settled:2", "01_render"),
+    ("images-resolved:2", "01_render"),
     ("chunk-renamed:2", "03_encode"),
     ("train-step:10", "06_train"),
 ]
@@ -126,7 +126,7 @@ def test_a_full_disk_is_one_sentence_and_the_build_continues_when_there_is_room(
 
 
 POINTS = [f"{what}-{when}" for what in ("images", "batch", "chunk") for when in ("staged", "renamed", "receipt")]
-POINTS += ["rows-planned", "images-settled", "batch-recorded", "chunk-recorded", "dataset-files", "train-step"]
+POINTS += ["rows-planned", "images-resolved", "batch-recorded", "chunk-recorded", "dataset-files", "train-step"]
 
 
 @pytest.mark.soak
@@ -219,7 +219,7 @@ def test_a_users_mistake_is_one_sentence_and_exit_code_2(arguments: list[str], m
 
 
 @pytest.mark.slow
-def test_puzzles_go_from_pictures_to_answers(tmp_path: Path) -> None:
+def test_puzzles_go_from_images_to_answers(tmp_path: Path) -> None:
     """All six notebooks, with an encoder that is fitted and a TRM that fills in grids; far too short to solve one."""
     short = ["source_paths=[sudoku:4:80]", "image_size=112", "fit_steps=6", "fit_batch_size=4", "train_steps=20"]
     overrides = [part for value in (*short, "train_batch_size=8") for part in ("-p", value)]

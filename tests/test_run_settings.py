@@ -19,7 +19,7 @@ from trm_nb import open_run as open_run_of
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.errors import UserError
 from trm_nb.notebook import open_run
-from trm_nb.notebook.sampling import CLEARED, pictures_of
+from trm_nb.notebook.sampling import CLEARED, images_of
 from trm_nb.pipeline.verify import verify
 from trm_nb.records import IN_MEMORY
 
@@ -162,14 +162,14 @@ def test_a_run_of_samples_in_memory(tmp_path: Path) -> None:
 def test_cleared_images_are_gray_and_never_measured(here: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = demo(output_dir="outputs/own")
     samples = run.samples()
-    assert (pictures_of(run, samples, [0, 1]) != CLEARED).any()
+    assert (images_of(run, samples, [0, 1]) != CLEARED).any()
     run.cache.clear()
     run.complete()
     with caplog.at_level(logging.WARNING):
-        assert (pictures_of(run, samples, [0, 1]) == CLEARED).all()
+        assert (images_of(run, samples, [0, 1]) == CLEARED).all()
     assert "2 of 2 images were cleared" in caplog.text
     with pytest.raises(UserError, match="measured here"):
-        pictures_of(run, samples, [0, 1], measured=True)
+        images_of(run, samples, [0, 1], measured=True)
     run.close()
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from trm_nb.batch.outcome import Truth, as_bytes, read_notebook, running_cell, settle
+from trm_nb.batch.outcome import Truth, as_bytes, read_notebook, resolve, running_cell
 from trm_nb.batch.runner import NotebookEvent, find_notebooks, fingerprints, run_notebooks, up_to_date
 from trm_nb.errors import UserError
 from trm_nb.params import load_params
@@ -117,8 +117,8 @@ def test_a_model_that_was_removed_is_trained_again_in_any_way(project: Callable[
     root = project(n06_train=notebook("print('trains')"))
     run, path = root / "outputs" / "demo", root / "notebooks" / "06_train.ipynb"
     tracker = TrainingProgressTracker(run, create=True)
-    tracker.bind("encode", {"micro_batch": 64})
-    tracker.bind("train", {"learning_rate": 0.001})
+    tracker.freeze("encode", {"micro_batch": 64})
+    tracker.freeze("train", {"learning_rate": 0.001})
     tracker.already_done("train")
     for made in (run / "notebooks" / path.name, run / "model" / "trm.pt"):
         made.parent.mkdir()
@@ -253,7 +253,7 @@ def test_settle_and_its_helpers_on_plain_json(tmp_path: Path) -> None:
     for cell, noted in zip(made["cells"], ["completed", "running", "pending"], strict=True):
         cell["metadata"]["papermill"] = {"status": noted}
     assert running_cell(made) == 1
-    settle(made, Truth("failed", 1, "gone"), seconds=1.5)
+    resolve(made, Truth("failed", 1, "gone"), seconds=1.5)
     assert [status(cell) for cell in made["cells"]] == ["completed", "failed", "pending"]
     assert made["metadata"]["trm_nb"] == {
         "status": "failed", "cell": 1, "message": "gone", "user_error": False, "seconds": 1.5,

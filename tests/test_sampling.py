@@ -11,8 +11,8 @@ import pytest
 from trm_nb.notebook.sampling import (
     agreeing,
     agreement,
+    coverage,
     ends,
-    ink,
     lengths_of,
     median,
     most_denoised,
@@ -53,7 +53,7 @@ def samples(**columns: list[Any]) -> pa.Table:
     return pa.table(given | columns)
 
 
-def test_pick_takes_rows_with_pictures_and_the_given_values() -> None:
+def test_pick_takes_rows_with_images_and_the_given_values() -> None:
     table = samples(status=["ok", "quarantined", "ok", "ok"], modality=["text", "grid", "grid", "text"])
     assert pick(table, 9) == [0, 2, 3]
     assert pick(table, 9, modality="grid") == [2]
@@ -124,13 +124,13 @@ def test_principal_plane_finds_the_plane() -> None:
 
 
 def test_ink_and_median() -> None:
-    pictures = np.full((2, 4, 4, 3), 255, np.uint8)
-    pictures[1, :2, :, 0] = 0
-    assert ink(pictures).tolist() == [0, 0.5]
+    images = np.full((2, 4, 4, 3), 255, np.uint8)
+    images[1, :2, :, 0] = 0
+    assert coverage(images).tolist() == [0, 0.5]
     assert median(np.zeros(0)) == 0
 
 
-def test_most_denoised_has_each_picture_once_and_none_that_was_left_alone() -> None:
+def test_most_denoised_has_each_image_once_and_none_that_was_left_alone() -> None:
     table = samples(key=["a", "b", "a", "c", "d"], noise=[3.0, None, 3.0, 9.0, 0.0])
     assert most_denoised(table, 9) == [3, 0, 4]
     assert most_denoised(table, 1) == [3]

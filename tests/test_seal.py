@@ -26,8 +26,8 @@ from trm_nb.denoise.seal import (
     context,
     neighbours,
 )
-from trm_nb.denoise.train_policy import Tried, best_fixed, draw_noise, judged, train_policy, try_edits
-from trm_nb.denoise.training_images import Pictures
+from trm_nb.denoise.train_policy import Tried, best_fixed, judged, sample_noise, train_policy, try_edits
+from trm_nb.denoise.training_images import Images
 from trm_nb.errors import UserError
 from trm_nb.models.checkpoints import load_checkpoint, save_checkpoint
 
@@ -40,10 +40,10 @@ def denoiser() -> Denoiser:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> Pictures:
+def images() -> Images:
     rng = np.random.default_rng(0)
     some = np.repeat(np.repeat(rng.integers(0, 256, (3, 32, 32, 3), np.uint8), 4, 1), 4, 2)
-    return Pictures(some, np.full(3, 1 / 3), some, some, some, "three")
+    return Images(some, np.full(3, 1 / 3), some, some, some, "three")
 
 
 def _noisy(seed: int = 0, noise: Noise | None = None) -> torch.Tensor:
@@ -82,7 +82,7 @@ def test_a_scale_has_the_network_assume_louder_noise(denoiser: Denoiser) -> None
     assert not torch.allclose(louder, denoiser.restore(x), atol=1e-4)
 
 
-def test_a_stride_denoises_interleaved_pictures_each_for_itself(denoiser: Denoiser) -> None:
+def test_a_stride_denoises_interleaved_images_each_for_itself(denoiser: Denoiser) -> None:
     x = _noisy()
     expected = x.clone()
     for top in (0, 1):
@@ -129,10 +129,10 @@ def test_what_a_policy_chooses_does_not_depend_on_its_neighbours_in_a_batch(deno
     together, alone = adaptive.restore(x), torch.cat([adaptive.restore(x[i : i + 1]) for i in range(3)])
     assert torch.equal(together, alone)
     images = np.random.default_rng(0).integers(0, 256, (2, 56, 84, 3), np.uint8)  # sides that are no multiples of 8
-    restored, treatments = adaptive.restore_images(images)
+    restored, denoise_results = adaptive.restore_images(images)
     assert restored.shape == images.shape
     assert np.array_equal(restored[1:], adaptive.restore_images(images[1:])[0])
-    assert [given.edit for given in treatments] == [adaptive.choose(one).name for one in _padded(images)]
+    assert [given.edit for given in denoise_results] == [adaptive.choose(one).name for one in _padded(images)]
 
 
 def _padded(images: np.ndarray) -> list[torch.Tensor]:
@@ -142,22 +142,20 @@ def _padded(images: np.ndarray) -> list[torch.Tensor]:
 
 def test_noop_keeps_every_byte_and_says_so(denoiser: Denoiser) -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
-    restored, treatments = AdaptiveDenoiser(denoiser, _policy(0)).restore_images(images)
+    restored, denoise_results = AdaptiveDenoiser(denoiser, _policy(0)).restore_images(images)
     assert np.array_equal(restored, images)
-    assert [(given.edit, given.noise) for given in treatments] == [("noop", 0.0)] * 2
+    assert [(given.edit, given.noise) for given in denoise_results] == [("noop", 0.0)] * 2
 
 
 # -- training --------------------------------------------------------------------------------------------------------
 
 
-def test_rewards_follow_the_true_error_though_no_clean_picture_is_looked_at(
-    denoiser: Denoiser, pictures: Pictures
-) -> None:
-    tried = try_edits(denoiser, pictures, 4, seed=1)
+def test_rewards_follow_the_true_error_though_no_clean_image_is_looked_at(denoiser: Denoiser, images: Images) -> None:
+    tried = try_edits(denoiser, images, 4, seed=1)
     assert tried.contexts.shape == (4, len(FEATURES)) and tried.errors.shape == (4, len(EDITS))
-    again = try_edits(denoiser, pictures, 4, seed=1)
+    again = try_edits(denoiser, images, 4, seed=1)
     assert torch.equal(tried.errors, again.errors) and torch.equal(tried.contexts, again.contexts)
-    assert not torch.equal(tried.errors, try_edits(denoiser, pictures, 4, seed=2).errors)
+    assert not torch.equal(tried.errors, try_edits(denoiser, images, 4, seed=2).errors)
     noop = tried.errors[:, EDITS.index(NOOP)]
     half = tried.errors[:, EDITS.index(Edit("half", strength=0.5))]
     assert not torch.equal(noop, half)
@@ -165,14 +163,14 @@ def test_rewards_follow_the_true_error_though_no_clean_picture_is_looked_at(
 
 def test_the_policy_is_trained_on_what_it_is_not_judged_by() -> None:
     rng = np.random.default_rng(0)
-    drawn = {draw_noise(rng).kind for _ in range(300)}
-    assert drawn == set(ADAPTED) and not drawn & set(UNSEEN)
+    rendered = {sample_noise(rng).kind for _ in range(300)}
+    assert rendered == set(ADAPTED) and not rendered & set(UNSEEN)
 
 
 def _lesson(count: int = 400) -> Tried:
     """Contexts whose first number says which edit is right: noop below 0, the last one above."""
-    draws = torch.Generator().manual_seed(0)
-    contexts = torch.randn(count, len(FEATURES), generator=draws)
+    generator = torch.Generator().manual_seed(0)
+    contexts = torch.randn(count, len(FEATURES), generator=generator)
     errors = torch.full((count, len(EDITS)), 0.01)
     errors[contexts[:, 0] < 0, 0] = 0.0001
     errors[contexts[:, 0] >= 0, -1] = 0.001
@@ -210,7 +208,7 @@ def test_the_adaptive_one_is_taken_where_it_lies_beside_the_plain_one(
     path = _saved(tmp_path, denoiser)
     loaded = load_denoiser(path)
     assert isinstance(loaded, AdaptiveDenoiser)
-    assert "adapted to each picture by n2n_denoiser_adaptive.pt" in caplog.text
+    assert "adapted to each image by n2n_denoiser_adaptive.pt" in caplog.text
     assert loaded.fingerprint == AdaptiveDenoiser(denoiser, _policy(2)).fingerprint != denoiser.fingerprint
     assert loaded.fingerprint != AdaptiveDenoiser(denoiser, _policy(3)).fingerprint
     plain = load_denoiser(path, adaptive=False)
@@ -251,12 +249,12 @@ def test_a_file_that_does_not_fit_is_an_error(harm: object, said: str, denoiser:
         load_denoiser(path)
 
 
-def test_the_cache_notes_the_edit_of_each_picture_and_keys_hold_the_policy(denoiser: Denoiser, tmp_path: Path) -> None:
+def test_the_cache_notes_the_edit_of_each_image_and_keys_hold_the_policy(denoiser: Denoiser, tmp_path: Path) -> None:
     path = _saved(tmp_path, denoiser)
     cache = ImageCache(tmp_path / "cache", use_denoiser=["text", "grid"], denoiser_path=path, workers=0)
     keys = cache.populate(["a page", [[1, 2], [3, 4]]]).keys
-    assert {given.edit for given in cache.treatments(keys).values()} == {"half"}
-    assert set(cache.treatments(keys)) == set(keys)
+    assert {given.edit for given in cache.denoise_results(keys).values()} == {"half"}
+    assert set(cache.denoise_results(keys)) == set(keys)
     AdaptiveDenoiser(denoiser, replace_bias(_policy(0))).save(adaptive_path(path))
     other = ImageCache(tmp_path / "cache", use_denoiser=["text", "grid"], denoiser_path=path, workers=0)
     assert other.keys_for("a page") != keys[:1]

@@ -1,4 +1,4 @@
-"""The weights that come with the package: they restore, they leave clean pictures alone, and their card is theirs."""
+"""The weights that come with the package: they restore, they leave clean images alone, and their card is theirs."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def test_photographs_that_training_never_saw(noise: Noise, least: float) -> None
     plain = load_denoiser(SHIPPED, adaptive=False)
     assert plain is not None
     found = []
-    for number, picture in enumerate(photographs().values()):
-        found.append(psnr(ours(plain)(noisy(picture, noise, number), 0.0).clip(0, 1), picture))
+    for number, image in enumerate(photographs().values()):
+        found.append(psnr(ours(plain)(noisy(image, noise, number), 0.0).clip(0, 1), image))
     assert np.mean(found) > least
 
 
@@ -54,10 +54,10 @@ def test_clean_pages_and_grids_stay_as_they_are(adaptive: Literal["auto", False]
     rng = np.random.default_rng(3)
     pages = np.concatenate([TextRenderer().render_pages(path.read_text("utf-8"))[:2] for path in PROSE[:4]])
     grids = np.stack([GridRenderer().render(rng.integers(0, 10, tuple(rng.integers(2, 20, 2)))) for _ in range(8)])
-    for pictures in (pages, grids):
-        restored, treatments = denoiser.restore_images(pictures)
-        assert adaptive is False or {treatment.edit for treatment in treatments} == {"noop"}
-        error = np.square(restored.astype(float) - pictures).mean((1, 2, 3))
+    for images in (pages, grids):
+        restored, denoise_results = denoiser.restore_images(images)
+        assert adaptive is False or {denoise_result.edit for denoise_result in denoise_results} == {"noop"}
+        error = np.square(restored.astype(float) - images).mean((1, 2, 3))
         decibels = 10 * np.log10(255**2 / np.maximum(error, 1e-9))
         assert decibels.mean() >= 45
 

@@ -48,7 +48,7 @@ def ids(found: list[Entry]) -> list[str]:
     return [entry.item_id for entry in found if isinstance(entry, Item)]
 
 
-def picture(kind: str) -> bytes:
+def image(kind: str) -> bytes:
     data = io.BytesIO()
     Image.new("RGB", (4, 3), (9, 99, 200)).save(data, kind)
     return data.getvalue()
@@ -81,15 +81,15 @@ def deep(depth: int) -> bytes:
         pytest.param("a.txt", b"BMW and BMI are words", "text", id="prose with BMP's letters"),
         pytest.param("a.txt", b"GIF89a was a format", "text", id="prose with GIF's letters"),
         *[
-            pytest.param(f"p.{k.lower()}", picture(k), "image", id=k)
+            pytest.param(f"p.{k.lower()}", image(k), "image", id=k)
             for k in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
         ],
         *[
-            pytest.param("p.txt", picture(k), "image", id=f"{k} under .txt")
+            pytest.param("p.txt", image(k), "image", id=f"{k} under .txt")
             for k in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
         ],
-        pytest.param("p.jpg", picture("PNG"), "image", id="png under .jpg"),
-        pytest.param("p", picture("PNG"), "image", id="png without suffix"),
+        pytest.param("p.jpg", image("PNG"), "image", id="png under .jpg"),
+        pytest.param("p", image("PNG"), "image", id="png without suffix"),
         pytest.param("text/images.arc/grid.png.txt", b"plain", "text", id="words in the path mean nothing"),
         pytest.param("a.json", task(), "grid", id="task"),
         pytest.param("a.JSON", b"\xef\xbb\xbf" + task(name="x"), "grid", id="task, bom, more keys"),
@@ -115,7 +115,7 @@ def test_content_decides(tmp_path: Path, name: str, data: bytes, modality: str) 
     [
         pytest.param("a.txt", b"ab\0", "NUL at byte 2", id="nul"),
         pytest.param("a.bin", bytes(range(256)), "NUL at byte 0", id="binary"),
-        pytest.param("a.png", b"words", "no picture in a .png file", id="png of words"),
+        pytest.param("a.png", b"words", "no image in a .png file", id="png of words"),
         pytest.param("a.JPG", b"", "empty", id="empty jpg"),
         pytest.param("a.json", b'{"a":\n  nope}', "malformed JSON at line 2, column 3", id="malformed json"),
         pytest.param("a.json", b"", "malformed JSON at line 1, column 1", id="empty json"),
@@ -164,8 +164,8 @@ def test_refused_with_reason(tmp_path: Path, name: str, data: bytes, reason: str
 
 @pytest.mark.parametrize(
     ("name", "data", "limit"),
-    [("a.png", picture("PNG"), "MAX_FILE_BYTES"), ("a.json", b'{"a": 1}', "MAX_JSON_BYTES")],
-    ids=["picture", "json"],
+    [("a.png", image("PNG"), "MAX_FILE_BYTES"), ("a.json", b'{"a": 1}', "MAX_JSON_BYTES")],
+    ids=["image", "json"],
 )
 def test_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, data: bytes, limit: str) -> None:
     (tmp_path / name).write_bytes(data)
@@ -182,14 +182,14 @@ def test_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, d
     [
         ({"include_text": False}, "a.txt: text is left out: include_text"),
         ({"render_text_to_image": False}, "a.txt: text is left out: render_text_to_image"),
-        ({"include_images": False}, "p.png: pictures are left out: include_images"),
+        ({"include_images": False}, "p.png: images are left out: include_images"),
         ({"include_grids": False}, "g.json: grids are left out: include_grids"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_modalities_left_out(tmp_path: Path, fields: dict[str, bool], left_out: str) -> None:
     (tmp_path / "a.txt").write_bytes(b"words")
-    (tmp_path / "p.png").write_bytes(picture("PNG"))
+    (tmp_path / "p.png").write_bytes(image("PNG"))
     (tmp_path / "g.json").write_bytes(task())
     found = entries(tmp_path, **fields)
     (skipped,) = (entry for entry in found if isinstance(entry, Skipped))
@@ -243,7 +243,7 @@ def test_a_long_binary_file_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "a").write_bytes(data)
     (reading,) = scan(config(tmp_path))
     assert list(reading.entries) == [
-        Rejected(f"{tmp_path.name}/a", f"neither text nor a picture: binary, with a NUL at byte {at}")
+        Rejected(f"{tmp_path.name}/a", f"neither text nor an image: binary, with a NUL at byte {at}")
     ]
     assert reading.sha256() == hashlib.sha256(data).hexdigest()
 

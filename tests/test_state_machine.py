@@ -40,9 +40,9 @@ from trm_nb.storage import files
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="steps are done by forked children")
 STEPS = ("render", "encode", "export", "build")
 FAULTS = [f"{what}-{when}" for what in ("images", "batch", "chunk") for when in ("staged", "renamed", "receipt")]
-FAULTS += ["rows-planned", "images-settled", "batch-recorded", "chunk-recorded", "dataset-files"]
+FAULTS += ["rows-planned", "images-resolved", "batch-recorded", "chunk-recorded", "dataset-files"]
 FILES = (
-    *("progress.sqlite", ".bound.json", "samples.parquet", "quarantine.jsonl", "README.md", "dataset_info.json"),
+    *("progress.sqlite", ".frozen.json", "samples.parquet", "quarantine.jsonl", "README.md", "dataset_info.json"),
     *("images.zarr/zarr.json", "images.zarr/images/zarr.json", "images.zarr/images/receipts/index.sqlite"),
     *("capsules.zarr/zarr.json", "capsules.zarr/capsules/zarr.json", "batches.zarr/capsules/zarr.json"),
     *("capsules.zarr/labels/zarr.json", "capsules.zarr/labels/c/0"),
@@ -193,7 +193,7 @@ def _lost_settings(state: Storage) -> None:
     """The tracker and the copy of its settings are lost, and so is a third file."""
     state.work(step="build", fault=None, passing=1)
     state.damage(which="progress.sqlite", how="NUL-filled")
-    state.damage(which=".bound.json", how="zero length")
+    state.damage(which=".frozen.json", how="zero length")
     state.damage(which="README.md", how="missing")
     state.damage(which="images.zarr/images/receipts/00000002.json", how="truncated")
 

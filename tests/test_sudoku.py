@@ -88,20 +88,20 @@ def test_difficulty(cells: str, expected: str) -> None:
     assert difficulty(board(cells)) == expected
 
 
-@given(side=st.sampled_from(SIDES[:2]), seed=st.integers(0, 99), draw=st.integers(0, 2**32 - 1))
-def test_an_augmented_sudoku_has_the_augmented_solution(side: int, seed: int, draw: int) -> None:
+@given(side=st.sampled_from(SIDES[:2]), seed=st.integers(0, 99), render=st.integers(0, 2**32 - 1))
+def test_an_augmented_sudoku_has_the_augmented_solution(side: int, seed: int, render: int) -> None:
     puzzle = next(sudokus(side, seed))
     assert puzzle.solution is not None
-    cells, solution = augmented(puzzle.puzzle, puzzle.solution, np.random.default_rng(draw))
+    cells, solution = augmented(puzzle.puzzle, puzzle.solution, np.random.default_rng(render))
     assert_full(solution)
     assert (cells == 0).sum() == (puzzle.puzzle == 0).sum()
     (only,) = solutions(cells)
     assert np.array_equal(only, solution)
 
 
-@given(draw=st.integers(0, 2**32 - 1))
-def test_relabelling_forgets_names_and_nothing_else(draw: int) -> None:
-    rng = np.random.default_rng(draw)
+@given(render=st.integers(0, 2**32 - 1))
+def test_relabelling_forgets_names_and_nothing_else(render: int) -> None:
+    rng = np.random.default_rng(render)
     puzzle = next(sudokus(6, seed=int(rng.integers(50))))
     assert puzzle.solution is not None
     names = np.concatenate([[0], rng.permutation(6) + 1]).astype(np.int8)

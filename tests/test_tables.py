@@ -1,4 +1,4 @@
-"""Tables row by row: the same items from every kind of file, rows that are no use, pictures, puzzles, hostile files."""
+"""Tables row by row: the same items from every kind of file, rows that are no use, images, puzzles, hostile files."""
 
 from __future__ import annotations
 
@@ -377,10 +377,10 @@ def test_a_bad_byte_is_escaped_in_its_row_alone(tmp_path: Path) -> None:
         assert found[place].encoding == "utf-8 with escapes"
 
 
-# ------------------------------------------------------------------------------------- pictures
+# ------------------------------------------------------------------------------------- images
 
 
-def test_pictures_as_bytes_struct_base64_and_files(tmp_path: Path) -> None:
+def test_images_as_bytes_struct_base64_and_files(tmp_path: Path) -> None:
     (tmp_path / "p").mkdir()
     (tmp_path / "p/red.png").write_bytes(png(255))
     data, text = png(), base64.b64encode(png()).decode()
@@ -422,20 +422,20 @@ def test_pictures_as_bytes_struct_base64_and_files(tmp_path: Path) -> None:
         pytest.param("loop", "expected a path below|cannot be read", id="loop of links"),
         pytest.param("a\0b.png", "expected a path below the table's folder", id="nul"),
         pytest.param("x" * 5000, "expected a path below|cannot be read", id="long name"),
-        pytest.param("https://example.org/a.png", "pictures are not fetched", id="url"),
+        pytest.param("https://example.org/a.png", "images are not fetched", id="url"),
         pytest.param("gone.png", "it leads nowhere", id="missing"),
-        pytest.param("words.png", "no picture", id="no picture"),
+        pytest.param("words.png", "no image", id="no image"),
         pytest.param("fifo", "not a file but a FIFO", id="fifo"),
         pytest.param("folder", "directory|not a file", id="folder"),
         pytest.param("", "expected a path", id="empty"),
         pytest.param("data:image/png;base64,???", "a data URL that is no base64", id="data url"),
-        pytest.param("data:image/png;base64,aGVsbG8gd29ybGQ=", "no picture", id="data url of words"),
-        pytest.param(7, "expected a picture as bytes, base64 or a relative path, got int", id="number"),
+        pytest.param("data:image/png;base64,aGVsbG8gd29ybGQ=", "no image", id="data url of words"),
+        pytest.param(7, "expected an image as bytes, base64 or a relative path, got int", id="number"),
         pytest.param({"path": None, "bytes": None}, "got nothing", id="empty struct"),
         pytest.param(None, "no 'image' in this row", id="none"),
     ],
 )
-def test_what_is_no_picture(tmp_path: Path, value: Any, reason: str) -> None:
+def test_what_is_no_image(tmp_path: Path, value: Any, reason: str) -> None:
     root = tmp_path / "root"
     (root / "folder").mkdir(parents=True)
     (tmp_path / "secret.png").write_bytes(png())
@@ -482,8 +482,8 @@ def test_a_link_is_followed_where_the_walk_follows_it(tmp_path: Path) -> None:
         assert "it leads nowhere" in refused["t.jsonl#5"]
 
 
-def test_texts_and_pictures_in_one_table_are_two_items_a_row(tmp_path: Path) -> None:
-    rows = [{"image": png(), "text": "a caption"}, {"image": None, "text": "no picture"}]
+def test_texts_and_images_in_one_table_are_two_items_a_row(tmp_path: Path) -> None:
+    rows = [{"image": png(), "text": "a caption"}, {"image": None, "text": "no image"}]
     (tmp_path / "t.parquet").write_bytes(parquet(rows))
     found = entries(tmp_path)
     assert [(i.item_id.split("#")[1], i.modality) for i in items(found)] == [
@@ -494,7 +494,7 @@ def test_texts_and_pictures_in_one_table_are_two_items_a_row(tmp_path: Path) -> 
     only = entries(tmp_path, include_images=False)
     assert [item.item_id.split("#")[1] for item in items(only)] == ["0/text", "1/text"]
     assert [entry.reason for entry in only if isinstance(entry, Skipped)] == [
-        "pictures are left out: include_images is false"
+        "images are left out: include_images is false"
     ]
 
 

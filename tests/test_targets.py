@@ -1,4 +1,4 @@
-"""Answers of a run beside its capsules: what is asked where, what is held out, and a training on them."""
+"""Predictions of a run beside its capsules: what is asked where, what is held out, and a training on them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from runs import train_in as train
 from trm_nb import CapsuleDataset, build
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.pipeline.run import open_run
-from trm_nb.training.answers import evaluate
-from trm_nb.training.encoder import PictureTargets
+from trm_nb.training.encoder import ImageTargets
 from trm_nb.training.objectives.grid import Grids
+from trm_nb.training.predictions import evaluate
 from trm_nb.training.reasoning import ROW, Settings
 from trm_nb.training.targets import _canvases
 
@@ -68,11 +68,11 @@ def test_a_task_on_several_pages_is_not_asked_on_one_of_them(tmp_path: Path) -> 
     build(config)
     dataset = CapsuleDataset(config.output_dir)
     pages = pq.read_table(Path(config.output_dir) / "samples.parquet")["pages"].to_numpy()[dataset.rows]
-    assert pages.max() > 1 and (dataset.answers[pages > 1] == 1).any(), "there is such a task among them"
+    assert pages.max() > 1 and (dataset.target_count[pages > 1] == 1).any(), "there is such a task among them"
     asked = set(Grids(dataset, **SMALL).rows.tolist())  # type: ignore[arg-type]
-    assert asked == set(dataset.rows[(pages == 1) & (dataset.answers == 1)].tolist())
+    assert asked == set(dataset.rows[(pages == 1) & (dataset.target_count == 1)].tolist())
     run = open_run(output_dir=config.output_dir)
-    assert set(PictureTargets(run.samples(), run.cache, run.encoder, run.path).rows.tolist()) == asked
+    assert set(ImageTargets(run.samples(), run.cache, run.encoder, run.path).rows.tolist()) == asked
 
 
 def test_answers_of_several_sizes_are_laid_on_one_canvas() -> None:

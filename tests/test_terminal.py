@@ -13,7 +13,7 @@ from trm_nb.cli.terminal import result_of, say_what_came_out
 from trm_nb.notebook.prose import finding
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import Rejected
-from trm_nb.training.answers import Answers
+from trm_nb.training.predictions import Predictions
 
 HOSTILE = "<b>a*b_c</b> \x1b[31m & `d`"
 
@@ -74,7 +74,7 @@ def test_a_training_ends_with_its_result_and_what_needs_no_model(
     objective: str, targets: list[list[int]], correct: str, constant: str
 ) -> None:
     exact, asked = np.array([[True, True, True, False]]), np.array(targets, np.int32)
-    answers = Answers(exact, exact.astype(float), asked, asked, np.arange(4), (1, asked.shape[1]))
+    answers = Predictions(exact, exact.astype(float), asked, asked, np.arange(4), (1, asked.shape[1]))
     lines = result_of(answers, SimpleNamespace(objective=objective)).splitlines()  # type: ignore[arg-type]
     assert lines == [
         f"trained: 75.0% of 4 held-out {correct}",

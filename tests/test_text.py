@@ -1,4 +1,4 @@
-"""Text is drawn whole, the same everywhere, and can be read back from its pixels."""
+"""Text is rendered whole, the same everywhere, and can be read back from its pixels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RENDERERS = {
     "8": TextRenderer(font_size=8),
     "tiny": TextRenderer(image_size=28),
     "by word": TextRenderer(wrap="word", margin=7),
-    "coloured": TextRenderer(ink="#f0e8d0", paper="#102040", margin=60, wrap="word"),
+    "coloured": TextRenderer(foreground="#f0e8d0", background="#102040", margin=60, wrap="word"),
     "highlighted": TextRenderer(highlight=True),
 }
 either = pytest.mark.parametrize("r", RENDERERS.values(), ids=RENDERERS.keys())
@@ -57,7 +57,7 @@ TEXTS = {
     "separators": "a\u2028b\u2029c\x85d\x1cd",
     "surrogate": "lone \ud800 and \udfff",
     "no glyph": "\u0378 \U0010ffff \ue000 \U000e0041 \U00030000",
-    "box drawing": "┌─┬─┐\n│ │█│\n└─┴─┘ ░▒▓",
+    "box rendering": "┌─┬─┐\n│ │█│\n└─┴─┘ ░▒▓",
 }
 
 
@@ -131,7 +131,7 @@ def test_folding_joins_only_equal_pixels(r: TextRenderer) -> None:
     atlas = r.atlas
     names = {chr(c): r.fold(chr(c)) for c in atlas.codes.tolist() if chr(c) != "\u3000"}
     changed = {c: f for c, f in names.items() if c != f}
-    assert len(changed) < 1300  # of 69,000: what the fonts themselves draw alike
+    assert len(changed) < 1300  # of 69,000: what the fonts themselves render alike
     for one, other in changed.items():
         width = int(atlas.props[ord(one)] & WIDTH)
         assert not atlas.props[ord(one)] & BOXED_ALONE
@@ -207,7 +207,7 @@ def test_words_stay_whole(text: str, rows: list[str]) -> None:
 
 
 def test_a_margin_is_paper() -> None:
-    r = TextRenderer(margin=20, paper="#ffeedd")
+    r = TextRenderer(margin=20, background="#ffeedd")
     page = r.render_pages("x" * 1000)[0]
     inside = page[20:-20, 20:-20]
     assert (page == [0xFF, 0xEE, 0xDD]).all(axis=-1).sum() >= 224 * 224 - inside.shape[0] * inside.shape[1]
@@ -228,7 +228,7 @@ def test_a_wrap_is_seen_and_a_line_end_is_not() -> None:
 
 
 def test_pixels_are_the_font_s() -> None:
-    """An independent reference: FreeType through Pillow draws the same line of ASCII."""
+    """An independent reference: FreeType through Pillow renders the same line of ASCII."""
     from matplotlib import get_data_path
     from PIL import Image, ImageDraw, ImageFont
 
@@ -240,13 +240,13 @@ def test_pixels_are_the_font_s() -> None:
     ImageDraw.Draw(image).text((0, -1), line, fill=255, font=font)
     ours = RENDERERS["12"].render_pages(line)[0, :14, :, 0].astype(int)
     difference = np.abs(255 - np.asarray(image).astype(int) - ours)
-    # 16 levels of ink differ by 8 at most; where a glyph bleeds into its neighbour's cell, a little more
+    # 16 levels of foreground differ by 8 at most; where a glyph bleeds into its neighbour's cell, a little more
     assert (difference > 9).mean() < 0.01 and difference.max() < 64
 
 
 IMPOSSIBLE = [
-    {"font_size": 11}, {"image_size": 13}, {"margin": 106}, {"ink": "#ffffff"}, {"ink": "#f8f8f8"}, {"ink": "red"},
-    {"ink": "#12"}, {"margin": -10}, {"margin": 2.5}, {"wrap": "words"},
+    {"font_size": 11}, {"image_size": 13}, {"margin": 106}, {"foreground": "#ffffff"}, {"foreground": "#f8f8f8"}, {"foreground": "red"},
+    {"foreground": "#12"}, {"margin": -10}, {"margin": 2.5}, {"wrap": "words"},
 ]  # fmt: skip
 
 
@@ -258,16 +258,16 @@ def test_impossible_settings_are_refused(arguments: dict[str, Any]) -> None:
 
 def test_pages_of_another_size_are_refused() -> None:
     with pytest.raises(ValueError, match="expected \\(16, 32\\) cells"):
-        RENDERERS["12"].draw(RENDERERS["8"].pages("x"))
+        RENDERERS["12"].rasterise(RENDERERS["8"].pages("x"))
 
 
 def test_decode_takes_a_page_alone_and_refuses_other_sizes() -> None:
     r = RENDERERS["12"]
     assert r.decode(r.render_pages("one page")[0]) == "one page"
     assert r.decode(np.full((1, 224, 224, 3), 100, np.uint8)).startswith("\ufffd")
-    with pytest.raises(ValueError, match="expected uint8 pictures"):
+    with pytest.raises(ValueError, match="expected uint8 images"):
         r.decode(r.render_pages("x").astype(np.float32))
     with pytest.raises(ValueError, match="expected highlight=True"):
-        RENDERERS["highlighted"].draw(r.pages("x"))
-    with pytest.raises(ValueError, match=r"pictures of shape \(224, 224, 3\), got uint8 \(1, 112, 112, 3\)"):
+        RENDERERS["highlighted"].rasterise(r.pages("x"))
+    with pytest.raises(ValueError, match=r"images of shape \(224, 224, 3\), got uint8 \(1, 112, 112, 3\)"):
         r.decode(np.zeros((1, 112, 112, 3), np.uint8))

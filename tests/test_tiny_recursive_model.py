@@ -192,12 +192,12 @@ SMALL = TRMConfig(
 
 
 def batch_of(config: TRMConfig, b: int = 3) -> dict[str, Tensor]:
-    draws = torch.Generator().manual_seed(0)
-    batch = {"labels": torch.randint(config.vocab_size, (b, config.seq_len), generator=draws)}
+    generator = torch.Generator().manual_seed(0)
+    batch = {"labels": torch.randint(config.vocab_size, (b, config.seq_len), generator=generator)}
     if config.tokens:
-        batch["inputs"] = torch.randint(config.vocab_size, (b, config.seq_len), generator=draws)
+        batch["inputs"] = torch.randint(config.vocab_size, (b, config.seq_len), generator=generator)
     if config.capsules:
-        batch["capsules"] = torch.randn(b, 12, 512, generator=draws)
+        batch["capsules"] = torch.randn(b, 12, 512, generator=generator)
     return batch
 
 

@@ -1,4 +1,4 @@
-"""tracker.py, tables.py, stats.py: counts are what the tables hold, settings are bound, readers may come and go."""
+"""tracker.py, tables.py, stats.py: counts are what the tables hold, settings are frozen, readers may come and go."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def _rows(first: int, count: int, modality: str = "text") -> list[PlannedRow]:
 
 def _tracker(path: Path) -> TrainingProgressTracker:
     tracker = TrainingProgressTracker(path, create=True)
-    tracker.bind("encode", {"batch_size": 4, "batches_per_chunk": 2})
+    tracker.freeze("encode", {"batch_size": 4, "batches_per_chunk": 2})
     tracker.add_rows(_rows(0, 10), [PlannedFile("f", 5, 6, "sha", 0, 10, 5, 1)], [Rejected("bad.txt", "no text")])
     return tracker
 
 
 def test_stats_are_the_tables(tmp_path: Path) -> None:
     tracker = _tracker(tmp_path)
-    tracker.settle([f"{i:032x}" for i in range(8)], {f"{8:032x}": "it broke"})
+    tracker.resolve([f"{i:032x}" for i in range(8)], {f"{8:032x}": "it broke"})
     tracker.add_batch(Receipt("batch", 0, 4, 100, "x"), 1.5)
     tracker.add_batch(Receipt("batch", 1, 4, 100, "y"), 2.5)
     tracker.add_chunk(Receipt("chunk", 0, 8, 200, "z", parts=[Receipt("batch", i, 4, 100, "") for i in (0, 1)]))
@@ -64,9 +64,9 @@ def test_a_failing_transaction_changes_nothing(tmp_path: Path) -> None:
 
 def test_bound_fields_refuse_another_value_and_name_it(tmp_path: Path) -> None:
     tracker = _tracker(tmp_path)
-    tracker.bind("encode", {"batch_size": 4})
+    tracker.freeze("encode", {"batch_size": 4})
     with pytest.raises(UserError, match="made with batch_size=4, not batch_size=5"):
-        tracker.bind("encode", {"batch_size": 5})
+        tracker.freeze("encode", {"batch_size": 5})
 
 
 @pytest.mark.parametrize(
@@ -196,4 +196,4 @@ def test_steps_beyond_a_checkpoint_are_forgotten(tmp_path: Path) -> None:
     for step in (10, 20, 30):
         tracker.log_step(step, loss=1 / step)
     tracker.forget_steps(after=20)
-    assert [figures["global_step"] for figures in tracker.training_curve()] == [10, 20]
+    assert [metrics["global_step"] for metrics in tracker.training_curve()] == [10, 20]

@@ -16,13 +16,13 @@ from trm_nb.denoise import train_denoiser as training
 from trm_nb.denoise.noise import TRAINED
 from trm_nb.denoise.train_denoiser import (
     Settings,
-    draw_noise,
     held_out_psnr,
     noisy_pair,
     rate,
+    sample_noise,
     train_denoiser,
 )
-from trm_nb.denoise.training_images import PARTS, TILE, Part, Pictures, load_pictures
+from trm_nb.denoise.training_images import PARTS, TILE, Images, Part, load_images
 from trm_nb.errors import UserError
 from trm_nb.models.hardware import fast_in_bfloat16
 from trm_nb.progress.tracker import TrainingProgressTracker
@@ -32,42 +32,42 @@ TINY = Settings(steps=400, batch=8, crop=32, widths=(8, 8, 8), learning_rate=3e-
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
     """Three clouds of colour, as photographs."""
     folder = tmp_path_factory.mktemp("photographs")
     for seed in range(3):
         coarse = np.random.default_rng(seed).integers(0, 256, (60, 90, 3), np.uint8)
         Image.fromarray(coarse).resize((900, 600), Image.Resampling.BICUBIC).save(folder / f"{seed}.png")
-    (folder / "3.jpg").write_bytes(b"no picture")
-    return load_pictures(folder, folder / "work")
+    (folder / "3.jpg").write_bytes(b"no image")
+    return load_images(folder, folder / "work")
 
 
 @pytest.mark.slow
 def test_tiles_are_made_once_and_flat_ones_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     Image.new("RGB", (900, 600), "blue").save(tmp_path / "flat.png")
     with pytest.raises(UserError, match="texture"):
-        load_pictures(tmp_path, tmp_path / "work")
+        load_images(tmp_path, tmp_path / "work")
     for name in "ac":
         Image.effect_noise((900, 600), 90).save(tmp_path / f"{name}.png")
-    (tmp_path / "b.jpg").write_bytes(b"no picture")
-    made = load_pictures(tmp_path, tmp_path / "work")
+    (tmp_path / "b.jpg").write_bytes(b"no image")
+    made = load_images(tmp_path, tmp_path / "work")
     assert made.held_out.shape[1:] == (TILE, TILE, 3) and made.odds.sum() == pytest.approx(1)
     assert "b.jpg is left out" in caplog.text
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").iterdir()}
-    again = load_pictures(tmp_path, tmp_path / "work")
+    again = load_images(tmp_path, tmp_path / "work")
     assert np.array_equal(made.tiles, again.tiles) and np.array_equal(made.pages, again.pages)
     assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "work").iterdir()}
 
 
 def test_a_folder_without_photographs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected photographs"):
-        load_pictures(tmp_path, tmp_path)
+        load_images(tmp_path, tmp_path)
 
 
-def test_pairs_share_the_picture_and_not_the_noise(pictures: Pictures) -> None:
-    first, second = noisy_pair(pictures, TINY, step=5)
-    again, _ = noisy_pair(pictures, TINY, step=5)
-    other, _ = noisy_pair(pictures, TINY, step=6)
+def test_pairs_share_the_image_and_not_the_noise(images: Images) -> None:
+    first, second = noisy_pair(images, TINY, step=5)
+    again, _ = noisy_pair(images, TINY, step=5)
+    other, _ = noisy_pair(images, TINY, step=6)
     assert first.shape == second.shape == (8, 3, 32, 32)
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert not torch.equal(first, second)
@@ -76,9 +76,9 @@ def test_pairs_share_the_picture_and_not_the_noise(pictures: Pictures) -> None:
 @pytest.mark.parametrize("part", PARTS)
 def test_every_kind_that_is_trained_on_is_drawn(part: Part) -> None:
     rng = np.random.default_rng(0)
-    drawn = [draw_noise(part, rng) for _ in range(400)]
-    assert {noise.kind for noise in drawn} == set(TRAINED)
-    sigmas = [noise.level for noise in drawn if noise.kind == "gaussian"]
+    rendered = [sample_noise(part, rng) for _ in range(400)]
+    assert {noise.kind for noise in rendered} == set(TRAINED)
+    sigmas = [noise.level for noise in rendered if noise.kind == "gaussian"]
     assert min(sigmas) < 1 and max(sigmas) > 50
 
 
@@ -94,10 +94,10 @@ def test_bfloat16_is_for_processors_that_multiply_in_it() -> None:
     assert fast_in_bfloat16("cpu") == ("avx512_bf16" in flags or "amx_bf16" in flags)
 
 
-def test_it_learns_from_noisy_pairs_and_the_checkpoint_can_be_loaded(pictures: Pictures, tmp_path: Path) -> None:
-    trained = train_denoiser(tmp_path / "run", pictures, TINY)
+def test_it_learns_from_noisy_pairs_and_the_checkpoint_can_be_loaded(images: Images, tmp_path: Path) -> None:
+    trained = train_denoiser(tmp_path / "run", images, TINY)
     noisy = -20 * np.log10(25 / 255)
-    assert held_out_psnr(trained.network, pictures, "cpu") > noisy + 2
+    assert held_out_psnr(trained.network, images, "cpu") > noisy + 2
     loaded = load_denoiser(tmp_path / "run" / "n2n_denoiser.pt")
     assert loaded is not None and loaded.fingerprint == trained.fingerprint
     tracker = TrainingProgressTracker(tmp_path / "run")
@@ -109,44 +109,44 @@ def test_it_learns_from_noisy_pairs_and_the_checkpoint_can_be_loaded(pictures: P
 
 
 def test_stopped_and_gone_on_it_ends_with_the_same_weights(
-    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "CHECKPOINT_EVERY", 10)
     monkeypatch.setattr(training, "LOG_EVERY", 5)
     settings = replace(TINY, steps=40)
-    whole = train_denoiser(tmp_path / "whole", pictures, settings)
+    whole = train_denoiser(tmp_path / "whole", images, settings)
     with pytest.raises(KeyboardInterrupt):
-        train_denoiser(tmp_path / "stopped", pictures, settings, stop_at(28))
-    assert train_denoiser(tmp_path / "stopped", pictures, settings).fingerprint == whole.fingerprint
-    assert train_denoiser(tmp_path / "stopped", pictures, settings).fingerprint == whole.fingerprint  # nothing to do
+        train_denoiser(tmp_path / "stopped", images, settings, stop_at(28))
+    assert train_denoiser(tmp_path / "stopped", images, settings).fingerprint == whole.fingerprint
+    assert train_denoiser(tmp_path / "stopped", images, settings).fingerprint == whole.fingerprint  # nothing to do
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"crop": 64}, {"learning_rate": 1e-4}, {"steps": 30}], ids=str)
-def test_a_training_of_other_settings_is_refused(change: dict[str, float], pictures: Pictures, tmp_path: Path) -> None:
+def test_a_training_of_other_settings_is_refused(change: dict[str, float], images: Images, tmp_path: Path) -> None:
     settings = replace(TINY, steps=20)
-    train_denoiser(tmp_path, pictures, settings)
+    train_denoiser(tmp_path, images, settings)
     with pytest.raises(UserError, match=next(iter(change))):
-        train_denoiser(tmp_path, pictures, replace(settings, **change))  # type: ignore[arg-type]
+        train_denoiser(tmp_path, images, replace(settings, **change))  # type: ignore[arg-type]
 
 
-def test_a_training_may_begin_with_weights_that_are_there(pictures: Pictures, tmp_path: Path) -> None:
-    begun = train_denoiser(tmp_path / "begun", pictures, replace(TINY, steps=100))
+def test_a_training_may_begin_with_weights_that_are_there(images: Images, tmp_path: Path) -> None:
+    begun = train_denoiser(tmp_path / "begun", images, replace(TINY, steps=100))
     brief = replace(TINY, steps=2, learning_rate=1e-6)
-    on = train_denoiser(tmp_path / "on", pictures, brief, start=begun)
+    on = train_denoiser(tmp_path / "on", images, brief, start=begun)
     assert on.fingerprint != begun.fingerprint
     for ours, theirs in zip(on.network.parameters(), begun.network.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
     with pytest.raises(UserError, match=f"start='{begun.fingerprint}', not None"):
-        train_denoiser(tmp_path / "on", pictures, brief)
+        train_denoiser(tmp_path / "on", images, brief)
     with pytest.raises(UserError, match="widths"):
-        train_denoiser(tmp_path / "other", pictures, replace(brief, widths=(8, 8, 16)), start=begun)
+        train_denoiser(tmp_path / "other", images, replace(brief, widths=(8, 8, 16)), start=begun)
 
 
 def test_more_steps_may_be_asked_for_before_the_rate_falls(
-    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "CHECKPOINT_EVERY", 10)
     monkeypatch.setattr(training, "LOG_EVERY", 10)
     with pytest.raises(KeyboardInterrupt):
-        train_denoiser(tmp_path, pictures, replace(TINY, steps=40), stop_at(16))
-    train_denoiser(tmp_path, pictures, replace(TINY, steps=44))
+        train_denoiser(tmp_path, images, replace(TINY, steps=40), stop_at(16))
+    train_denoiser(tmp_path, images, replace(TINY, steps=44))

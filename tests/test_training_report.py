@@ -52,7 +52,7 @@ def flat(part: object) -> list[object]:
 
 
 def words(part: object) -> str:
-    """All the Markdown, descriptions and HTML of a part; draws its plots."""
+    """All the Markdown, descriptions and HTML of a part; renders its plots."""
     found = []
     for one in flat(part):
         if isinstance(one, Plot):

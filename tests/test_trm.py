@@ -140,10 +140,10 @@ def test_only_the_last_cycle_has_gradient() -> None:
 
 @pytest.mark.parametrize("shape", [(400, 256)])
 def test_truncated_normal_has_the_asked_spread_and_is_cut(shape: tuple[int, int]) -> None:
-    drawn = truncated_normal(*shape, std=0.1, generator=seeded())
-    assert drawn.std().item() == pytest.approx(0.1, rel=0.01)
-    assert abs(drawn.mean().item()) < 1e-3
-    assert drawn.abs().max().item() <= 0.2 / 0.8796 + 1e-6
+    rendered = truncated_normal(*shape, std=0.1, generator=seeded())
+    assert rendered.std().item() == pytest.approx(0.1, rel=0.01)
+    assert abs(rendered.mean().item()) < 1e-3
+    assert rendered.abs().max().item() <= 0.2 / 0.8796 + 1e-6
 
 
 def test_weights_follow_from_the_seed_and_the_global_generator_is_left_alone() -> None:

@@ -139,7 +139,7 @@ def test_tiffs_of_any_sample_look_the_same(dtype: str, order: str, packed: bool,
             continue  # Pillow itself misreads these
         image.load() if read else None
         samples = [s for item in as_items([image]) for s in sampled.samples(item)]
-        assert sampled.draw(samples)[0][0, 0, :, 0].tolist() == shades(data), "a PIL image differs from its file"
+        assert sampled.rasterise(samples)[0][0, 0, :, 0].tolist() == shades(data), "a PIL image differs from its file"
 
 
 def test_white_is_zero_leaves_nan_black() -> None:

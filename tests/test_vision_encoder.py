@@ -43,7 +43,7 @@ def test_capsules_have_their_shape_and_fit_float16(preset: str, size: int, b: in
 
 
 @pytest.mark.parametrize("shade", [0, 127, 128, 255])
-def test_a_flat_picture_is_encoded_too(tiny: TRMVisionEncoder, shade: int) -> None:
+def test_a_flat_image_is_encoded_too(tiny: TRMVisionEncoder, shade: int) -> None:
     capsules = encode(tiny, torch.full((1, 224, 224, 3), shade, dtype=torch.uint8))
     assert capsules.isfinite().all() and capsules.abs().max() < 512**0.5 * 2 * WHOLE_RMS
 
@@ -53,7 +53,7 @@ def test_a_flat_picture_is_encoded_too(tiny: TRMVisionEncoder, shade: int) -> No
     [torch.zeros(1, 224, 224, 3), images_of(1, 196), images_of(1)[0], images_of(1).permute(0, 3, 1, 2)],
     ids=["float", "other size", "no batch axis", "channels first"],
 )
-def test_other_pictures_are_refused_with_what_was_expected(tiny: TRMVisionEncoder, images: Tensor) -> None:
+def test_other_images_are_refused_with_what_was_expected(tiny: TRMVisionEncoder, images: Tensor) -> None:
     with pytest.raises(ValueError, match=r"expected uint8 images of shape \(b, 224, 224, 3\), got torch"):
         tiny(images)
 

@@ -3,11 +3,11 @@
 Run `python tools/build_atlas.py` where matplotlib is installed (it ships DejaVu Sans Mono) and GNU Unifont is under
 /usr/share (Debian: `apt install unifont`). The result is committed; nobody who uses the package runs this.
 
-Choice: DejaVu Sans Mono for what it has (hinted, so FreeType draws the same pixels everywhere), GNU Unifont for the
+Choice: DejaVu Sans Mono for what it has (hinted, so FreeType renders the same pixels everywhere), GNU Unifont for the
 rest. Unifont's 8x16 and 16x16 bitmaps are cropped where their ink fits and otherwise scaled by area with integer sums,
-so that no float decides a pixel. Ink is kept in 16 levels. Two characters that a font draws differently get different
+so that no float decides a pixel. Ink is kept in 16 levels. Two characters that a font renders differently get different
 cells: first from the other font, then scaled instead of cropped, and at last from no font at all (the renderer then
-shows the hex digits). What is drawn alike in the font itself (A, Α and А) stays alike.
+shows the hex digits). What is rendered alike in the font itself (A, Α and А) stays alike.
 Cost: half a minute, and two files of about 1 MB.
 """
 
@@ -37,12 +37,12 @@ BLANKS = frozenset(
 )
 
 
-Way = tuple[bytes, np.ndarray]  # what the font draws (equal bytes: look-alikes), levels 0..15 (h, w) or (h, 2w)
+Way = tuple[bytes, np.ndarray]  # what the font renders (equal bytes: look-alikes), levels 0..15 (h, w) or (h, 2w)
 
 
 @dataclass(frozen=True)
 class Unifont:
-    """Source bitmaps (rows 16, columns 8 or 16, bool) by code point, and which of them are drawn over a base."""
+    """Source bitmaps (rows 16, columns 8 or 16, bool) by code point, and which of them are rendered over a base."""
 
     bitmaps: dict[int, np.ndarray]
     overlaid: frozenset[int]
@@ -64,7 +64,7 @@ def read_unifont() -> Unifont:
 
 
 def read_upper() -> dict[int, np.ndarray]:
-    """Unifont Upper's outlines are squares on a grid of 16: drawn at 16 pixels they are the bitmaps again."""
+    """Unifont Upper's outlines are squares on a grid of 16: rendered at 16 pixels they are the bitmaps again."""
     font = TTFont(UNIFONT_UPPER)
     advance, unit = font["hmtx"], font["head"].unitsPerEm // 16
     drawer = ImageFont.truetype(UNIFONT_UPPER, 16, layout_engine=ImageFont.Layout.BASIC)
@@ -88,20 +88,20 @@ def category(code: int) -> str:
 
 
 def draw_dejavu(size: int, codes: list[int], cell: tuple[int, int]) -> dict[int, np.ndarray]:
-    """Ink levels 0..15 (h, w) of every code point, drawn by FreeType with the font's own hints.
+    """Ink levels 0..15 (h, w) of every code point, rendered by FreeType with the font's own hints.
 
     At 12 pixels the font's lines are 15 high: glyphs are lifted by one, so that g and _ keep their last row, but for
     those that would then lose their first.
     """
     font = ImageFont.truetype(DEJAVU, size, layout_engine=ImageFont.Layout.BASIC)
     lift = max(0, sum(font.getmetrics()) - cell[1])
-    drawn = {}
+    rendered = {}
     for code in codes:
         image = Image.new("L", cell)
         top = -lift if font.getbbox(chr(code))[1] >= lift else 0
         ImageDraw.Draw(image).text((0, top), chr(code), fill=255, font=font)
-        drawn[code] = ((np.asarray(image).astype(np.int64) * 15 + 127) // 255).astype(np.uint8)
-    return drawn
+        rendered[code] = ((np.asarray(image).astype(np.int64) * 15 + 127) // 255).astype(np.uint8)
+    return rendered
 
 
 def area_matrix(source: int, target: int) -> np.ndarray:
@@ -134,7 +134,7 @@ def place_unifont(bitmap: np.ndarray, cell: tuple[int, int], crop: bool) -> np.n
 
 
 def unifont_ways(code: int, bitmap: np.ndarray, overlaid: bool, cell: tuple[int, int]) -> list[Way]:
-    """A wide drawing whose ink lies in one half becomes narrow, unless it belongs at a place over a wide base."""
+    """A wide rendering whose ink lies in one half becomes narrow, unless it belongs at a place over a wide base."""
     if is_wide(code) and bitmap.shape[1] == 8:
         bitmap = np.pad(bitmap, ((0, 0), (4, 4)))
     elif bitmap.shape[1] == 16 and not is_wide(code) and not overlaid:
@@ -145,9 +145,9 @@ def unifont_ways(code: int, bitmap: np.ndarray, overlaid: bool, cell: tuple[int,
 
 
 def ways_to_draw(size: int, unifont: Unifont) -> dict[int, list[Way]]:
-    """For every code point the ways to draw it, best first."""
+    """For every code point the ways to render it, best first."""
     cell = SIZES[size]
-    # invisible controls (soft hyphen, directions, joiners) are left to Unifont, which draws them as labelled boxes
+    # invisible controls (soft hyphen, directions, joiners) are left to Unifont, which renders them as labelled boxes
     dejavu = [c for c in sorted(TTFont(DEJAVU).getBestCmap()) if not is_wide(c) and category(c) not in ("Cc", "Cf")]
     small, large = draw_dejavu(size, dejavu, cell), draw_dejavu(96, dejavu, (58, 112))
     ways: dict[int, list[Way]] = defaultdict(list)
@@ -162,8 +162,8 @@ def ways_to_draw(size: int, unifont: Unifont) -> dict[int, list[Way]]:
     return ways
 
 
-def settle(ways: dict[int, list[Way]]) -> dict[int, np.ndarray]:
-    """Levels by code point, so that equal cells mean equal drawings in the font; the lower code point chooses first."""
+def resolve(ways: dict[int, list[Way]]) -> dict[int, np.ndarray]:
+    """Levels by code point, so that equal cells mean equal renderings in the font; the lower code point chooses first."""
     owner: dict[bytes, bytes] = {}
     chosen = {}
     for code in sorted(ways):
@@ -185,17 +185,17 @@ def pairs(chosen: dict[int, np.ndarray], width: int) -> list[int]:
 def choose(size: int, unifont: Unifont) -> tuple[dict[int, np.ndarray], dict[int, int]]:
     """Levels by code point, and its kind: 1 a mark to lay over a base, 2 one that alone would be misread."""
     ways, special, width = ways_to_draw(size, unifont), {}, SIZES[size][0]
-    for code, drawings in ways.items():
-        narrow = drawings[0][1].shape[1] == width
+    for code, renderings in ways.items():
+        narrow = renderings[0][1].shape[1] == width
         if code in unifont.overlaid or (narrow and category(code) in ("Mn", "Me")):
             special[code] = 1
-    while bad := [c for c in pairs(settle(ways), width) if special.get(c) != 2]:
+    while bad := [c for c in pairs(resolve(ways), width) if special.get(c) != 2]:
         for code in bad:
             if special.get(code) == 1:
                 special[code] = 2
             else:
                 ways[code] = ways[code][1:]
-    return settle(ways), special
+    return resolve(ways), special
 
 
 def pack(chosen: dict[int, np.ndarray], width: int) -> np.ndarray:

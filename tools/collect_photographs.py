@@ -2,7 +2,7 @@
 
     python tools/collect_photographs.py WORK outputs/photographs
 
-WORK keeps the packages (`apt-get download`, about 220 MB). Wallpapers that are drawn are left out; of one in several
+WORK keeps the packages (`apt-get download`, about 220 MB). Wallpapers that are rendered are left out; of one in several
 sizes the largest is taken. GCompris, a program for children, holds its photographs in Qt's resource files, as they
 are. Prints the packages' versions; the licences (CC0, CC-BY, CC-BY-SA, GPL, public domain) are in
 WORK/NAME/usr/share/doc/NAME/copyright.
@@ -25,7 +25,7 @@ PLASMA = (
     "Autumn BytheWater ColorfulCups DarkestHour EveningGlow FallenLeaf Grey Kite OneStandsOut Path Shell summer_1am"
 )
 LOMIRI = "_by_(?!Peter_Nerlich|Abhishek|Jasper|Aury88|_herobrine)"
-PACKAGES = {  # -> which of its pictures are photographs
+PACKAGES = {  # -> which of its images are photographs
     "lomiri-wallpapers-16.04": LOMIRI,
     "lomiri-wallpapers-20.04": LOMIRI,
     "mate-backgrounds": "mate/nature",
@@ -39,9 +39,9 @@ def main() -> None:
     work, folder = (Path(name) for name in sys.argv[1:])
     folder.mkdir(parents=True, exist_ok=True)
     for package, wanted in PACKAGES.items():
-        for picture in largest(unpack(work, package), wanted):
-            name = re.sub(r"[^\w.]+", "_", str(picture.relative_to(work / package / "usr/share")))
-            (folder / f"{package}__{name}").write_bytes(picture.read_bytes())
+        for image in largest(unpack(work, package), wanted):
+            name = re.sub(r"[^\w.]+", "_", str(image.relative_to(work / package / "usr/share")))
+            (folder / f"{package}__{name}").write_bytes(image.read_bytes())
     resources = unpack(work, "gcompris-qt-data") / "usr/share/gcompris-qt/rcc"
     for activity in GCOMPRIS:
         for number, data in enumerate(photographs_in((resources / f"{activity}.rcc").read_bytes())):
@@ -60,7 +60,7 @@ def unpack(work: Path, package: str) -> Path:
 
 
 def largest(folder: Path, wanted: str) -> list[Path]:
-    """The wanted pictures below a folder, of each only its largest form."""
+    """The wanted images below a folder, of each only its largest form."""
     best: dict[str, tuple[int, Path]] = {}
     for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()):
         with Image.open(path) as image:

@@ -1,4 +1,4 @@
-"""trm-nb: text, images and grids to 224x224 pictures, to capsules, to a Tiny Recursive Model.
+"""trm-nb: text, images and grids to 224x224 images, to capsules, to a Tiny Recursive Model.
 
 Names are imported when they are first used, so that `import trm_nb` (and with it `trm-nb --help`) costs nothing.
 """
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from trm_nb._version import __version__
 
-# Drawing processes and the encoder's threads share the cores. Threads that spin while they wait for each other then
-# stand still: 183 ms instead of 10 ms a picture beside one busy process (LOG.md). Set before torch is loaded.
+# Rendering processes and the encoder's threads share the cores. Threads that spin while they wait for each other then
+# stand still: 183 ms instead of 10 ms an image beside one busy process (LOG.md). Set before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:

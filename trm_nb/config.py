@@ -1,4 +1,4 @@
-"""MultimodalDatasetConfig: one flat model for everything a run can be told, and its YAML form.
+"""MultimodalDatasetConfig: one flat model for every setting of a run, and its YAML form.
 
 Each field belongs to a stage. A run binds a stage's fields when the stage begins; from then on a different value is
 refused, because data made with two settings must never be mixed. Fields of the stage "free" cannot change a byte
@@ -46,9 +46,9 @@ class MultimodalDatasetConfig(BaseModel):
     )
     output_dir: str = _field("free", ..., "the run's folder", min_length=1)
     include_text: bool = _field("plan", True, "read text files")
-    include_images: bool = _field("plan", True, "read pictures")
+    include_images: bool = _field("plan", True, "read images")
     include_grids: bool = _field("plan", True, "read ARC grids")
-    render_text_to_image: bool = _field("plan", True, "draw text as pages; False leaves text out, and says so")
+    render_text_to_image: bool = _field("plan", True, "render text as pages; False leaves text out, and says so")
     limit: int | None = _field("plan", None, "at most so many items from each source path; None: all", ge=1)
     max_errors: int | float | None = _field(
         "free", None, "stop when more is quarantined: a count, or below 1 a part of all samples; None: never", ge=0
@@ -65,18 +65,18 @@ class MultimodalDatasetConfig(BaseModel):
         ge=0, le=1000,
     )  # fmt: skip
     image_size: int = _field(
-        "plan", 224, "side of a picture in pixels, a multiple of 28", ge=28, le=1792, multiple_of=28
+        "plan", 224, "side of an image in pixels, a multiple of 28", ge=28, le=1792, multiple_of=28
     )
     text_column: str | None = _field("plan", None, "column of a table's texts; None: `text` where there is one")
-    image_column: str | None = _field("plan", None, "column of a table's pictures; None: `image` where there is one")
+    image_column: str | None = _field("plan", None, "column of a table's images; None: `image` where there is one")
     label_column: str | None = _field("plan", None, "column of a table's labels; None: the folder's name is the label")
 
     font_size: int = _field("plan", 12, "text size in pixels: 12 on 7x14 cells or 8 on 5x10 cells")
     wrap: Literal["character", "word"] = _field("plan", "character", "where a long line of text is wrapped")
     margin: int = _field("plan", 0, "pixels left free around the text of a page", ge=0)
     highlight: bool = _field("plan", False, "colour the tokens of source code, by the file's name")
-    ink: str = _field("plan", "#000000", "colour of text, quoted as YAML takes # for a comment", pattern=_COLOUR)
-    paper: str = _field("plan", "#ffffff", "colour behind text", pattern=_COLOUR)
+    foreground: str = _field("plan", "#000000", "colour of text, quoted as YAML takes # for a comment", pattern=_COLOUR)
+    background: str = _field("plan", "#ffffff", "colour behind text", pattern=_COLOUR)
     fit: Literal["letterbox", "crop", "stretch", "tiles"] = _field(
         "plan", "letterbox", "how a photograph comes into its square; tiles: cut into up to 64 squares"
     )
@@ -98,7 +98,7 @@ class MultimodalDatasetConfig(BaseModel):
         "encode", None, "targets: first train the encoder further on this run's images, to answer its puzzles and tasks"
     )
     fit_steps: int = _field("encode", 3000, "optimiser steps of that", ge=1)
-    fit_batch_size: int = _field("encode", 32, "pictures in a batch of it", ge=1)
+    fit_batch_size: int = _field("encode", 32, "images in a batch of it", ge=1)
     batch_size: int = _field("encode", 1000, "samples in a batch file", ge=1, le=100_000)
     micro_batch: int = _field("encode", 64, "samples that are read and encoded together", ge=1)
     torch_threads: int = _field("encode", 2, "CPU threads of the encoder; fixed, as it can change last bits", ge=1)
@@ -129,7 +129,7 @@ class MultimodalDatasetConfig(BaseModel):
         "free", None, "a Dask scheduler, tcp://host:8786, or local:N for N workers here; None: workers alone",
         pattern=r"^(tcp|tls)://.+:\d+$|^local:[1-9]\d{0,3}$",
     )  # fmt: skip
-    start_threshold: int = _field("free", 50_000, "encoding starts once so many pictures are cached", ge=1)
+    start_threshold: int = _field("free", 50_000, "encoding starts once so many images are cached", ge=1)
 
     @field_validator("source_paths", mode="before")
     @classmethod

@@ -17,7 +17,7 @@ class _OneSentenceError(Exception):
 
 
 class UserError(_OneSentenceError):
-    """A mistake the user can mend. Its message is one sentence: what was expected, what came, where, what next.
+    """A mistake the user can correct. Its message is one sentence: what was expected, what came, where, what next.
 
     The command line prints it and exits with code 2; a notebook shows it as the cell's error, without a traceback.
     """
@@ -50,7 +50,7 @@ NOT_HIGHLIGHTED = "not highlighted: "  # begins the note of a text that stays pl
 
 
 class RejectedError(Exception):
-    """An item or a picture that cannot be drawn; the message is the one-sentence reason for the quarantine."""
+    """An item or an image that cannot be rendered; the message is the one-sentence reason for the quarantine."""
 
 
 class PassingReason(str):

@@ -1,7 +1,7 @@
 """The records that travel between stages.
 
 An `Item` is what a source yields. The renderer lays an item out into one or more `Sample`s, each of which
-becomes exactly one picture. A `Receipt` says what one task wrote. All are frozen: a stage that wants another
+becomes exactly one image. A `Receipt` says what one task wrote. All are frozen: a stage that wants another
 value makes another record.
 """
 
@@ -46,7 +46,7 @@ class GridTask:
     """Demonstration pairs and test inputs of one ARC task, or pairs alone, which ask nothing.
 
     Every grid is an int array (rows, columns) of values 0..9, 1..30 on each side. `test_outputs` is the answer: never
-    drawn, empty where the source does not tell it.
+    rendered, empty where the source does not tell it.
     """
 
     train: tuple[tuple[np.ndarray, np.ndarray], ...]
@@ -59,7 +59,7 @@ class Puzzle:
     """A Sudoku or a maze, int8 (rows, columns).
 
     "sudoku": square, sides 4, 6 or 9; 0 is blank, else 1..side. "maze": sides 1 to 30; 0 free, 1 wall, 2 start, 3 goal
-    and, in a solution only, 4 the path. `solution` is the answer: never drawn, None where the source does not tell it.
+    and, in a solution only, 4 the path. `solution` is the answer: never rendered, None where the source does not tell it.
     """
 
     kind: Literal["sudoku", "maze"]
@@ -88,14 +88,14 @@ class ImageFile(StoredFile):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageBytes:
-    """An encoded picture held in memory (PNG for pictures handed over as PIL images)."""
+    """An encoded image held in memory (PNG for images handed over as PIL images)."""
 
     data: bytes
     frame: int = 0
     tile: int = 0
 
 
-def answers(payload: object) -> tuple[np.ndarray, ...]:
+def targets_of(payload: object) -> tuple[np.ndarray, ...]:
     """The grids that are asked for in a puzzle or a task, int (rows, columns) each; none where nothing is, or known."""
     if isinstance(payload, GridTask):
         return payload.test_outputs
@@ -109,7 +109,7 @@ Payload: TypeAlias = object  # of one of the classes that an entry in the table 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Item:
-    """What a source yields: one document, one picture, one grid or one task.
+    """What a source yields: one document, one image, one grid or one task.
 
     `item_id` is unique in a run and free of machine paths; `source` names the file as the user gave it;
     `payload` is str for text; GridTask, Puzzle or an int array (rows, columns) for grids; ImageFile or ImageBytes for
@@ -136,10 +136,10 @@ class Item:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """One picture to be: an item's page number `page` of `pages`.
+    """One image to be: an item's page number `page` of `pages`.
 
     `key` (32 hex digits) hashes the content and all that shapes its pixels, so equal keys mean equal pixels.
-    `content` is what the renderer of the modality needs to draw it, and small enough to cross a process boundary.
+    `content` is what the renderer of the modality needs to render it, and small enough to cross a process boundary.
     `note` says what was not done as asked, "" for nothing.
     """
 
@@ -168,8 +168,8 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
-class Treatment:
-    """What a denoiser made of a picture: the standard deviation of what it took away, of 255, and the edit it chose.
+class DenoiseResult:
+    """What a denoiser made of an image: the standard deviation of what it took away, of 255, and the edit it chose.
 
     The first is its estimate of the noise. The plain denoiser has one edit, "plain".
     """
@@ -184,7 +184,7 @@ class Receipt:
 
     kind is "images" (a shard of the image cache), "batch" or "chunk". `keys` are the samples' keys in slot order
     (images only, "" for a slot that failed), `shape` is (slots, h, w, 3) of a whole shard of that cache. `failed` maps
-    a key to its reason, `treated` the key of a denoised picture to what was done. `made_from` hashes a batch's keys and
+    a key to its reason, `denoised` the key of a denoised image to what was done. `made_from` hashes a batch's keys and
     their status and the encoder, so that a batch is never taken for another's. `parts` holds the batches' receipts
     inside a chunk; its `sha256` is over theirs and its index.
     """
@@ -196,7 +196,7 @@ class Receipt:
     sha256: str
     keys: Sequence[str] = ()
     failed: dict[str, str] = field(default_factory=dict)
-    treated: dict[str, Treatment] = field(default_factory=dict)
+    denoised: dict[str, DenoiseResult] = field(default_factory=dict)
     made_from: str = ""
     shape: Sequence[int] = ()
     parts: Sequence[Receipt] = ()

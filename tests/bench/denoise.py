@@ -1,9 +1,9 @@
-"""How many pictures a second does the cache stage denoise, beside the same network run plainly?
+"""How many images a second does the cache stage denoise, beside the same network run plainly?
 
     python tests/bench/denoise.py [CHECKPOINT]    (default: the weights that come with the package)
 
-96 noisy photographs of 224x224 pixels in PNG files go through an ImageCache with two workers: drawn alone, denoised by
-the checkpoint's plain network and, where it has a companion, adapted to each picture. Beside it the same network, as
+96 noisy photographs of 224x224 pixels in PNG files go through an ImageCache with two workers: rendered alone, denoised by
+the checkpoint's plain network and, where it has a companion, adapted to each image. Beside it the same network, as
 PyTorch runs it with nothing done about it, and as ours, on one thread.
 """
 
@@ -29,7 +29,7 @@ from trm_nb.models.hardware import cpu_threads
 from trm_nb.records import ImageFile, Item
 from trm_nb.storage.files import sha256_of
 
-TURNS, PICTURES, WORKERS = 5, 96, 2
+TURNS, IMAGES, WORKERS = 5, 96, 2
 NOISES = (
     Noise("gaussian", 15),
     Noise("gaussian", 50),
@@ -39,11 +39,11 @@ NOISES = (
 )
 
 
-def make_pictures(folder: Path) -> list[Item]:
+def make_images(folder: Path) -> list[Item]:
     """Noisy crops of scikit-image's photographs, as PNG files."""
     crops = [photo[y : y + 224, x : x + 224] for photo in photographs().values() for y in (0, 72) for x in (0, 60, 200)]
     items = []
-    for number in range(PICTURES):
+    for number in range(IMAGES):
         clean = crops[number % len(crops)]
         pixels = 255 * noisy(clean, NOISES[number % len(NOISES)], number).clip(0, 1)
         path = folder / f"{number}.png"
@@ -53,13 +53,13 @@ def make_pictures(folder: Path) -> list[Item]:
 
 
 def stage(items: list[Item], checkpoint: Path | None, folder: Path) -> Callable[[], None]:
-    """Drawing all of them into a new cache."""
+    """Rendering all of them into a new cache."""
 
     def fill() -> None:
         with tempfile.TemporaryDirectory(dir=folder) as here:
             cache = ImageCache(here, checkpoint is not None, checkpoint, shard_size=12, workers=WORKERS)
             report = cache.populate(items)
-            assert report.misses == PICTURES
+            assert report.misses == IMAGES
             cache.close()
 
     return fill
@@ -93,7 +93,7 @@ def main() -> None:
         checkpoint = Path(sys.argv[1]) if sys.argv[1:] else SHIPPED
         plain = folder / "plain.pt"
         plain.write_bytes(checkpoint.read_bytes())
-        items = make_pictures(folder)
+        items = make_images(folder)
         images = np.stack([np.asarray(Image.open(item.payload.path)) for item in items])  # type: ignore[union-attr]
         denoiser = Denoiser.load(plain)
         ways = {
@@ -110,9 +110,9 @@ def main() -> None:
                 start = time.perf_counter()
                 work()
                 taken[way] += [time.perf_counter() - start] * (turn > 0)
-        print("\n| | pictures/s |\n|---|---|")
+        print("\n| | images/s |\n|---|---|")
         for way, spent in taken.items():
-            print(f"| {way} | {PICTURES / statistics.median(spent):.1f} |")
+            print(f"| {way} | {IMAGES / statistics.median(spent):.1f} |")
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def demo_images() -> Tensor:
     renderer, config = Renderer(), MultimodalDatasetConfig(source_paths=[str(demo)], output_dir="unused")
     items = [entry for reading in scan(config) for entry in reading.entries if isinstance(entry, Item)]
     samples = [sample for item in items for sample in renderer.samples(item)]
-    return torch.from_numpy(renderer.draw(samples[::2])[0])
+    return torch.from_numpy(renderer.rasterise(samples[::2])[0])
 
 
 def transformers(device: str) -> Iterator[tuple[str, Callable[[Tensor], object]]]:

@@ -1,4 +1,4 @@
-"""How fast is text drawn? Our renderer, Pillow drawing line by line, and a copy of the same bytes, in one run.
+"""How fast is text rendered? Our renderer, Pillow rendering line by line, and a copy of the same bytes, in one run.
 
 `make bench` or `python tests/bench/render_text.py [PAGES]`. The text is the standard library's sources cut into rows of
 32 characters, so that every page is full: 16 rows, 512 characters, 224x224 RGB. One core; the three take turns, five
@@ -40,16 +40,16 @@ def full_pages(pages: int) -> str:
 
 
 def by_pillow(text: str, mode: str) -> int:
-    """A new picture a page and a call a row; "L" is drawn in gray and converted, which may be faster."""
+    """A new image a page and a call a row; "L" is rendered in gray and converted, which may be faster."""
     font = ImageFont.truetype(FONT, 12, layout_engine=ImageFont.Layout.BASIC)
-    rows, drawn = text.split("\n"), 0
+    rows, rendered = text.split("\n"), 0
     for first in range(0, len(rows), ROWS):
         image = Image.new(mode, (SIZE, SIZE), "white")
-        draw = ImageDraw.Draw(image)
+        render = ImageDraw.Draw(image)
         for number, row in enumerate(rows[first : first + ROWS]):
-            draw.text((0, 14 * number - 1), row, fill="black", font=font)
-        drawn += np.asarray(image.convert("RGB")).shape[0] // SIZE
-    return drawn
+            render.text((0, 14 * number - 1), row, fill="black", font=font)
+        rendered += np.asarray(image.convert("RGB")).shape[0] // SIZE
+    return rendered
 
 
 def measure(ways: dict[str, Callable[[], object]]) -> dict[str, float]:
@@ -72,7 +72,7 @@ def main(pages: int) -> None:
     count, few = len(laid_out), "\n".join(text.split("\n")[: ROWS * min(pages, 64)])
     assert renderer.decode(renderer.render_pages(few)) == renderer.fold(renderer.normalise(few))
     pixels = np.empty((count, SIZE, SIZE, 3), np.uint8)
-    source = renderer.draw(laid_out[:BATCH])
+    source = renderer.rasterise(laid_out[:BATCH])
     target = np.empty_like(source)
 
     def copy() -> None:
@@ -82,14 +82,14 @@ def main(pages: int) -> None:
     cells = [np.stack([page.cells for page in laid_out[at : at + BATCH]]) for at in range(0, count, BATCH)]
     seconds = measure(
         {
-            "ours": lambda: renderer.draw(renderer.pages(text), pixels),
+            "ours": lambda: renderer.rasterise(renderer.pages(text), pixels),
             "Pillow, RGB": lambda: by_pillow(few, "RGB"),
             "Pillow, L to RGB": lambda: by_pillow(few, "L"),
             "copy": copy,
             "normalise": lambda: renderer.normalise(text),
             "normalise and layout": lambda: renderer.pages(text),
             "tiles": lambda: [renderer._tiles.find(part, None) for part in cells],
-            "draw": lambda: renderer.draw(laid_out, pixels),
+            "render": lambda: renderer.rasterise(laid_out, pixels),
         }
     )
     per_page = {name: value / (min(pages, 64) if "Pillow" in name else count) * 1e6 for name, value in seconds.items()}
@@ -109,7 +109,7 @@ def report(count: int, per_page: dict[str, float]) -> None:
         ("normalise", per_page["normalise"]),
         ("layout", layout),
         ("finding tiles", per_page["tiles"]),
-        ("blit into RGB", per_page["draw"] - per_page["tiles"]),
+        ("blit into RGB", per_page["render"] - per_page["tiles"]),
     ):
         print(f"  {name:18} {value:8.1f}")
 

@@ -2,7 +2,7 @@
 
 `make peers` (in an environment of its own, with the peers), or `python tests/bench/storage.py [PART...]` without those
 that are not installed. Parts: images (2,000 rendered text pages), capsules (20,000), consolidation (100 batches of 1000
-beside `cp`), pools (reused, made anew, none at all), cache (a hit beside drawing and denoising). The ways take turns,
+beside `cp`), pools (reused, made anew, none at all), cache (a hit beside rendering and denoising). The ways take turns,
 three times after a warm-up; medians; a figure is worth its ratio to the others. The page cache is warm for all. Ours
 writes what a build writes: fsynced files, receipts with their sha256, and checks every byte when it reads.
 """
@@ -38,11 +38,11 @@ from trm_nb.storage.receipts import write_receipt
 from trm_nb.workers.pool import run_tasks
 
 TURNS = 3
-PICTURES, CAPSULES, BATCH = 2000, 20_000, 1000
+IMAGES, CAPSULES, BATCH = 2000, 20_000, 1000
 
 
 def pages(count: int) -> np.ndarray:
-    """Text pages of the standard library's sources, as a build draws them: uint8 (count, 224, 224, 3)."""
+    """Text pages of the standard library's sources, as a build renders them: uint8 (count, 224, 224, 3)."""
     renderer, found, total = TextRenderer(), [], 0
     for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
         found.append(renderer.render_pages(path.read_text(encoding="utf-8")))
@@ -199,7 +199,7 @@ def images(root: Path) -> None:
         f"{name}, reading ours": partial(read_zarr, name="images", step=100, pipeline=pipeline)
         for name, pipeline in PIPELINES.items()
     }
-    written, read = table(root, pages(PICTURES), (write_images, read_images), peers.IMAGES, readers)
+    written, read = table(root, pages(IMAGES), (write_images, read_images), peers.IMAGES, readers)
     compare("writing, of those that compress", written, peers.COMPRESS)
     compare("reading, of those that compress", read, peers.COMPRESS)
 
@@ -291,7 +291,7 @@ def memory(name: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
 
 
-def _draw(texts: list[str]) -> int:
+def _render(texts: list[str]) -> int:
     renderer = TextRenderer()
     return sum(len(renderer.render_pages(text)) for text in texts)
 
@@ -305,7 +305,7 @@ def pools(root: Path) -> None:
     def work(cold: bool, min_pool: int) -> float:
         if cold:
             get_reusable_executor(max_workers=2).shutdown(wait=True, kill_workers=True)
-        return seconds(lambda: list(run_tasks(_draw, [texts[:25], texts[25:]], workers=2, min_pool=min_pool)))
+        return seconds(lambda: list(run_tasks(_render, [texts[:25], texts[25:]], workers=2, min_pool=min_pool)))
 
     figures = in_turns(
         {
@@ -322,7 +322,7 @@ def pools(root: Path) -> None:
 
 
 def cache(root: Path) -> None:
-    """Photographs drawn and denoised (untrained weights of the shipped size), and found in the cache."""
+    """Photographs rendered and denoised (untrained weights of the shipped size), and found in the cache."""
     photos = sorted((Path(sysconfig.get_path("purelib")) / "matplotlib/mpl-data/sample_data").glob("*.jpg"))
     photos += sorted((Path(__file__).parents[2] / "trm_nb/assets/demo").rglob("*.jpg"))
     root.mkdir(parents=True)
@@ -345,11 +345,11 @@ def cache(root: Path) -> None:
         held.close()
         return spent
 
-    figures = in_turns({"drawn and denoised": fill, "found": hit})
+    figures = in_turns({"rendered and denoised": fill, "found": hit})
     print(f"\n| {len(photos)} photographs | ms each |\n|---|---|")
     for name, spent in figures.items():
         print(f"| {name} | {1000 * spent / len(photos):.2f} |")
-    print(f"found: {figures['drawn and denoised'] / figures['found']:.0f}x, computing the files' keys included")
+    print(f"found: {figures['rendered and denoised'] / figures['found']:.0f}x, computing the files' keys included")
 
 
 PARTS = {"images": images, "capsules": capsules, "consolidation": consolidation, "pools": pools, "cache": cache}

@@ -23,7 +23,7 @@ from trm_nb.pipeline.plan import split_of
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import Puzzle
 from trm_nb.sources.puzzles.generated import parse
-from trm_nb.training.answers import evaluate
+from trm_nb.training.predictions import evaluate
 from trm_nb.training.puzzle_tokens import PuzzleTokens
 from trm_nb.training.reasoning import Settings, dtype_on, train
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from trm_nb.batch.outcome import Truth, as_bytes, read_notebook, settle
+from trm_nb.batch.outcome import Truth, as_bytes, read_notebook, resolve
 
 _SOCKET_PATH_LIMIT = 90  # bytes; sun_path holds 104 on macOS and 108 on Linux, less the suffix that Jupyter adds
 _AUTOSAVE_SECONDS = 5
@@ -83,7 +83,7 @@ def execute(source: Path, partial: Path, parameters: dict[str, Any], folder: Pat
 def _write_truth(source: Path, partial: Path, truth: Truth, seconds: float) -> None:
     notebook = read_notebook(partial) or read_notebook(source)
     if notebook is not None:
-        settle(notebook, truth, seconds=round(seconds, 3), environment=environment())
+        resolve(notebook, truth, seconds=round(seconds, 3), environment=environment())
         notebook["metadata"].get("papermill", {}).update(input_path=source.name, output_path=source.name)
         partial.write_bytes(as_bytes(notebook))
 

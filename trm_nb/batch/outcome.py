@@ -1,7 +1,7 @@
 """What really happened to an executed notebook, written into its metadata.
 
 papermill marks every cell `completed`, the never-run ones too, when the kernel dies, and leaves `running` behind when
-it is killed itself. Whoever ends an execution calls `settle`, so that the saved notebook, the report and the tracker
+it is killed itself. Whoever ends an execution calls `resolve`, so that the saved notebook, the report and the tracker
 tell the same story. Works on the plain JSON of a notebook: importing this costs nothing.
 """
 
@@ -29,7 +29,7 @@ class Truth:
     user_error: bool = False
 
 
-def settle(notebook: dict[str, Any], truth: Truth, **facts: Any) -> None:
+def resolve(notebook: dict[str, Any], truth: Truth, **facts: Any) -> None:
     """Write the truth, and `facts` (JSON values), into a notebook's metadata; papermill's banner cells are removed.
 
     Cells before `truth.cell` are left as they are, that cell becomes `failed`, those after it `pending`.

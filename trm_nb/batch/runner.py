@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from trm_nb._version import __version__
-from trm_nb.batch.outcome import Truth, as_bytes, read_notebook, running_cell, settle
+from trm_nb.batch.outcome import Truth, as_bytes, read_notebook, resolve, running_cell
 from trm_nb.config import MultimodalDatasetConfig, Stage
 from trm_nb.errors import UserError
 from trm_nb.params import find_params, load_params, project_root
@@ -43,7 +43,7 @@ _STAGES: dict[int, tuple[Stage, ...]] = {
 }
 _WORKS_ON = {1: "render", 3: "encode", 4: "consolidate", 5: "consolidate", 6: "train"}
 _KILLED = "the process that executed it was killed (out of memory?)"
-_SECONDS_TO_STOP = 20.0  # a child that was told to stop saves its notebook and shuts the kernel down
+_SECONDS_TO_STOP = 20.0  # a child that was asked to stop saves its notebook and shuts the kernel down
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class RunOutcome:
 
 @dataclass(frozen=True, slots=True)
 class NotebookEvent:
-    """Told to `on_event`: a notebook is "running" (also every fifth of a second), "done", "failed" or "skipped"."""
+    """Passed to `on_event`: a notebook is "running" (also every fifth of a second), "done", "failed" or "skipped"."""
 
     run: Path
     notebook: str
@@ -117,7 +117,7 @@ def run_notebooks(
         )
     run = Path(config.output_dir)
     tracker = TrainingProgressTracker(run, create=True)
-    tracker.check_bound({name: getattr(config, name) for name in fixed_settings(run)})
+    tracker.check_frozen({name: getattr(config, name) for name in fixed_settings(run)})
     tracker.close()
     parameters = {"params": str(params_file), **overrides, "output_dir": str(run)}
     executed: list[str] = []
@@ -296,15 +296,15 @@ def _tail(log: IO[bytes]) -> str:
 def _take_over(source: Path, partial: Path, target: Path, silent: Truth) -> Truth:
     """Give the child's notebook its name and return its truth; `silent` is the truth when the child could not tell."""
     notebook = read_notebook(partial)
-    told = notebook and notebook["metadata"].get("trm_nb")
+    recorded = notebook and notebook["metadata"].get("trm_nb")
     if notebook is None:  # killed in the middle of a write, or before the first
         notebook = read_notebook(source)
         assert notebook is not None
-    if told:
-        truth = Truth(told["status"], told["cell"], told["message"], told["user_error"])
+    if recorded:
+        truth = Truth(recorded["status"], recorded["cell"], recorded["message"], recorded["user_error"])
     else:
         truth = replace(silent, cell=running_cell(notebook))
-        settle(notebook, truth)
+        resolve(notebook, truth)
     write_file(target, as_bytes(notebook))
     partial.unlink(missing_ok=True)
     return truth

@@ -1,8 +1,8 @@
-"""ImageCache: every picture drawn once, found again by its content.
+"""ImageCache: every image rendered once, found again by its content.
 
 A folder with one Zarr array and, beside it, a receipt a shard that names the keys in it. A key hashes the content and
 everything that shapes the pixels (renderer, its settings, the glyph atlas, the denoiser), so a hit is always right
-and a change of settings is simply a miss. A task draws up to `shard_size` missing keys and writes them as one new
+and a change of settings is simply a miss. A task renders up to `shard_size` missing keys and writes them as one new
 shard; shards are never rewritten. An SQLite index over the receipts keeps memory flat; it is derived, and made again
 when it is missing or does not agree with them.
 
@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trm_nb.cache.index import ImageIndex
-from trm_nb.cache.render_task import DrawnShard, Recipe, draw_shard, marker
+from trm_nb.cache.render_task import Recipe, RenderedShard, marker, render_shard
 from trm_nb.denoise import SHIPPED, load_denoiser
 from trm_nb.errors import DamagedError, RejectedError, UserError
-from trm_nb.records import CONFIGURED, CacheReport, ImageBytes, Item, Modality, Receipt, Sample, Treatment
+from trm_nb.records import CONFIGURED, CacheReport, DenoiseResult, ImageBytes, Item, Modality, Receipt, Sample
 from trm_nb.render.renderer import Renderer, RenderSettings
 from trm_nb.sources.memory import as_items
 from trm_nb.storage.arrays import Layout, image_layout, read_places, write_metadata
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from trm_nb.denoise import AnyDenoiser
 
 SHARD_SIZE = 1000
-MAX_TASK_BYTES = 64 * 2**20  # of pictures that are not in files
-Settled = Callable[[list[str], dict[str, str]], None]
+MAX_TASK_BYTES = 64 * 2**20  # of images that are not in files
+Resolved = Callable[[list[str], dict[str, str]], None]
 
 
 def whole_shard(cache_dir: Path) -> tuple[int, ...] | None:
@@ -50,13 +50,13 @@ def whole_shard(cache_dir: Path) -> tuple[int, ...] | None:
 
 
 class ImageCache:
-    """Pictures by content key, uint8 (h, w, 3).
+    """Images by content key, uint8 (h, w, 3).
 
-    `cache_dir` is a Zarr group of its own (a run's is `<output_dir>/images.zarr`). With `use_denoiser`, pictures of
+    `cache_dir` is a Zarr group of its own (a run's is `<output_dir>/images.zarr`). With `use_denoiser`, images of
     those modalities (True: photographs and scans) are denoised before they are cached, by what
     `denoise.load_denoiser` finds at `denoiser_path` (None: the denoiser that comes with the package); nothing there
     means none, and a warning. `shard_size` holds for a new cache; an existing one keeps its own. `workers` processes
-    draw (None: one a core), or those of `cluster` (see workers/dask_cluster.py). `array` is the Zarr array's folder and
+    render (None: one a core), or those of `cluster` (see workers/dask_cluster.py). `array` is the Zarr array's folder and
     `layout` how it is cut.
     """
 
@@ -91,9 +91,7 @@ class ImageCache:
         shape = whole_shard(self.path)
         layout = image_layout(shape[0] if shape else shard_size, image_size)
         if shape is not None and shape[1:] != layout.item:
-            raise UserError(
-                f"{self.path} holds pictures of {shape[1:]}, not {layout.item}; choose another cache folder"
-            )
+            raise UserError(f"{self.path} holds images of {shape[1:]}, not {layout.item}; choose another cache folder")
         return layout
 
     def close(self) -> None:
@@ -102,13 +100,13 @@ class ImageCache:
 
     @property
     def image_size(self) -> int:
-        """Side of the pictures in pixels."""
+        """Side of the images in pixels."""
         return self.layout.item[0]
 
     # -- from items to keys -----------------------------------------------------------------------------------------
 
     def denoises(self, modality: Modality) -> bool:
-        """Whether pictures of this modality pass through the denoiser."""
+        """Whether images of this modality pass through the denoiser."""
         return self.denoiser is not None and modality in self._denoised
 
     def samples(self, item: Item) -> list[Sample]:
@@ -139,16 +137,16 @@ class ImageCache:
         return self._index.counts()[0]
 
     def failure(self, key: str) -> str | None:
-        """Why the picture of this key could not be made; None where it was made or never tried."""
+        """Why the image of this key could not be made; None where it was made or never tried."""
         return self._index.failure(key)
 
     def get(self, key: str) -> np.ndarray:
-        """One picture, uint8 (h, w, 3). Raises KeyError for an unknown key, DamagedError for a damaged shard."""
+        """One image, uint8 (h, w, 3). Raises KeyError for an unknown key, DamagedError for a damaged shard."""
         image: np.ndarray = self.get_many([key])[0]
         return image
 
     def get_many(self, keys: Sequence[str]) -> np.ndarray:
-        """Pictures in the order of `keys`, uint8 (n, h, w, 3); each shard is read once. Raises as `get` does."""
+        """Images in the order of `keys`, uint8 (n, h, w, 3); each shard is read once. Raises as `get` does."""
         return read_places(self.array, self.layout, self.places(keys))
 
     def places(self, keys: Sequence[str]) -> np.ndarray:
@@ -162,10 +160,10 @@ class ImageCache:
     # -- writing ----------------------------------------------------------------------------------------------------
 
     def populate(self, samples: Iterable[Any]) -> CacheReport:
-        """Draw what is missing of `samples`: text, PIL images, integer grids and Items in any mixture.
+        """Render what is missing of `samples`: text, PIL images, integer grids and Items in any mixture.
 
         Returns a CacheReport: a key for each sample in order, hits (already there, or twice in `samples`), misses
-        (drawn now) and failed (key -> reason; for an item that cannot be laid out, its id -> reason).
+        (rendered now) and failed (key -> reason; for an item that cannot be laid out, its id -> reason).
         """
         keys: list[str] = []
         failed: dict[str, str] = {}
@@ -182,27 +180,27 @@ class ImageCache:
                     keys.append(sample.key)
                     yield sample
 
-        drawn = self.fill(planned(), lambda _, bad: failed.update(bad))
-        hits = sum(key not in failed for key in keys) - drawn
-        return CacheReport(keys, hits, drawn, {**failed, **rejected})
+        rendered = self.fill(planned(), lambda _, bad: failed.update(bad))
+        hits = sum(key not in failed for key in keys) - rendered
+        return CacheReport(keys, hits, rendered, {**failed, **rejected})
 
-    def fill(self, samples: Iterable[Sample], settled: Settled, on_wait: Callable[[], None] | None = None) -> int:
-        """Draw the missing pictures of a stream of samples, shard by shard; returns how many were drawn.
+    def fill(self, samples: Iterable[Sample], resolved: Resolved, on_wait: Callable[[], None] | None = None) -> int:
+        """Render the missing images of a stream of samples, shard by shard; returns how many were rendered.
 
-        `settled(keys, failed)` is called after each shard is durable, and for keys that were there already. Holds the
+        `resolved(keys, failed)` is called after each shard is durable, and for keys that were there already. Holds the
         cache's lock meanwhile. Memory is bounded by the shards in flight, whatever the length of the stream.
-        A few samples are drawn in this very process, unless a run died at that the last time.
+        A few samples are rendered in this very process, unless a run died at that the last time.
         """
-        with self.writing("drawing pictures"):
-            number, drawn = self._next_number(), 0
+        with self.writing("rendering images"):
+            number, rendered = self._next_number(), 0
             folder = self._receipts.absolute()  # a worker keeps the working directory that it began in
-            draw = partial(draw_shard, recipe=self._recipe, layout=self.layout, folder=str(folder))
+            render = partial(render_shard, recipe=self._recipe, layout=self.layout, folder=str(folder))
             died, harmless = marker(self._receipts).exists(), True
             under_way: set[str] = set()  # keys given to tasks
-            unlucky: dict[str, str] = {}  # keys that failed for a reason that is not kept, for their copies
+            transient: dict[str, str] = {}  # keys that failed for a reason that is not kept, for their copies
             results = run_tasks(
-                draw,
-                self._missing(samples, settled, under_way, unlucky),
+                render,
+                self._missing(samples, resolved, under_way, transient),
                 workers=max(1, worker_count(self.workers)) if died else self.workers,
                 cluster=self.cluster,
                 on_wait=on_wait,
@@ -213,20 +211,20 @@ class ImageCache:
             for task, result in results:
                 if isinstance(result, WorkerDied):
                     failed = {sample.key: result.reason for sample in task}
-                    unlucky |= failed
-                    settled([], failed)
+                    transient |= failed
+                    resolved([], failed)
                     harmless = False
                 else:
                     receipt = self._commit(number, result)
                     number += 1
-                    drawn += sum(1 for key in receipt.keys if key)
-                    unlucky |= result.passing
-                    settled([key for key in receipt.keys if key], {**receipt.failed, **result.passing})
-                    fault_point("images-settled")
+                    rendered += sum(1 for key in receipt.keys if key)
+                    transient |= result.passing
+                    resolved([key for key in receipt.keys if key], {**receipt.failed, **result.passing})
+                    fault_point("images-resolved")
                 under_way.difference_update(sample.key for sample in task)
             if harmless:
                 marker(self._receipts).unlink(missing_ok=True)
-        return drawn
+        return rendered
 
     @contextmanager
     def writing(self, purpose: str) -> Iterator[None]:
@@ -239,25 +237,25 @@ class ImageCache:
             yield
 
     def without_receipt(self) -> list[int]:
-        """Files that no receipt names, left by a kill in between: nothing says which pictures they hold."""
+        """Files that no receipt names, left by a kill in between: nothing says which images they hold."""
         named = self._index.shards().keys() | self._index.unreadable.keys()
         return [shard for shard in file_numbers(self.array) if shard not in named]
 
     def _missing(
-        self, samples: Iterable[Sample], settled: Settled, under_way: set[str], unlucky: dict[str, str]
+        self, samples: Iterable[Sample], resolved: Resolved, under_way: set[str], transient: dict[str, str]
     ) -> Iterator[list[Sample]]:
-        """Group unknown keys into tasks in the order of the samples; report the others as settled.
+        """Group unknown keys into tasks in the order of the samples; report the others as resolved.
 
-        A task that carries many bytes of pictures is closed early: a short shard is as good, and memory has its bound.
+        A task that carries many bytes of images is closed early: a short shard is as good, and memory has its bound.
         """
         task: list[Sample] = []
         carried, last = 0, b""
         here: list[str] = []
         for sample in samples:
             if sample.key not in under_way:
-                reason = unlucky.get(sample.key) or self.failure(sample.key)
+                reason = transient.get(sample.key) or self.failure(sample.key)
                 if reason is not None:
-                    settled([], {sample.key: reason})
+                    resolved([], {sample.key: reason})
                 elif sample.key in self:
                     here.append(sample.key)
                 else:
@@ -267,17 +265,17 @@ class ImageCache:
                         last = sample.content.data
                         carried += len(last)
             if len(here) == self.layout.rows:
-                settled(here, {})
+                resolved(here, {})
                 here = []
             if len(task) == self.layout.rows or carried >= MAX_TASK_BYTES:
                 yield task
                 task, carried, last = [], 0, b""
         if here:
-            settled(here, {})
+            resolved(here, {})
         if task:
             yield task
 
-    def _commit(self, number: int, shard: DrawnShard) -> Receipt:
+    def _commit(self, number: int, shard: RenderedShard) -> Receipt:
         fault_point("images-staged")
         commit(shard.staged, self.layout.file(self.array, number))
         fault_point("images-renamed")
@@ -290,7 +288,7 @@ class ImageCache:
             shard.staged.sha256,
             shard.keys,
             shard.failed,
-            shard.treated,
+            shard.denoised,
             shape=(self.layout.rows, *self.layout.item),
         )
         write_receipt(self.array, receipt)
@@ -324,16 +322,16 @@ class ImageCache:
             write_metadata(self.array, self.layout, shards * self.layout.rows)
 
     def drop_shard(self, shard: int) -> None:
-        """Forget a damaged shard; its keys are missing afterwards and are drawn again into a new one."""
+        """Forget a damaged shard; its keys are missing afterwards and are rendered again into a new one."""
         receipt_path(self.array, shard).unlink(missing_ok=True)
         shutil.rmtree(self.array / "c" / str(shard), ignore_errors=True)
         self._index.sync()
 
     def clear(self, keep_index: bool = False) -> None:
-        """Delete all pictures; with `keep_index` it stays known which were drawn and which cannot be.
+        """Delete all images; with `keep_index` it stays known which were rendered and which cannot be.
 
-        Then only what is asked for is drawn again, what failed is not tried again, and a tracker that is lost needs
-        no picture for the batches that are encoded. Waits for nobody: raises UserError while another process writes.
+        Then only what is asked for is rendered again, what failed is not tried again, and a tracker that is lost needs
+        no image for the batches that are encoded. Waits for nobody: raises UserError while another process writes.
         """
         with self.writing("clearing the cache"):
             for path in sorted(self._receipts.glob("[0-9]*.json")):
@@ -352,17 +350,17 @@ class ImageCache:
             (self.array / "zarr.json").unlink(missing_ok=True)
             self._index.sync()
 
-    def treatments(self, keys: Sequence[str]) -> dict[str, Treatment]:
-        """What the denoiser made of those of the keys that passed through it, also of pictures cleared since
+    def denoise_results(self, keys: Sequence[str]) -> dict[str, DenoiseResult]:
+        """What the denoiser made of those of the keys that passed through it, also of images cleared since
         with `keep_index`."""
-        return self._index.treatments(keys)
+        return self._index.denoise_results(keys)
 
     def was_cleared(self) -> bool:
-        """Whether pictures were once deleted on purpose without keeping the index."""
+        """Whether images were once deleted on purpose without keeping the index."""
         return (self._receipts / "cleared").exists()
 
     def present(self, keys: Sequence[str]) -> set[str]:
-        """Those of the keys whose picture is there."""
+        """Those of the keys whose image is there."""
         return set(self._index.slots(keys))
 
     def known(self, keys: Sequence[str]) -> set[str]:
@@ -370,13 +368,13 @@ class ImageCache:
         return self._index.known(keys)
 
     def stats(self) -> dict[str, Any]:
-        """pictures, shards, failed, cleared, bytes on disk, bytes a picture, the ratio to raw pixels (None: empty)."""
+        """images, shards, failed, cleared, bytes on disk, bytes an image, the ratio to raw pixels (None: empty)."""
         sizes = [nbytes for nbytes, _ in self._index.shards().values()]
-        (pictures, failed, cleared), nbytes = self._index.counts(), sum(sizes)
-        each = nbytes / pictures if pictures else None
+        (images, failed, cleared), nbytes = self._index.counts(), sum(sizes)
+        each = nbytes / images if images else None
         raw = int(np.prod(self.layout.item))
         return {
-            "path": str(self.path), "pictures": pictures, "shards": len(sizes), "failed": failed, "cleared": cleared,
-            "nbytes": nbytes, "bytes_per_picture": each, "part_of_raw": each and each / raw,
+            "path": str(self.path), "images": images, "shards": len(sizes), "failed": failed, "cleared": cleared,
+            "nbytes": nbytes, "bytes_per_image": each, "part_of_raw": each and each / raw,
             "image_size": self.layout.item[0], "denoiser": self.denoiser.fingerprint if self.denoiser else None,
         }  # fmt: skip

@@ -2,7 +2,7 @@
 
 It keeps a look-up cheap and memory flat for millions of keys. The receipts are the truth: an index that is missing,
 damaged or behind is brought up to date from them. A reader that may not write keeps it in memory.
-A receipt of 0 bytes is that of a cleared shard: its pictures were drawn once and are gone, its failures still hold.
+A receipt of 0 bytes is that of a cleared shard: its images were rendered once and are gone, its failures still hold.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trm_nb.errors import DamagedError, NotWritableError, UserError
-from trm_nb.records import Receipt, Treatment
+from trm_nb.records import DenoiseResult, Receipt
 from trm_nb.storage.receipts import read_receipt
 from trm_nb.storage.sqlite import Database
 
@@ -23,10 +23,10 @@ CREATE TABLE shards (shard INTEGER PRIMARY KEY, rows INTEGER, nbytes INTEGER, sh
 CREATE TABLE slots (key TEXT PRIMARY KEY, shard INTEGER NOT NULL, slot INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX slots_by_shard ON slots (shard);
 CREATE TABLE failed (key TEXT PRIMARY KEY, shard INTEGER NOT NULL, reason TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE treated (key TEXT PRIMARY KEY, shard INTEGER NOT NULL, noise REAL NOT NULL, edit TEXT NOT NULL)
+CREATE TABLE denoised (key TEXT PRIMARY KEY, shard INTEGER NOT NULL, noise REAL NOT NULL, edit TEXT NOT NULL)
     WITHOUT ROWID;
 """
-_TABLES = ("slots", "failed", "treated", "shards")
+_TABLES = ("slots", "failed", "denoised", "shards")
 
 
 class ImageIndex:
@@ -35,7 +35,7 @@ class ImageIndex:
     def __init__(self, receipts: Path) -> None:
         self._receipts = receipts
         self._db = self._open(receipts / "index.sqlite")
-        self.unreadable: dict[int, str] = {}  # receipts that are damaged: their pictures count as missing
+        self.unreadable: dict[int, str] = {}  # receipts that are damaged: their images count as missing
         try:
             self.sync()
         except DamagedError:
@@ -111,13 +111,13 @@ class ImageIndex:
             db.executemany("INSERT OR REPLACE INTO slots VALUES (?, ?, ?)", slots)
             failed = [(key, number, reason) for key, reason in receipt.failed.items()]
             db.executemany("INSERT OR REPLACE INTO failed VALUES (?, ?, ?)", failed)
-            treated = [(key, number, given.noise, given.edit) for key, given in receipt.treated.items()]
-            db.executemany("INSERT OR REPLACE INTO treated VALUES (?, ?, ?, ?)", treated)
+            denoised = [(key, number, given.noise, given.edit) for key, given in receipt.denoised.items()]
+            db.executemany("INSERT OR REPLACE INTO denoised VALUES (?, ?, ?, ?)", denoised)
             values = (number, receipt.rows, receipt.nbytes, receipt.sha256)
             db.execute("INSERT OR REPLACE INTO shards VALUES (?, ?, ?, ?)", values)
 
     def slots(self, keys: Sequence[str]) -> dict[str, tuple[int, int]]:
-        """(shard, slot) of each key that has a picture."""
+        """(shard, slot) of each key that has an image."""
         query = (
             "SELECT slots.key, shard, slot FROM json_each(?) AS wanted CROSS JOIN slots ON slots.key = wanted.value"
             " JOIN shards USING (shard) WHERE nbytes > 0"
@@ -130,22 +130,24 @@ class ImageIndex:
         return {key for (key,) in self._db.query(query, (json.dumps(list(keys)),))}
 
     def failure(self, key: str) -> str | None:
-        """Why the picture of this key could not be made; None where it was made or never tried."""
+        """Why the image of this key could not be made; None where it was made or never tried."""
         found = self._db.query("SELECT reason FROM failed WHERE key = ?", (key,))
         return found[0][0] if found else None
 
-    def treatments(self, keys: Sequence[str]) -> dict[str, Treatment]:
+    def denoise_results(self, keys: Sequence[str]) -> dict[str, DenoiseResult]:
         """What the denoiser made of those of the keys that passed through it."""
-        query = "SELECT treated.key, noise, edit FROM json_each(?) AS w CROSS JOIN treated ON treated.key = w.value"
-        return {key: Treatment(noise, edit) for key, noise, edit in self._db.query(query, (json.dumps(list(keys)),))}
+        query = "SELECT denoised.key, noise, edit FROM json_each(?) AS w CROSS JOIN denoised ON denoised.key = w.value"
+        return {
+            key: DenoiseResult(noise, edit) for key, noise, edit in self._db.query(query, (json.dumps(list(keys)),))
+        }
 
     def shards(self) -> dict[int, tuple[int, str]]:
-        """The indexed shards that hold pictures, in order: number -> (nbytes, sha256)."""
+        """The indexed shards that hold images, in order: number -> (nbytes, sha256)."""
         query = "SELECT shard, nbytes, sha256 FROM shards WHERE nbytes > 0 ORDER BY 1"
         return {shard: (nbytes, sha256) for shard, nbytes, sha256 in self._db.query(query)}
 
     def counts(self) -> tuple[int, int, int]:
-        """(pictures, failures, pictures that were cleared)."""
+        """(images, failures, images that were cleared)."""
         here = "SELECT count(*) FROM slots JOIN shards USING (shard) WHERE nbytes"
         found = self._db.query(f"SELECT ({here} > 0), (SELECT count(*) FROM failed), ({here} = 0)")
         return int(found[0][0]), int(found[0][1]), int(found[0][2])

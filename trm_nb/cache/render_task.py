@@ -1,4 +1,4 @@
-"""The drawing task: a shard of samples to pixels, to a staged file. It runs in a worker, or for few samples in the run.
+"""The rendering task: a shard of samples to pixels, to a staged file. It runs in a worker, or for few samples in the run.
 
 Choice: a decoder that crashes or hangs takes its process along, so a worker records each sample of an untrusted
 modality before it decodes it (workers/pool.py), and where the run renders itself, it leaves a marker file in the cache:
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from trm_nb.denoise import SHIPPED, load_denoiser
 from trm_nb.errors import PassingReason, UserError
-from trm_nb.records import Modality, Sample, Treatment
+from trm_nb.records import DenoiseResult, Modality, Sample
 from trm_nb.render.modalities import is_untrusted
 from trm_nb.render.renderer import Renderer, RenderSettings
 from trm_nb.storage.arrays import Layout, stage_shard
@@ -44,18 +44,18 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class DrawnShard:
-    """What a drawing task returns: its staged file, the keys in slot order ("" where one failed) and the failures.
+class RenderedShard:
+    """What a rendering task returns: its staged file, the keys in slot order ("" where one failed) and the failures.
 
     `failed` are those of the content, which stay; `passing` may be gone the next time and are not kept in the cache.
-    `treated` says what the denoiser made of those that passed through it.
+    `denoised` says what the denoiser made of those that passed through it.
     """
 
     staged: Staged
     keys: tuple[str, ...]
     failed: dict[str, str]
     passing: dict[str, str]
-    treated: dict[str, Treatment]
+    denoised: dict[str, DenoiseResult]
 
 
 @lru_cache(maxsize=2)
@@ -63,7 +63,7 @@ def _tools(recipe: Recipe) -> tuple[Renderer, AnyDenoiser | None]:
     """One renderer and one denoiser a process."""
     denoiser = load_denoiser(recipe.denoiser_path or SHIPPED) if recipe.denoiser else None
     found = denoiser.fingerprint if denoiser else ""
-    if found != recipe.denoiser:  # else pictures would be kept under keys that say something else
+    if found != recipe.denoiser:  # else images would be kept under keys that say something else
         raise UserError(
             f"{recipe.denoiser_path or SHIPPED}: this worker's denoiser is {found or 'missing'}, expected "
             f"{recipe.denoiser}; it was replaced meanwhile, or is another file here: run again"
@@ -71,13 +71,13 @@ def _tools(recipe: Recipe) -> tuple[Renderer, AnyDenoiser | None]:
     return Renderer(recipe.render), denoiser
 
 
-def draw_shard(samples: Task[Sample], recipe: Recipe, layout: Layout, folder: str) -> DrawnShard:
-    """Draw, denoise and stage one whole shard in `folder`."""
+def render_shard(samples: Task[Sample], recipe: Recipe, layout: Layout, folder: str) -> RenderedShard:
+    """Render, denoise and stage one whole shard in `folder`."""
     renderer, denoiser = _tools(recipe)
     with _marked(Path(folder), samples):
-        images, reasons = renderer.draw(samples, working_on)
+        images, reasons = renderer.rasterise(samples, working_on)
         working_on(None)
-    treated: dict[str, Treatment] = {}
+    denoised: dict[str, DenoiseResult] = {}
     if denoiser is not None:
         from trm_nb.models.hardware import cpu_threads
 
@@ -86,19 +86,21 @@ def draw_shard(samples: Task[Sample], recipe: Recipe, layout: Layout, folder: st
         for first in range(0, len(noisy), at_once):
             block = noisy[first : first + at_once]
             with cpu_threads(1):  # the workers fill the cores; and more threads can change last bits
-                images[block], treatments = denoiser.restore_images(images[block])
-            treated |= {samples[i].key: treatment for i, treatment in zip(block, treatments, strict=True)}
+                images[block], denoise_results = denoiser.restore_images(images[block])
+            denoised |= {
+                samples[i].key: denoise_result for i, denoise_result in zip(block, denoise_results, strict=True)
+            }
             working_on(None)  # a sign of life
     staged = stage_shard(Path(folder), images, layout)
     keys = tuple("" if i in reasons else sample.key for i, sample in enumerate(samples))
     passing = {samples[i].key: str(reason) for i, reason in reasons.items() if isinstance(reason, PassingReason)}
     failed = {samples[i].key: reason for i, reason in reasons.items() if samples[i].key not in passing}
-    return DrawnShard(staged, keys, failed, passing, treated)
+    return RenderedShard(staged, keys, failed, passing, denoised)
 
 
 def marker(folder: Path) -> Path:
     """The file in a cache's receipts folder that is there while the run's own process renders untrusted content."""
-    return folder / "drawing-in-the-run"
+    return folder / "rendering-in-the-run"
 
 
 @contextmanager

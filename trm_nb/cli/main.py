@@ -23,9 +23,9 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Text, images and grids become pictures, pictures become capsules, capsules train a Tiny Recursive Model.",
+    help="Text, images and grids become images, images become capsules, capsules train a Tiny Recursive Model.",
 )
-cache_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The cached pictures of a run.")
+cache_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The cached images of a run.")
 app.add_typer(cache_app, name="cache")
 
 Params = Annotated[
@@ -87,7 +87,7 @@ def run(
 @app.command()
 @stopped_by_signals()
 def build(params: Params, output_dir: OutputDir = None, p: Override = None) -> int:
-    """Build the same dataset without notebooks, drawing and encoding overlapped."""
+    """Build the same dataset without notebooks, rendering and encoding overlapped."""
     from trm_nb.cli.terminal import TerminalView, quarantined, result_of
     from trm_nb.params import load_params
     from trm_nb.pipeline.names import check_names
@@ -143,7 +143,7 @@ def verify(
     for damage in damages:
         print(damage)
     print(
-        f"{len(damages)} damaged; run again to mend"
+        f"{len(damages)} damaged; run again to repair"
         if damages
         else "whole" + ("" if deep else " (sizes; --deep reads all)")
     )
@@ -190,7 +190,7 @@ def doctor(
 
     stats = rebuild_tracker(rebuild)
     print(
-        f"{rebuild}: {stats['rows_planned']:,} samples planned, {stats['samples_cached']:,} drawn, "
+        f"{rebuild}: {stats['rows_planned']:,} samples planned, {stats['samples_cached']:,} rendered, "
         f"{stats['samples_encoded']:,} encoded, {stats['consolidation']['chunks_built']:,} chunks"
     )
     return 0
@@ -198,7 +198,7 @@ def doctor(
 
 @cache_app.command("stats")
 def cache_stats(folder: RunDir) -> int:
-    """How many pictures are cached, and what they take."""
+    """How many images are cached, and what they take."""
     from trm_nb.notebook.prose import table
 
     print(table(_run_of(folder).cache.stats(), columns=("cache", str(folder))))
@@ -208,21 +208,21 @@ def cache_stats(folder: RunDir) -> int:
 @cache_app.command("clear")
 def cache_clear(
     folder: RunDir,
-    keep_index: Annotated[bool, typer.Option("--keep-index", help="remember which pictures were drawn")] = False,
+    keep_index: Annotated[bool, typer.Option("--keep-index", help="remember which images were rendered")] = False,
 ) -> int:
-    """Delete a run's pictures; its capsules stay, and pictures are drawn again when they are needed."""
+    """Delete a run's images; its capsules stay, and images are rendered again when they are needed."""
     run = _run_of(folder)
     with run.writing("clearing the cache"):
-        pictures = len(run.cache)
+        images = len(run.cache)
         run.cache.clear(keep_index)
-    print(f"{pictures:,} pictures deleted")
+    print(f"{images:,} images deleted")
     return 0
 
 
 @app.command()
 def reset(
     folder: RunDir,
-    with_cache: Annotated[bool, typer.Option("--with-cache", help="delete the cached pictures too")] = False,
+    with_cache: Annotated[bool, typer.Option("--with-cache", help="delete the cached images too")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
 ) -> int:
     """Delete a run's dataset, tracker, model, executed notebooks and report."""
@@ -241,17 +241,15 @@ def _tracker(folder: Path) -> TrainingProgressTracker:
 
 
 def _run_of(folder: Path) -> Run:
-    """The run in a folder, with the settings it is bound to."""
+    """The run in a folder, with its frozen settings."""
     from trm_nb.errors import UserError
     from trm_nb.pipeline.run import open_run
 
     tracker = _tracker(folder)
-    begun = "source_paths" in tracker.bound()
+    begun = "source_paths" in tracker.frozen()
     tracker.close()
     if not begun:
-        raise UserError(
-            f"{folder}: this run has not begun, so it has no pictures; `trm-nb build PARAMS.yaml` begins it"
-        )
+        raise UserError(f"{folder}: this run has not begun, so it has no images; `trm-nb build PARAMS.yaml` begins it")
     return open_run(output_dir=folder.resolve())
 
 
@@ -285,7 +283,7 @@ def _main(arguments: list[str] | None) -> int:
         _say(f"trm-nb: {error}")
         return 2
     except DamagedError as error:
-        _say(f"trm-nb: {error}; `trm-nb verify DIR --deep` lists what is damaged, and running again mends it")
+        _say(f"trm-nb: {error}; `trm-nb verify DIR --deep` lists what is damaged, and running again repairs it")
         return 1
     except UnicodeEncodeError as error:
         if not isinstance(error.object, str) or error.encoding != sys.getfilesystemencoding():

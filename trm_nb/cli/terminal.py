@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from trm_nb.config import MultimodalDatasetConfig
     from trm_nb.progress.tracker import TrainingProgressTracker
-    from trm_nb.training.answers import Answers
+    from trm_nb.training.predictions import Predictions
 
 _REDRAW_SECONDS = 0.5
 _LINE_SECONDS = 10.0
@@ -118,7 +118,7 @@ def quarantined(run: Path, count: int) -> list[str]:
     return [f"{count:,} quarantined, {where}"] if count else []
 
 
-def result_of(predictions: Answers, config: MultimodalDatasetConfig) -> str:
+def result_of(predictions: Predictions, config: MultimodalDatasetConfig) -> str:
     """A training's result on the held-out samples, and the best constant prediction, which needs no model."""
     from trm_nb.evaluation.verdicts import accuracy
     from trm_nb.training.objective import constant_baseline

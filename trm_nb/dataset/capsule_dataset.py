@@ -102,7 +102,7 @@ class CapsuleDataset(Described, Dataset[dict[str, Any]]):
         return {"capsules": capsules, "label": label, "row": row, "sample_id": self.sample_ids[place]}
 
     @cached_property
-    def answers(self) -> np.ndarray:
+    def target_count(self) -> np.ndarray:
         """How many answer grids each sample has: int64 (n,)."""
         counts: np.ndarray = pc.list_value_length(self._targets).fill_null(0).to_numpy(zero_copy_only=False)
         return counts[self.rows].astype(np.int64)
@@ -110,7 +110,9 @@ class CapsuleDataset(Described, Dataset[dict[str, Any]]):
     @cached_property
     def solvable(self) -> np.ndarray:
         """Which samples hold a whole question with one answer grid, not one page of a larger task: bool (n,)."""
-        found: np.ndarray = (self.answers == 1) & np.array([self._rows_of[item] == 1 for item in self._items], bool)
+        found: np.ndarray = (self.target_count == 1) & np.array(
+            [self._rows_of[item] == 1 for item in self._items], bool
+        )
         return found
 
     def column(self, name: str) -> list[Any]:
@@ -210,7 +212,7 @@ class CapsuleDataset(Described, Dataset[dict[str, Any]]):
             "by modality": counted(dict(sorted(Counter(self.modalities).items()))),
             "labelled": int((self.labels >= 0).sum()),
             "classes": named(self.classes),
-            "with answer grids": int((self.answers > 0).sum()) or None,
+            "with answer grids": int((self.target_count > 0).sum()) or None,
             "capsules": f"float32 ({len(self)}, 12, 512), read when asked for",
             "encoder": _encoder(self.info),
             "content digest": self.info.get("content_digest"),

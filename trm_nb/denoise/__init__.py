@@ -33,7 +33,7 @@ def load_denoiser(path: str | Path | None, adaptive: Literal["auto", False] = "a
         return None
     plain = Path(path)
     if not plain.is_file():
-        log.warning("no denoiser: %s does not exist, so pictures are cached as they are", plain)
+        log.warning("no denoiser: %s does not exist, so images are cached as they are", plain)
         return None
     from trm_nb.denoise.noise2noise import Denoiser  # torch, only when it is needed
 
@@ -42,7 +42,7 @@ def load_denoiser(path: str | Path | None, adaptive: Literal["auto", False] = "a
     if adaptive == "auto" and companion.is_file():
         from trm_nb.denoise.seal import AdaptiveDenoiser
 
-        log.info("denoiser: %s, adapted to each picture by %s", plain, companion.name)
+        log.info("denoiser: %s, adapted to each image by %s", plain, companion.name)
         return AdaptiveDenoiser.load(companion, denoiser)
-    log.info("denoiser: %s, not adapted to the picture (there is no %s)", plain, companion.name)
+    log.info("denoiser: %s, not adapted to the image (there is no %s)", plain, companion.name)
     return denoiser

@@ -1,6 +1,6 @@
-"""The denoiser beside others, on pictures that its training never saw: PSNR, SSIM, time, and what an OCR engine reads.
+"""The denoiser beside others, on images that its training never saw: PSNR, SSIM, time, and what an OCR engine reads.
 
-Photographs are those that scikit-image ships. The others are told the noise's true standard deviation, which ours is
+Photographs are those that scikit-image ships. The others are given the noise's true standard deviation, which ours is
 not. Needs the extra `study` (scikit-image, bm3d), and `ocr` for pages.
 """
 
@@ -31,7 +31,7 @@ Restore = Callable[[np.ndarray, float], np.ndarray]  # float32 (h, w, 3), the no
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One arm on one kind of noise: mean PSNR (dB) and SSIM over the pictures, ms for 224x224, each picture's PSNR."""
+    """One arm on one kind of noise: mean PSNR (dB) and SSIM over the images, ms for 224x224, each image's PSNR."""
 
     noise: str
     arm: str
@@ -56,28 +56,28 @@ def photographs() -> dict[str, np.ndarray]:
 
 
 def arms(denoiser: AnyDenoiser) -> dict[str, Restore]:
-    """Name -> what restores a picture; the first leaves it as it is."""
+    """Name -> what restores an image; the first leaves it as it is."""
     _needed("skimage"), _needed("bm3d")
     return {"noisy": lambda x, sigma: x, "median": _median, "NLM": _nlm, "BM3D": _bm3d, "ours": ours(denoiser)}
 
 
 def ours(denoiser: AnyDenoiser) -> Restore:
-    """The denoiser as an arm: it is not told the noise's level."""
+    """The denoiser as an arm: it is not given the noise's level."""
     return lambda x, sigma: denoiser.restore(as_tensor(x))[0].permute(1, 2, 0).numpy()
 
 
-def compare(pictures: Mapping[str, np.ndarray], noises: Iterable[Noise], arms: Mapping[str, Restore]) -> list[Row]:
-    """Each arm on each noise, the same noisy pictures for all; figures are of the pictures clipped to [0, 1]."""
+def compare(images: Mapping[str, np.ndarray], noises: Iterable[Noise], arms: Mapping[str, Restore]) -> list[Row]:
+    """Each arm on each noise, the same noisy images for all; figures are of the images clipped to [0, 1]."""
     rows = []
     for noise in noises:
-        given = {name: noisy(picture, noise, seed) for seed, (name, picture) in enumerate(pictures.items())}
+        given = {name: noisy(image, noise, seed) for seed, (name, image) in enumerate(images.items())}
         small = next(iter(given.values()))[:SIDE, :SIDE]
         for arm, restore in arms.items():
             scores = []
-            for name, picture in pictures.items():
-                sigma = float((given[name] - picture).std())
+            for name, image in images.items():
+                sigma = float((given[name] - image).std())
                 restored = restore(given[name], sigma).clip(0, 1)
-                scores.append((psnr(restored, picture), _ssim(restored, picture)))
+                scores.append((psnr(restored, image), _ssim(restored, image)))
             mean = np.mean(scores, axis=0)
             each = tuple(score[0] for score in scores)
             rows.append(Row(str(noise), arm, float(mean[0]), float(mean[1]), _milliseconds(restore, small), each))
@@ -96,8 +96,8 @@ def read_errors(
         given = [noisy(page.astype(np.float32) / 255, noise, seed) for seed, page in enumerate(pages)]
         for arm, restore in arms.items():
             wrong = np.zeros(2, np.int64)
-            for page, picture, text in zip(pages, given, written, strict=True):
-                restored = restore(picture, float((picture - page / 255).std())).clip(0, 1)
+            for page, image, text in zip(pages, given, written, strict=True):
+                restored = restore(image, float((image - page / 255).std())).clip(0, 1)
                 read = read_page((255 * restored).round().astype(np.uint8), renderer.atlas.cell[1], renderer.top)
                 wrong += character_errors(text, read)
             rates[str(noise), arm] = float(wrong[0] / wrong[1])
@@ -105,27 +105,27 @@ def read_errors(
 
 
 def panel(examples: Sequence[tuple[np.ndarray, Noise]], arms: Mapping[str, Restore]) -> tuple[np.ndarray, list[str]]:
-    """A row an example: noisy, as each arm restores it, and the picture. uint8 (n, h, w, 3), and a caption each."""
-    pictures, captions = [], []
+    """A row an example: noisy, as each arm restores it, and the image. uint8 (n, h, w, 3), and a caption each."""
+    images, captions = [], []
     for seed, (clean, noise) in enumerate(examples):
         given = noisy(clean, noise, seed)
         versions = {str(noise): given, **{name: restore(given, 0.0) for name, restore in arms.items()}}
-        pictures += [*versions.values(), clean]
+        images += [*versions.values(), clean]
         captions += [f"{name}: {psnr(version.clip(0, 1), clean):.1f} dB" for name, version in versions.items()]
-        captions.append("the picture")
-    return (255 * np.stack(pictures).clip(0, 1)).astype(np.uint8), captions
+        captions.append("the image")
+    return (255 * np.stack(images).clip(0, 1)).astype(np.uint8), captions
 
 
-def psnr(restored: np.ndarray, picture: np.ndarray) -> float:
+def psnr(restored: np.ndarray, image: np.ndarray) -> float:
     """In dB, for values in [0, 1]; infinite where nothing differs."""
-    error = float(np.square(restored.astype(np.float64) - picture).mean())
+    error = float(np.square(restored.astype(np.float64) - image).mean())
     return float("inf") if error == 0 else -10 * float(np.log10(error))
 
 
-def _ssim(restored: np.ndarray, picture: np.ndarray) -> float:
+def _ssim(restored: np.ndarray, image: np.ndarray) -> float:
     from skimage.metrics import structural_similarity
 
-    return float(structural_similarity(restored, picture, channel_axis=2, data_range=1.0))  # type: ignore[no-untyped-call]
+    return float(structural_similarity(restored, image, channel_axis=2, data_range=1.0))  # type: ignore[no-untyped-call]
 
 
 def _median(x: np.ndarray, sigma: float) -> np.ndarray:
@@ -148,22 +148,22 @@ def _bm3d(x: np.ndarray, sigma: float) -> np.ndarray:
     return np.asarray(bm3d_rgb(x, sigma), np.float32) if sigma > 0 else x  # it divides by sigma
 
 
-def noisy(picture: np.ndarray, noise: Noise, seed: int) -> np.ndarray:
+def noisy(image: np.ndarray, noise: Noise, seed: int) -> np.ndarray:
     """float32 (h, w, 3) in [0, 1] -> the same with noise, not clipped; it follows from the seed."""
-    drawn = noise.add(as_tensor(picture), torch.Generator().manual_seed(seed))
-    return np.ascontiguousarray(drawn[0].permute(1, 2, 0).numpy())
+    noisy = noise.add(as_tensor(image), torch.Generator().manual_seed(seed))
+    return np.ascontiguousarray(noisy[0].permute(1, 2, 0).numpy())
 
 
-def as_tensor(picture: np.ndarray) -> Tensor:
+def as_tensor(image: np.ndarray) -> Tensor:
     """float32 (h, w, 3) -> (1, 3, h, w)."""
-    return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None]
+    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
 
 
-def _milliseconds(restore: Restore, picture: np.ndarray, times: int = 3) -> float:
+def _milliseconds(restore: Restore, image: np.ndarray, times: int = 3) -> float:
     taken = []
     for _ in range(times):
         start = time.perf_counter()
-        restore(picture, 0.1)
+        restore(image, 0.1)
         taken.append(time.perf_counter() - start)
     return 1000 * min(taken)
 

@@ -1,8 +1,8 @@
-"""Corruptions without bias: what a sensor, a scanner or a compression adds to a picture, drawn anew at each call.
+"""Corruptions without bias: what a sensor, a scanner or a compression adds to an image, sampled anew at each call.
 
-Noise2Noise learns from two corruptions of one picture, and what it learns is their mean (Lehtinen et al. 2018). So
+Noise2Noise learns from two corruptions of one image, and what it learns is their mean (Lehtinen et al. 2018). So
 E[y | x] = x holds for every kind here, exactly, which is also why nothing is ever clipped. A shifted or a blurred
-picture is not such a corruption: from those a network learns to blur.
+image is not such a corruption: from those a network learns to blur.
 
 Source of the JPEG-like kind: JPEG's tables (ITU-T T.81, annex K). Deviations: a coefficient is rounded up or down at
 random so that its mean is the coefficient (plain rounding is biased), the blocks begin anywhere, no chroma subsampling.
@@ -32,7 +32,7 @@ class Noise:
     """A kind of noise and how much of it.
 
     gaussian, correlated: the standard deviation, of 255. demosaiced, rows: that of a measured pixel, of a whole row.
-    poisson: photons where the picture is white. jpeg: the quality, 1 to 100. scanner: 0 to 2. speckle: the standard
+    poisson: photons where the image is white. jpeg: the quality, 1 to 100. scanner: 0 to 2. speckle: the standard
     deviation of its factor. impulse: the part of the pixels.
     """
 

@@ -1,9 +1,9 @@
-"""The plain denoiser: a small U-Net that takes the noise out of pictures, whatever its level.
+"""The plain denoiser: a small U-Net that takes the noise out of images, whatever its level.
 
-It estimates how loud a picture's noise is and scales the picture so that its convolutions always see the same loudness,
+It estimates how loud an image's noise is and scales the image so that its convolutions always see the same loudness,
 also of noise louder than in training. It works at half resolution (pixel-unshuffle, as FFDNet does: the same quality at
 a quarter of the cost), predicts the noise and subtracts it, and takes any size whose sides are multiples of 8.
-`denoise/train_denoiser.py` trains it from pairs of noisy pictures; without a checkpoint there is no denoiser
+`denoise/train_denoiser.py` trains it from pairs of noisy images; without a checkpoint there is no denoiser
 (`denoise.load_denoiser`).
 
 Source: Lehtinen et al., "Noise2Noise", 2018. Deviations: half resolution, three levels, residual blocks and strided
@@ -22,13 +22,13 @@ from torch.nn import functional as F
 
 from trm_nb.errors import UserError
 from trm_nb.models.checkpoints import fingerprint_of, load_checkpoint, load_weights, save_checkpoint
-from trm_nb.records import Treatment
+from trm_nb.records import DenoiseResult
 
 KIND = "Noise2Noise denoiser"
 WIDTHS = (48, 96, 160)
 BLOCKS = (3, 1, 2)
-UNIT, LEAST = 25 / 255, 6 / 255  # the loudness that the convolutions see, and below which a picture is not scaled more
-BATCH = 2  # pictures of 224x224: more are no faster, and a worker that grows by 300 MB is made anew by loky
+UNIT, LEAST = 25 / 255, 6 / 255  # the loudness that the convolutions see, and below which an image is not scaled more
+BATCH = 2  # images of 224x224: more are no faster, and a worker that grows by 300 MB is made anew by loky
 
 
 class ResidualBlock(nn.Module):
@@ -86,7 +86,7 @@ class Noise2NoiseUNet(nn.Module):
 
 @torch.no_grad()
 def noise_level(x: Tensor) -> Tensor:
-    """The standard deviation of white noise in a picture, estimated: float32 (b, 3, h, w) -> (b, 1, 1, 1).
+    """The standard deviation of white noise in an image, estimated: float32 (b, 3, h, w) -> (b, 1, 1, 1).
 
     From the median of the finest diagonal details, which few edges reach (Donoho and Johnstone, 1994).
     """
@@ -113,7 +113,7 @@ def to_pixels(x: Tensor, shape: Sequence[int]) -> np.ndarray:
 
 
 class Denoiser:
-    """A trained network and the fingerprint that goes into the keys of the pictures it made."""
+    """A trained network and the fingerprint that goes into the keys of the images it made."""
 
     adapts = False
 
@@ -127,17 +127,19 @@ class Denoiser:
         result: Tensor = self.network(x)
         return result
 
-    def restore_images(self, images: np.ndarray) -> tuple[np.ndarray, list[Treatment]]:
+    def restore_images(self, images: np.ndarray) -> tuple[np.ndarray, list[DenoiseResult]]:
         """uint8 (n, h, w, 3) -> the same, a few at a time, and what was taken away of each."""
         result = np.empty_like(images)
-        treatments = []
+        denoise_results = []
         batch = max(1, BATCH * 224 * 224 // (images.shape[1] * images.shape[2]))
         for start in range(0, len(images), batch):
             x = from_pixels(images[start : start + batch])
             y = self.restore(x)
             result[start : start + batch] = to_pixels(y, images.shape)
-            treatments += [Treatment(round(255 * float(noise), 2), "plain") for noise in (x - y).std((1, 2, 3))]
-        return result, treatments
+            denoise_results += [
+                DenoiseResult(round(255 * float(noise), 2), "plain") for noise in (x - y).std((1, 2, 3))
+            ]
+        return result, denoise_results
 
     def save(self, path: str | Path) -> None:
         """Write a checkpoint that `load` reads."""

@@ -1,7 +1,7 @@
 """A judge from outside: an OCR engine that has never seen this renderer reads its pages.
 
 The engine (RapidOCR, the extra `ocr`) has its own settings and gets each page at its native pixels with 16 pixels of
-paper around it, because it misses letters that touch the edge of a picture. The lines that it finds are put in order
+background around it, because it misses letters that touch the edge of an image. The lines that it finds are put in order
 by row and column, and its full-width punctuation is made plain.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from trm_nb.errors import UserError
 
-PAPER = 16  # pixels
+BACKGROUND = 16  # pixels
 
 
 @cache
@@ -27,20 +27,20 @@ def _engine() -> Any:
     return RapidOCR()
 
 
-def read_page(page: np.ndarray, row_height: int, top: int = 0, paper: int = PAPER) -> str:
+def read_page(page: np.ndarray, row_height: int, top: int = 0, background: int = BACKGROUND) -> str:
     """uint8 (h, w, 3) -> a line of text for each line that the engine found, in reading order.
 
     Rows are `row_height` pixels apart and begin at `top`. Raises UserError where the engine is not installed.
     """
     ground = [int(value) for value in np.median(page.reshape(-1, 3), axis=0)]
-    framed = np.empty((page.shape[0] + 2 * paper, page.shape[1] + 2 * paper, 3), np.uint8)
+    framed = np.empty((page.shape[0] + 2 * background, page.shape[1] + 2 * background, 3), np.uint8)
     framed[:] = ground
-    framed[paper : paper + page.shape[0], paper : paper + page.shape[1]] = page
+    framed[background : background + page.shape[0], background : background + page.shape[1]] = page
     found, _ = _engine()(framed)
     lines = []
     for box, text, _ in found or []:
         left, middle = min(x for x, _ in box), sum(y for _, y in box) / len(box)
-        lines.append(((middle - paper - top) // row_height, left, text))
+        lines.append(((middle - background - top) // row_height, left, text))
     return unicodedata.normalize("NFKC", "\n".join(text for *_, text in sorted(lines)))
 
 

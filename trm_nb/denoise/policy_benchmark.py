@@ -1,8 +1,8 @@
 """What adapting is worth: a policy's choices beside no denoiser, the plain one, fixed edits, chance and an oracle.
 
-On pictures, and on kinds or levels of noise, that neither the network nor the policy was trained on. The true picture
-is used here, to measure, and nowhere else. A unit is one picture with one noise, clipped and rounded as files are;
-intervals are from a paired bootstrap over names of pictures (pieces of one photograph share its name), each with all
+On images, and on kinds or levels of noise, that neither the network nor the policy was trained on. The true image
+is used here, to measure, and nowhere else. A unit is one image with one noise, clipped and rounded as files are;
+intervals are from a paired bootstrap over names of images (pieces of one photograph share its name), each with all
 its noises, and over policies.
 """
 
@@ -26,7 +26,7 @@ from trm_nb.render.grid import GridRenderer
 from trm_nb.render.text import TextRenderer
 
 RESAMPLES = 10_000
-MOST_PSNR = 70.0  # nobody sees more, and a picture left as it was has infinitely much
+MOST_PSNR = 70.0  # nobody sees more, and an image left as it was has infinitely much
 UNSEEN_NOISES = (
     Noise("demosaiced", 20), Noise("demosaiced", 40), Noise("speckle", 0.15), Noise("speckle", 0.3),
     Noise("impulse", 0.03), Noise("impulse", 0.1), Noise("correlated", 75),
@@ -35,14 +35,14 @@ UNSEEN_NOISES = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measured:
-    """Of each unit: PSNR in dB of every edit (units, edits), context (units, 14), its picture's name as a number.
+    """Of each unit: PSNR in dB of every edit (units, edits), context (units, 14), its image's name as a number.
 
     `seconds` (edits,) is the mean time of an edit, `looking` that of a context, both for one unit.
     """
 
     psnr: np.ndarray
     contexts: Tensor
-    picture: np.ndarray
+    image: np.ndarray
     seconds: np.ndarray
     looking: float
 
@@ -59,10 +59,10 @@ class Arm:
     high: float
 
 
-def unseen_pictures(
+def unseen_images(
     texts: Sequence[str], count: int, rng: np.random.Generator
 ) -> dict[str, list[tuple[str, np.ndarray]]]:
-    """Named pictures float32 (224, 224, 3) by kind: pieces of scikit-image's photographs, half as many pages and grids.
+    """Named images float32 (224, 224, 3) by kind: pieces of scikit-image's photographs, half as many pages and grids.
 
     Pages are the first ones of `texts`; `count` pieces are spread over all photographs.
     """
@@ -84,15 +84,15 @@ def unseen_pictures(
 
 def measure(
     denoiser: Denoiser,
-    pictures: Sequence[tuple[str, np.ndarray]],
+    images: Sequence[tuple[str, np.ndarray]],
     noises: Sequence[Noise] = UNSEEN_NOISES,
     edits: Sequence[Edit] = EDITS,
     on_step: Callable[[], None] | None = None,
 ) -> Measured:
-    """Every edit on every named picture, float32 (h, w, 3) in [0, 1], sides multiples of 16, with every noise."""
-    psnr, contexts, picture, seconds, looking = [], [], [], [], []
-    names = list(dict.fromkeys(name for name, _ in pictures))
-    for number, (name, clean) in enumerate(pictures):
+    """Every edit on every named image, float32 (h, w, 3) in [0, 1], sides multiples of 16, with every noise."""
+    psnr, contexts, image, seconds, looking = [], [], [], [], []
+    names = list(dict.fromkeys(name for name, _ in images))
+    for number, (name, clean) in enumerate(images):
         for noise in noises:
             x = as_file(as_tensor(noisy(clean, noise, number)))
             start = time.perf_counter()
@@ -106,11 +106,11 @@ def measure(
                 found.append(min(psnr_of(restored.clip(0, 1), clean), MOST_PSNR))
             psnr.append(found)
             seconds.append(took)
-            picture.append(names.index(name))
+            image.append(names.index(name))
             if on_step is not None:
                 on_step()
     return Measured(
-        np.array(psnr), torch.stack(contexts), np.array(picture), np.mean(seconds, 0), float(np.mean(looking))
+        np.array(psnr), torch.stack(contexts), np.array(image), np.mean(seconds, 0), float(np.mean(looking))
     )
 
 
@@ -152,7 +152,7 @@ def table(
     }
     found = []
     for name, (psnr, seconds) in arms.items():
-        low, high = bootstrap(psnr - best, measured.picture)
+        low, high = bootstrap(psnr - best, measured.image)
         found.append(Arm(name, float(psnr.mean()), seconds, float((psnr - best).mean()), low, high))
     return found
 
@@ -173,14 +173,14 @@ def bootstrap(differences: np.ndarray, groups: np.ndarray, seed: int = 0) -> tup
 
 
 def joined(parts: Sequence[Measured]) -> Measured:
-    """Several measurements as one; their pictures are different ones."""
-    sizes = [int(part.picture.max()) + 1 for part in parts]
+    """Several measurements as one; their images are different ones."""
+    sizes = [int(part.image.max()) + 1 for part in parts]
     first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     weights = [len(part.psnr) for part in parts]
     return Measured(
         np.concatenate([part.psnr for part in parts]),
         torch.cat([part.contexts for part in parts]),
-        np.concatenate([part.picture + start for part, start in zip(parts, first, strict=True)]),
+        np.concatenate([part.image + start for part, start in zip(parts, first, strict=True)]),
         np.average([part.seconds for part in parts], axis=0, weights=weights),
         float(np.average([part.looking for part in parts], weights=weights)),
     )

@@ -1,13 +1,13 @@
-"""The self-adapting denoiser: for each picture a policy chooses one of a few edits of how the denoiser is used.
+"""The self-adapting denoiser: for each image a policy chooses one of a few edits of how the denoiser is used.
 
-Context: the noisy picture alone, as a dozen numbers about it and about what the plain denoiser takes away. Edits: leave
+Context: the noisy image alone, as a dozen numbers about it and about what the plain denoiser takes away. Edits: leave
 it, take away a part, assume louder noise, denoise interleaved pixels apart (for noise whose neighbours are alike), take
-a few self-supervised steps from the base weights on this picture. What is chosen follows from the picture alone.
+a few self-supervised steps from the base weights on this image. What is chosen follows from the image alone.
 `denoise/train_policy.py` trains the policy.
 
 Source: Zweiger et al., "Self-Adapting Language Models", 2025 (2506.10943): the loop of edit, update and reward.
 Deviations: the policy is a small net over a finite set of edits, not a language model that writes them. Pairs out of
-one picture: Huang et al., "Neighbor2Neighbor", 2021. Interleaved pixels: Zhou et al., "When AWGN-based denoiser meets
+one image: Huang et al., "Neighbor2Neighbor", 2021. Interleaved pixels: Zhou et al., "When AWGN-based denoiser meets
 real noises", 2020.
 """
 
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from trm_nb.denoise.noise2noise import Denoiser, from_pixels, padded, to_pixels
 from trm_nb.errors import UserError
 from trm_nb.models.checkpoints import fingerprint_of, load_checkpoint, load_weights, save_checkpoint
-from trm_nb.records import Treatment
+from trm_nb.records import DenoiseResult
 
 KIND = "SEAL policy"
 HIDDEN = 32
@@ -37,10 +37,10 @@ LEARNING_RATE = 2e-4  # of the self-supervised steps
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """One way to use the denoiser on a picture.
+    """One way to use the denoiser on an image.
 
     `strength` is the part of what the network finds that is taken away. `scale` below 1 has it assume louder noise
-    than it estimates, which noise whose neighbours are alike is. `stride` 2 denoises four interleaved pictures. `steps`
+    than it estimates, which noise whose neighbours are alike is. `stride` 2 denoises four interleaved images. `steps`
     are self-supervised steps from the base weights.
     """
 
@@ -71,21 +71,21 @@ def apply(edit: Edit, denoiser: Denoiser, x: Tensor) -> Tensor:
     apart = edit.stride**2
     with torch.inference_mode():
         channels = F.pixel_unshuffle(x[0], edit.stride)  # (3 * apart, h / stride, w / stride)
-        pictures = channels.reshape(3, apart, *channels.shape[1:]).transpose(0, 1)
-        found = (pictures - network(pictures, edit.scale)).transpose(0, 1).flatten(0, 1)
+        images = channels.reshape(3, apart, *channels.shape[1:]).transpose(0, 1)
+        found = (images - network(images, edit.scale)).transpose(0, 1).flatten(0, 1)
         restored: Tensor = x - edit.strength * F.pixel_shuffle(found, edit.stride)
     return restored
 
 
 def adapted(base: nn.Module, x: Tensor, steps: int) -> nn.Module:
-    """A copy of the network after self-supervised steps on one picture, from pairs of its neighbouring pixels."""
+    """A copy of the network after self-supervised steps on one image, from pairs of its neighbouring pixels."""
     network = copy.deepcopy(base).requires_grad_(True)
     optimiser = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
-    draws = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     x = x.detach().clone()  # not an inference tensor
     with torch.enable_grad():
         for _ in range(steps):
-            first, second = neighbours(x, draws)
+            first, second = neighbours(x, generator)
             loss = F.mse_loss(network(first), second)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -93,12 +93,12 @@ def adapted(base: nn.Module, x: Tensor, steps: int) -> nn.Module:
     return network.requires_grad_(False)
 
 
-def neighbours(x: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Two pictures of half the size, (b, 3, h / 2, w / 2): of each 2x2 pixels two different ones, side by side."""
+def neighbours(x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Two images of half the size, (b, 3, h / 2, w / 2): of each 2x2 pixels two different ones, side by side."""
     b, c, h, w = x.shape
     cells = F.pixel_unshuffle(x, 2).reshape(b, c, 4, h // 2, w // 2)
     pairs = torch.tensor([(0, 1), (0, 2), (1, 3), (2, 3), (1, 0), (2, 0), (3, 1), (3, 2)])
-    chosen = pairs[torch.randint(8, (b, h // 2, w // 2), generator=draws)]  # (b, h / 2, w / 2, 2)
+    chosen = pairs[torch.randint(8, (b, h // 2, w // 2), generator=generator)]  # (b, h / 2, w / 2, 2)
     places = chosen.permute(3, 0, 1, 2)[:, :, None, None].expand(2, b, c, 1, h // 2, w // 2)
     return cells.gather(2, places[0]).squeeze(2), cells.gather(2, places[1]).squeeze(2)
 
@@ -170,25 +170,25 @@ class AdaptiveDenoiser:
 
     @torch.inference_mode()
     def choose(self, x: Tensor) -> Edit:
-        """The edit for one picture, float32 (1, 3, h, w)."""
+        """The edit for one image, float32 (1, 3, h, w)."""
         return self.edits[int(self.policy(context(x, self.base)[None]).argmax())]
 
     def restore(self, x: Tensor) -> Tensor:
         """float32 (b, 3, h, w) around [0, 1], not clipped -> the same, one after the other."""
         h, w = x.shape[2:]
-        pictures = torch.split(padded(x, 16), 1)
-        return torch.cat([apply(self.choose(one), self.base, one) for one in pictures])[:, :, :h, :w]
+        images = torch.split(padded(x, 16), 1)
+        return torch.cat([apply(self.choose(one), self.base, one) for one in images])[:, :, :h, :w]
 
-    def restore_images(self, images: np.ndarray) -> tuple[np.ndarray, list[Treatment]]:
+    def restore_images(self, images: np.ndarray) -> tuple[np.ndarray, list[DenoiseResult]]:
         """uint8 (n, h, w, 3) -> the same, and for each the edit that was chosen and what it took away."""
-        result, treatments = np.empty_like(images), []
+        result, denoise_results = np.empty_like(images), []
         for i, image in enumerate(images):
             x = from_pixels(image[None], 16)
             edit = self.choose(x)
             y = apply(edit, self.base, x)
             result[i] = image if edit.strength == 0 else to_pixels(y, image.shape)[0]
-            treatments.append(Treatment(round(255 * float((x - y).std()), 2), edit.name))
-        return result, treatments
+            denoise_results.append(DenoiseResult(round(255 * float((x - y).std()), 2), edit.name))
+        return result, denoise_results
 
     def save(self, path: str | Path, rewards: Sequence[dict[str, float]] = ()) -> None:
         """Write a checkpoint that `load` reads beside the base's; `rewards` is the log of the policy's training."""

@@ -1,12 +1,12 @@
-"""Trains the denoiser from pairs of noisy pictures; no clean picture is ever a target.
+"""Trains the denoiser from pairs of noisy images; no clean image is ever a target.
 
-Noise2Noise (Lehtinen et al. 2018): two independent corruptions of a picture, one is given, the other is to be
+Noise2Noise (Lehtinen et al. 2018): two independent corruptions of an image, one is given, the other is to be
 predicted. Every sample has its own kind and level of noise (sigma 0 to 55). Its squared error is divided by its own
 noise, estimated from the pair, so that the faint ones are not drowned by the strong; and, in the second part of the
-training, when the network makes pictures, by the texture of what it made of it, so that the smooth ones are not drowned
+training, when the network makes images, by the texture of what it made of it, so that the smooth ones are not drowned
 by the busy: PSNR, a logarithm, counts them all alike. What it made never saw the target, so the minimum stays put.
 Above a texture that photographs seldom have it makes no difference any more, or pages would count for nothing. A
-training may also begin with weights that are there; those make pictures from the first step on.
+training may also begin with weights that are there; those make images from the first step on.
 
 AdamW; the rate rises at once, stays, and falls to nothing in the second part, the last three fifths of `steps`. What is
 kept is an average of the weights. Batches follow from the seed and the step, and the checkpoint holds all state, so a
@@ -29,7 +29,7 @@ from torch import Tensor
 
 from trm_nb.denoise.noise import Noise, as_file
 from trm_nb.denoise.noise2noise import WIDTHS, Denoiser, Noise2NoiseUNet, from_pixels
-from trm_nb.denoise.training_images import PARTS, Part, Pictures
+from trm_nb.denoise.training_images import PARTS, Images, Part
 from trm_nb.errors import UserError
 from trm_nb.models.checkpoints import load_checkpoint, load_weights, save_checkpoint
 from trm_nb.models.ema import follow
@@ -42,7 +42,7 @@ LOG_EVERY, CHECKPOINT_EVERY = 100, 500
 GROUP = 2  # samples of a batch of one part that share a kind and level of noise
 ODDS = (0.75, 0.2, 0.05)  # of a group to be of photographs, pages and grids
 KINDS = ("gaussian", "faint", "poisson", "jpeg", "scanner")
-PHOTOGRAPH_NOISE, DRAWN_NOISE = (0.68, 0.05, 0.12, 0.1, 0.05), (0.34, 0.1, 0.08, 0.08, 0.4)  # odds of the kinds
+PHOTOGRAPH_NOISE, SAMPLED_NOISE = (0.68, 0.05, 0.12, 0.1, 0.05), (0.34, 0.1, 0.08, 0.08, 0.4)  # odds of the kinds
 FLOOR = (4 / 255) ** 2  # a sample's noise counts as at least this, so that clean ones do not outweigh all
 # Textures (see `texture_of`): below the first and above the last samples count alike, about the second as 1.
 SMOOTH, TYPICAL, BUSY = 1.5, 12.0, 18.0
@@ -52,7 +52,7 @@ KIND = "denoiser training"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a training follows from, beside its pictures. `steps` may be raised until the rate begins to fall."""
+    """What a training follows from, beside its images. `steps` may be raised until the rate begins to fall."""
 
     steps: int = 100_000
     batch: int = 32  # an even number
@@ -76,7 +76,7 @@ class _State:
 
 def train_denoiser(
     folder: Path,
-    pictures: Pictures,
+    images: Images,
     settings: Settings,
     on_step: Callable[[], None] | None = None,
     start: Denoiser | None = None,
@@ -86,23 +86,23 @@ def train_denoiser(
     It begins with the weights of `start`, or from nothing.
 
     Writes training.pt and n2n_denoiser.pt (the averaged weights so far) every 500 steps, and notes loss and PSNR in the
-    folder's tracker. Raises UserError when the checkpoint is of other settings or pictures.
+    folder's tracker. Raises UserError when the checkpoint is of other settings or images.
     """
     tracker = TrainingProgressTracker(folder, create=True)
     with locked(folder, "training a denoiser"), cpu_threads(settings.torch_threads):
-        state = _open(folder / "training.pt", settings, pictures, start)
+        state = _open(folder / "training.pt", settings, images, start)
         tracker.forget_steps(after=state.step)
         with tracker.stage("train", settings.steps):
             losses: list[float] = []
             while state.step < settings.steps:
-                losses.append(_step(state, pictures, settings))
+                losses.append(_step(state, images, settings))
                 if not math.isfinite(losses[-1]):
                     raise UserError(f"{folder}: the loss is no number at step {state.step}; lower learning_rate")
                 if state.step % LOG_EVERY == 0 or state.step == settings.steps:
                     figures = {"loss": float(np.mean(losses)), "learning_rate": rate(state.step, settings)}
                     due = state.step % CHECKPOINT_EVERY == 0 or state.step == settings.steps
                     if due:
-                        figures["psnr"] = held_out_psnr(state.average, pictures, settings.device)
+                        figures["psnr"] = held_out_psnr(state.average, images, settings.device)
                     tracker.log_step(state.step, **figures)
                     if due:
                         _save(folder, state)
@@ -120,9 +120,9 @@ def rate(step: int, settings: Settings) -> float:
     return settings.learning_rate * min(1.0, up, down)
 
 
-def draw_noise(part: Part, rng: np.random.Generator) -> Noise:
+def sample_noise(part: Part, rng: np.random.Generator) -> Noise:
     """A kind and level of noise as training meets them; pages and grids are scanned more often than photographs."""
-    kind = rng.choice(KINDS, p=PHOTOGRAPH_NOISE if part == "photograph" else DRAWN_NOISE)
+    kind = rng.choice(KINDS, p=PHOTOGRAPH_NOISE if part == "photograph" else SAMPLED_NOISE)
     if kind == "gaussian":
         return Noise("gaussian", rng.uniform(0, 55))
     if kind == "faint":
@@ -132,19 +132,19 @@ def draw_noise(part: Part, rng: np.random.Generator) -> Noise:
     return Noise("jpeg", rng.uniform(15, 95)) if kind == "jpeg" else Noise("scanner", rng.uniform(0.1, 2.4))
 
 
-def noisy_pair(pictures: Pictures, settings: Settings, step: int) -> tuple[Tensor, Tensor]:
+def noisy_pair(images: Images, settings: Settings, step: int) -> tuple[Tensor, Tensor]:
     """Two corruptions of the same crops, float32 (batch, 3, crop, crop) each; they follow from seed and step.
 
     Crops are cut on the CPU, the noise is made where the network is.
     """
     rng = np.random.default_rng([settings.seed, 0, step])
-    draws = torch.Generator(settings.device).manual_seed(int(rng.integers(2**62)))
+    generator = torch.Generator(settings.device).manual_seed(int(rng.integers(2**62)))
     pairs = []
     for _ in range(settings.batch // GROUP):
         part = PARTS[rng.choice(3, p=ODDS)]
-        clean = from_pixels(pictures.crops(part, GROUP, settings.crop, rng)).to(settings.device)
-        noise = draw_noise(part, rng)
-        given, target = noise.add(clean, draws), noise.add(clean, draws)
+        clean = from_pixels(images.crops(part, GROUP, settings.crop, rng)).to(settings.device)
+        noise = sample_noise(part, rng)
+        given, target = noise.add(clean, generator), noise.add(clean, generator)
         pairs.append((as_file(given) if rng.random() < AS_FILE else given, target))
     first, second = (torch.cat(side) for side in zip(*pairs, strict=True))
     return first, second
@@ -162,8 +162,8 @@ def _weights(restored: Tensor, state: _State, settings: Settings) -> Tensor:
     return TYPICAL / (SMOOTH + texture_of(restored.float()).clamp_max(BUSY))
 
 
-def _step(state: _State, pictures: Pictures, settings: Settings) -> float:
-    first, second = noisy_pair(pictures, settings, state.step)
+def _step(state: _State, images: Images, settings: Settings) -> float:
+    first, second = noisy_pair(images, settings, state.step)
     for group in state.optimiser.param_groups:
         group["lr"] = rate(state.step, settings)
     with torch.autocast(first.device.type, torch.bfloat16, enabled=settings.bfloat16):
@@ -182,18 +182,16 @@ def _step(state: _State, pictures: Pictures, settings: Settings) -> float:
 
 
 @torch.inference_mode()
-def held_out_psnr(
-    network: Noise2NoiseUNet, pictures: Pictures, device: str, sigma: float = 25, count: int = 32
-) -> float:
+def held_out_psnr(network: Noise2NoiseUNet, images: Images, device: str, sigma: float = 25, count: int = 32) -> float:
     """Mean PSNR in dB over tiles of held-out photographs, spread evenly over them, with Gaussian noise."""
-    which = np.linspace(0, len(pictures.held_out) - 1, min(count, len(pictures.held_out))).astype(int)
-    clean = from_pixels(pictures.held_out[which])
+    which = np.linspace(0, len(images.held_out) - 1, min(count, len(images.held_out))).astype(int)
+    clean = from_pixels(images.held_out[which])
     noisy = Noise("gaussian", sigma).add(clean, torch.Generator().manual_seed(0))
     error = F.mse_loss(network(noisy.to(device)).cpu().clamp(0, 1), clean, reduction="none").mean((1, 2, 3))
     return float(-10 * error.log10().mean())
 
 
-def _open(path: Path, settings: Settings, pictures: Pictures, start: Denoiser | None) -> _State:
+def _open(path: Path, settings: Settings, images: Images, start: Denoiser | None) -> _State:
     torch.manual_seed(settings.seed)
     network = Noise2NoiseUNet(settings.widths).to(settings.device)
     if start is not None:
@@ -203,7 +201,7 @@ def _open(path: Path, settings: Settings, pictures: Pictures, start: Denoiser | 
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(network).requires_grad_(False)
     optimiser = torch.optim.AdamW(network.parameters(), lr=0.0, weight_decay=1e-4, betas=(0.9, 0.99))
-    wanted = _bound(settings, pictures, start)
+    wanted = _bound(settings, images, start)
     state = _State(network, average, optimiser, wanted)
     if not path.is_file():
         return state
@@ -229,8 +227,8 @@ def _save(folder: Path, state: _State) -> None:
     Denoiser(copy.deepcopy(state.average).cpu()).save(folder / "n2n_denoiser.pt")
 
 
-def _bound(settings: Settings, pictures: Pictures, start: Denoiser | None) -> dict[str, object]:
+def _bound(settings: Settings, images: Images, start: Denoiser | None) -> dict[str, object]:
     free = ("torch_threads", "device")
     fields = {name: value for name, value in asdict(settings).items() if name not in free}
     begun = start.fingerprint if start is not None else None
-    return {**fields, "widths": list(settings.widths), "pictures": pictures.name, "start": begun}
+    return {**fields, "widths": list(settings.widths), "images": images.name, "start": begun}

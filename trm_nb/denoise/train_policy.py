@@ -1,8 +1,8 @@
-"""Trains the policy that chooses how the denoiser is used on a picture; no clean picture is looked at.
+"""Trains the policy that chooses how the denoiser is used on an image; no clean image is looked at.
 
-A context is a noisy picture. Every edit of it is rewarded on other, independently noisy versions that no edit has used:
+A context is a noisy image. Every edit of it is rewarded on other, independently noisy versions that no edit has used:
 E|f(y1) - y2|^2 = E|f(y1) - x|^2 + Var(y2), so this ranks edits as the true error would. (Two contexts in nine have no
-noise, so there the other version is the picture itself.) The policy then learns by
+noise, so there the other version is the image itself.) The policy then learns by
 ReST-EM: sample a few edits a context, keep the best where it helped, imitate what was kept, again.
 
 Source: Zweiger et al., "Self-Adapting Language Models", 2025 (ReST-EM, section 3). Deviations: the edits are few, so
@@ -28,18 +28,18 @@ from trm_nb.denoise.noise2noise import Denoiser, from_pixels
 from trm_nb.denoise.seal import EDITS, NOOP, Edit, Policy, apply, context
 from trm_nb.denoise.seal import LEARNING_RATE as ADAPTING
 from trm_nb.denoise.train_denoiser import AS_FILE
-from trm_nb.denoise.training_images import PARTS, Pictures
+from trm_nb.denoise.training_images import PARTS, Images
 from trm_nb.storage.files import write_file
 
 SIDE = 128
 ODDS = (0.5, 0.3, 0.2)  # of a context to be of photographs, pages and grids
 ROUNDS, SAMPLES, EPOCHS = 8, 4, 150
-OTHERS = 8  # versions of a picture that an edit is rewarded on
+OTHERS = 8  # versions of an image that an edit is rewarded on
 LEARNING_RATE, WEIGHT_DECAY = 3e-3, 1e-3
 MOST = 2.0  # a kept edit counts at most so much: the logarithm of the error's ratio
-# The squared error below which none is better: 68 dB, so that leaving a clean picture alone is worth it.
+# The squared error below which none is better: 68 dB, so that leaving a clean image alone is worth it.
 FLOOR = (0.1 / 255) ** 2
-EXPLORE = 0.1  # of the samples, drawn without asking the policy
+EXPLORE = 0.1  # of the samples, chosen without the policy
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +50,7 @@ class Tried:
     errors: Tensor
 
 
-def draw_noise(rng: np.random.Generator) -> Noise:
+def sample_noise(rng: np.random.Generator) -> Noise:
     """A kind and level of noise as the policy's training meets them: those of the network's, louder ones, and more."""
     kind = str(rng.choice(["none", "none", "gaussian", "loud", "poisson", "jpeg", "scanner", "correlated", "rows"]))
     if kind == "none":
@@ -68,7 +68,7 @@ def draw_noise(rng: np.random.Generator) -> Noise:
 
 def try_edits(
     denoiser: Denoiser,
-    pictures: Pictures,
+    images: Images,
     count: int,
     seed: int,
     edits: Sequence[Edit] = EDITS,
@@ -78,11 +78,11 @@ def try_edits(
     contexts, errors = [], []
     for number in range(count):
         rng = np.random.default_rng([seed, 1, number])
-        x = from_pixels(pictures.crops(PARTS[rng.choice(3, p=ODDS)], 1, SIDE, rng))
-        noise, draws = draw_noise(rng), torch.Generator().manual_seed(int(rng.integers(2**62)))
-        given = noise.add(x, draws)
+        x = from_pixels(images.crops(PARTS[rng.choice(3, p=ODDS)], 1, SIDE, rng))
+        noise, generator = sample_noise(rng), torch.Generator().manual_seed(int(rng.integers(2**62)))
+        given = noise.add(x, generator)
         given = as_file(given) if rng.random() < AS_FILE else given
-        others = noise.add(x.expand(OTHERS, -1, -1, -1), draws)
+        others = noise.add(x.expand(OTHERS, -1, -1, -1), generator)
         mean, unpredictable = others.mean(0), float(others.var(0).mean()) / OTHERS
         contexts.append(context(given, denoiser))
         errors.append(torch.tensor([float((apply(e, denoiser, given) - mean).square().mean()) for e in edits]))
@@ -95,16 +95,16 @@ def try_edits(
 def kept_lesson(
     folder: Path,
     denoiser: Denoiser,
-    pictures: Pictures,
+    images: Images,
     count: int,
     seed: int,
     on_step: Callable[[], None] | None = None,
 ) -> Tried:
     """`try_edits`, kept in a file of the folder, as it takes a second a context."""
     made_by = hashlib.sha256(f"{EDITS} {ADAPTING} {SIDE} {ODDS} {OTHERS} {AS_FILE} {FLOOR}".encode()).hexdigest()[:8]
-    path = folder / f"lesson-{denoiser.fingerprint}-{pictures.name}-{made_by}-{count}-{seed}.npz"
+    path = folder / f"lesson-{denoiser.fingerprint}-{images.name}-{made_by}-{count}-{seed}.npz"
     if not path.is_file():
-        tried = try_edits(denoiser, pictures, count, seed, on_step=on_step)
+        tried = try_edits(denoiser, images, count, seed, on_step=on_step)
         buffer = io.BytesIO()
         np.savez(buffer, contexts=tried.contexts.numpy(), errors=tried.errors.numpy())
         write_file(path, buffer.getvalue())
@@ -114,7 +114,7 @@ def kept_lesson(
 
 def train_policy(tried: Tried, seed: int, edits: Sequence[Edit] = EDITS) -> tuple[Policy, list[dict[str, float]]]:
     """A policy by ReST-EM, and a line of figures a round (see `judged`); it follows from the seed."""
-    draws = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         policy = Policy(len(edits))
@@ -123,7 +123,7 @@ def train_policy(tried: Tried, seed: int, edits: Sequence[Edit] = EDITS) -> tupl
     logs = tried.errors.log()
     rewards = []
     for number in range(ROUNDS):
-        sampled = _sample(policy, tried.contexts, len(edits), draws)
+        sampled = _sample(policy, tried.contexts, len(edits), generator)
         best = logs.gather(1, sampled).min(1)
         kept, usual = sampled.gather(1, best.indices[:, None])[:, 0], logs.gather(1, sampled).mean(1)
         gain = (usual - best.values).clamp(0, MOST)
@@ -134,11 +134,11 @@ def train_policy(tried: Tried, seed: int, edits: Sequence[Edit] = EDITS) -> tupl
     return policy.eval(), rewards
 
 
-def _sample(policy: Policy, contexts: Tensor, edits: int, draws: torch.Generator) -> Tensor:
+def _sample(policy: Policy, contexts: Tensor, edits: int, generator: torch.Generator) -> Tensor:
     """(n, SAMPLES) edits a context: the policy's, some of them any."""
     with torch.no_grad():
         odds = (1 - EXPLORE) * policy(contexts).softmax(1) + EXPLORE / edits
-    return torch.multinomial(odds, SAMPLES, replacement=True, generator=draws)
+    return torch.multinomial(odds, SAMPLES, replacement=True, generator=generator)
 
 
 def _imitate(policy: Policy, contexts: Tensor, kept: Tensor, weight: Tensor) -> None:

@@ -1,7 +1,7 @@
 """What the denoiser is trained on: crops of photographs, pages and grids.
 
 Photographs are made smaller, to up to three sizes, which takes their own noise and compression away, and cut into
-tiles; flat ones are left out, for there is nothing to learn from a sky. Pages are drawn by this package's renderer in
+tiles; flat ones are left out, for there is nothing to learn from a sky. Pages are rendered by this package's renderer in
 several colours and, for what other scans show, in proportional fonts. One photograph in twenty is held out.
 """
 
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Pictures:
+class Images:
     """uint8 (n, side, side, 3) each; `odds` of the tiles, which favour texture; `held_out` tiles are never trained on.
 
     `name` is a hash of what they were made from.
@@ -66,8 +66,8 @@ class Pictures:
         return out
 
 
-def load_pictures(photographs: Path, work: Path, seed: int = 0) -> Pictures:
-    """The pictures of a folder of photographs; their tiles are made once, in `work`.
+def load_images(photographs: Path, work: Path, seed: int = 0) -> Images:
+    """The images of a folder of photographs; their tiles are made once, in `work`.
 
     Raises UserError when there are no photographs.
     """
@@ -82,7 +82,7 @@ def load_pictures(photographs: Path, work: Path, seed: int = 0) -> Pictures:
     tiles, held_out = (_tiles(work / f"{part}-{name}.npy", chosen) for part, chosen in _split(files))
     odds = np.sqrt(np.minimum([_texture(tile) for tile in tiles], 30.0))
     rng = np.random.default_rng([seed, 1])
-    return Pictures(tiles, odds / odds.sum(), held_out, _pages(rng), _grids(rng), name)
+    return Images(tiles, odds / odds.sum(), held_out, _pages(rng), _grids(rng), name)
 
 
 def _split(files: list[Path]) -> list[tuple[str, list[Path]]]:
@@ -144,13 +144,15 @@ def _pages(rng: np.random.Generator) -> np.ndarray:
     """Pages of Python's own sources: half by this package's renderer, half in DejaVu at many sizes."""
     sources = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
     text = "\n".join(path.read_text(encoding="utf-8", errors="replace")[:20_000] for path in sources[:60])
-    drawn = []
+    rendered = []
     for font_size in (12, 8):
-        for ink, paper in INKS:
+        for foreground, background in INKS:
             first = rng.integers(len(text) - 40_000)
-            pages = TextRenderer(font_size=font_size, ink=ink, paper=paper).render_pages(text[first : first + 40_000])
-            drawn.append(pages[: PAGES // 16])
-    return np.concatenate([*drawn, _proportional_pages(text, PAGES - sum(map(len, drawn)), rng)])
+            pages = TextRenderer(font_size=font_size, foreground=foreground, background=background).render_pages(
+                text[first : first + 40_000]
+            )
+            rendered.append(pages[: PAGES // 16])
+    return np.concatenate([*rendered, _proportional_pages(text, PAGES - sum(map(len, rendered)), rng)])
 
 
 def _proportional_pages(text: str, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -160,14 +162,14 @@ def _proportional_pages(text: str, count: int, rng: np.random.Generator) -> np.n
     words = text.split()
     out = np.empty((count, 224, 224, 3), np.uint8)
     for i in range(count):
-        ink, paper = INKS[rng.integers(len(INKS))]
+        foreground, background = INKS[rng.integers(len(INKS))]
         size = int(rng.integers(9, 29))
-        page = Image.new("RGB", (448, 448), paper)
+        page = Image.new("RGB", (448, 448), background)
         first = rng.integers(len(words) - 400)
         lines = [" ".join(words[k : k + 9]) for k in range(first, first + 9 * (180 // size), 9)]
         font = ImageFont.truetype(str(fonts[rng.integers(len(fonts))]), 2 * size)
-        ImageDraw.Draw(page).multiline_text((16, 16), "\n".join(lines), fill=ink, font=font)
-        turned = page.rotate(rng.normal(0, 1.5), Image.Resampling.BICUBIC, fillcolor=paper)
+        ImageDraw.Draw(page).multiline_text((16, 16), "\n".join(lines), fill=foreground, font=font)
+        turned = page.rotate(rng.normal(0, 1.5), Image.Resampling.BICUBIC, fillcolor=background)
         out[i] = np.asarray(turned.resize((224, 224), Image.Resampling.BOX))
     return out
 

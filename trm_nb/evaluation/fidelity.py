@@ -34,12 +34,12 @@ def reads_back(run: Run, item: Item) -> bool | None:
     """Whether an item's pixels alone give its content again; None where they are not meant to, as for photographs."""
     if not run.cache.renderer.is_readable(item):
         return None
-    images, _ = run.cache.renderer.draw(run.cache.samples(item))
+    images, _ = run.cache.renderer.rasterise(run.cache.samples(item))
     return not run.cache.renderer.read_back(item, images).lost
 
 
 def by_source(run: Run, samples: pa.Table, at_most: int = 2000) -> list[dict[str, Any]]:
-    """One record a source path: items, pages, pages looked at, characters or cells drawn and lost, fallbacks,
+    """One record a source path: items, pages, pages looked at, characters or cells rendered and lost, fallbacks,
     texts that were not UTF-8, quarantined. Items, pages and quarantined are of the whole run, the others of up to
     `at_most` pages. None: nothing there can be read back, as in a source of photographs."""
     item_ids = samples["item_id"].to_pylist()
@@ -54,7 +54,7 @@ def by_source(run: Run, samples: pa.Table, at_most: int = 2000) -> list[dict[str
         measured = found.pages > 0
         records.append({
             "source": root.name, "items": items[root.name], "pages": pages[root.name], "looked at": found.pages,
-            "drawn": found.drawn if measured else None, "lost": found.lost if measured else None,
+            "rendered": found.rendered if measured else None, "lost": found.lost if measured else None,
             "glyph fallbacks": found.boxed if measured else None,
             "not UTF-8": found.recoded if measured else None, "quarantined": refused[root.name],
         })  # fmt: skip
@@ -62,8 +62,8 @@ def by_source(run: Run, samples: pa.Table, at_most: int = 2000) -> list[dict[str
 
 
 def totals(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """The sums over all sources: pages (looked at), drawn, lost and boxed, as in `Found`."""
-    names = {"pages": "looked at", "drawn": "drawn", "lost": "lost", "boxed": "glyph fallbacks"}
+    """The sums over all sources: pages (looked at), rendered, lost and boxed, as in `Found`."""
+    names = {"pages": "looked at", "rendered": "rendered", "lost": "lost", "boxed": "glyph fallbacks"}
     return {total: sum(record[name] or 0 for record in records) for total, name in names.items()}
 
 

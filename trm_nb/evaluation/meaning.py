@@ -169,7 +169,7 @@ def _languages(name: str, texts: Texts, prefix: str, most: int) -> Question:
             pages.append(natural_page(renderer, text, rng))
             labels.append(label)
     names = tuple(kind.removeprefix(prefix) for kind in kinds)
-    return Question(name, renderer.draw(pages), np.array(labels), np.arange(len(labels)), names)
+    return Question(name, renderer.rasterise(pages), np.array(labels), np.arange(len(labels)), names)
 
 
 def _modality(code: Question, language: Question, photographs: Sequence[Path], most: int) -> Question:
@@ -178,11 +178,11 @@ def _modality(code: Question, language: Question, photographs: Sequence[Path], m
     part = 2 * most
     tasks = list(evaluation_tasks().values())[:part]
     grids = [renderer.render(train[0][0]) for train, _ in tasks]
-    whole = [renderer.draw(renderer.task_pages(GridTask(tuple(a), tuple(x for x, _ in b)))[0]) for a, b in tasks]
+    whole = [renderer.rasterise(renderer.task_pages(GridTask(tuple(a), tuple(x for x, _ in b)))[0]) for a, b in tasks]
     sources = [opened(path) for path in photographs]
     crops = [crop(sources[number % len(sources)], rng) for number in range(part)]
-    drawn = [rng.permutation(len(of.images))[:part] for of in (code, language)]
-    images = [code.images[drawn[0]], language.images[drawn[1]], np.stack(grids), np.stack(whole), np.stack(crops)]
+    chosen = [rng.permutation(len(of.images))[:part] for of in (code, language)]
+    images = [code.images[chosen[0]], language.images[chosen[1]], np.stack(grids), np.stack(whole), np.stack(crops)]
     sizes = [len(of) for of in images]
     items = [np.arange(size) + 10_000 * number for number, size in enumerate(sizes)]
     items[3] = items[2]  # a grid and the page of its task

@@ -99,8 +99,8 @@ def read_all(
             if kept is not None and kept.exists():
                 scores += [Score(**score) for score in json.loads(kept.read_text(encoding="utf-8"))]
                 continue
-            told = None if on_step is None else _told(on_step, arm, seed)
-            found = _measured(arm, codes, test[arm], content, budget, seed, reading, told, device)
+            report = None if on_step is None else _reporting(on_step, arm, seed)
+            found = _measured(arm, codes, test[arm], content, budget, seed, reading, report, device)
             if kept is not None:
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 write_file(kept, json.dumps([asdict(score) for score in found], ensure_ascii=False).encode())
@@ -169,7 +169,7 @@ def _measured(
     return found
 
 
-def _told(on_step: Callable[[str, int, int], None], arm: str, seed: int) -> Callable[[int], None]:
+def _reporting(on_step: Callable[[str, int, int], None], arm: str, seed: int) -> Callable[[int], None]:
     return lambda step: on_step(arm, seed, step)
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from trm_nb.evaluation.verdicts import Accuracy, Paired, accuracy, paired
-from trm_nb.training.answers import Answers
 from trm_nb.training.objective import Detail, Groups, Objective, constant_baseline
+from trm_nb.training.predictions import Predictions
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Result:
     """
 
     objective: Objective
-    predictions: Answers
+    predictions: Predictions
     accuracy: Accuracy
     baselines: tuple[Compared, ...]
     chance: tuple[str, float] | None
@@ -105,7 +105,7 @@ class Result:
         return found
 
 
-def result_of(objective: Objective, predictions: Answers) -> Result:
+def result_of(objective: Objective, predictions: Predictions) -> Result:
     """Compare the predictions of a model that was trained on `objective` with its baselines."""
     right, items = predictions.exact[-1], _items(predictions)
     return Result(
@@ -127,5 +127,5 @@ def _exact(correct: np.ndarray) -> np.ndarray:
     return np.asarray(correct.all(axis=1))
 
 
-def _items(predictions: Answers) -> np.ndarray:
+def _items(predictions: Predictions) -> np.ndarray:
     return np.arange(len(predictions.rows)) if predictions.items is None else predictions.items

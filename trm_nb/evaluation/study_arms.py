@@ -51,7 +51,7 @@ class Patches:
 
 
 def fitted_patches(images: np.ndarray, most: int = 60_000, seed: int = 0) -> Patches:
-    """The components of at most `most` patches of the images uint8 (n, 224, 224, 3), drawn by chance."""
+    """The components of at most `most` patches of the images uint8 (n, 224, 224, 3), chosen at random."""
     rows = np.random.default_rng(seed).permutation(len(images) * GRID * GRID)[:most]
     flat = np.empty((len(rows), PATCH * PATCH * 3), np.float32)
     of_image, of_patch = np.divmod(rows, GRID * GRID)

@@ -107,10 +107,10 @@ class Glyphs:
         columns = page.cells.shape[1]
         for row, column in {(row, column) for row, column, _ in page.overlays.tolist()}:
             over = page.overlays[(page.overlays[:, :2] == (row, column)).all(axis=1), 2]
-            drawn = [atlas.pixels(int(cell)) for cell in (page.cells[row, column], *over)]
-            glyphs[row * columns + column] = self._number(np.min(drawn, axis=0))
+            layers = [atlas.pixels(int(cell)) for cell in (page.cells[row, column], *over)]
+            glyphs[row * columns + column] = self._number(np.min(layers, axis=0))
         characters = self._characters(cells, glyphs)
-        image = self.renderer.draw([page])[0]
+        image = self.renderer.rasterise([page])[0]
         nbytes = len(self.renderer.decode(image).encode("utf-8", "surrogatepass"))
         return Shown(kind, item, image, glyphs, characters, size=len(characters), nbytes=float(nbytes))
 
@@ -189,7 +189,7 @@ def _grids(side: str, count: int, rng: np.random.Generator) -> Iterator[Shown]:
         task = GridTask(tuple((colour[a], colour[b]) for a, b in train), tuple(colour[a] for a, _ in test))
         pages = renderer.task_pages(task)
         largest = max(max(grid.shape) for pair in train for grid in pair)
-        yield grid_image("ARC tasks", name, renderer.draw(pages[int(rng.integers(len(pages)))]), largest)
+        yield grid_image("ARC tasks", name, renderer.rasterise(pages[int(rng.integers(len(pages)))]), largest)
     for number in range(count):
         sides = rng.integers(1, 31, 2)
         image = renderer.render(rng.integers(0, 10, tuple(sides)))
@@ -227,7 +227,7 @@ def _sudokus(side: str, count: int, seed: int) -> Iterator[Shown]:
         cells = np.stack([top, left, inside, inside, puzzle.ravel()], axis=1).astype(np.int16)
         nbytes = len(cells) * np.log2(size + 1) / 8
         yield Shown(
-            "Sudokus", f"{side}/{number}", renderer.draw(page), cells=cells, digits=size, size=size, nbytes=nbytes
+            "Sudokus", f"{side}/{number}", renderer.rasterise(page), cells=cells, digits=size, size=size, nbytes=nbytes
         )
 
 
@@ -238,7 +238,7 @@ def digit_templates(side: int) -> np.ndarray:
     board = np.zeros((side, side), np.int8)
     board[0], board[1, 0] = np.arange(side), side
     page = renderer.page(Puzzle("sudoku", board, None))
-    image = renderer.draw(page)[page.top :, page.left :]
+    image = renderer.rasterise(page)[page.top :, page.left :]
     places = [*((0, column) for column in range(side)), (1, 0)]
     inside = [[slice(at * page.pitch + 3, (at + 1) * page.pitch - 3) for at in place] for place in places]
     return np.stack([image[rows, columns] for rows, columns in inside])

@@ -29,7 +29,7 @@ PATCH, GRID = 28, 8
 BETA, BETA_RATE = (0.15, 1.0), 5.0  # mild at the start, as all pixels are wrong then; and how much faster they learn
 BIAS_RATE = 150.0  # how much faster the biases of attention learn than all else
 BLANKS = 0.1  # the part of the blank cells that the loss asks for
-OTHER_GLYPHS = 64  # drawn for each batch as wrong candidates, beside the batch's own
+OTHER_GLYPHS = 64  # sampled for each batch as wrong candidates, beside the batch's own
 MOST_CELLS = 4096  # cells of grids that the loss asks for in a batch
 
 

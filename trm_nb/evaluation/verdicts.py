@@ -2,7 +2,7 @@
 
 Samples of one item (the pages of a document, the tiles of a photograph) resemble each other, so the item is the unit of
 every interval and test here, not the sample (Miller, "Adding Error Bars to Evals", arXiv 2411.00640). A verdict has
-three outcomes, and "no difference shown" is one of them. Every result is exact or in closed form, so nothing is drawn
+three outcomes, and "no difference shown" is one of them. Every result is exact or in closed form, so nothing is sampled
 at random; the cost is at most MAX_WORK cosines and an FFT.
 """
 

@@ -1,7 +1,7 @@
 """CapsuleDecoder: capsules back to images, to see what an encoder kept.
 
 One token for each patch is made of the patch's own numbers in the capsules and of the two capsules of the whole image;
-a small transformer lets neighbours help each other, and each of the patch's eight text cells is drawn by an MLP. A
+a small transformer lets neighbours help each other, and each of the patch's eight text cells is decoded by an MLP. A
 linear path beside it starts as the inverse of the principal components (training/pretraining). Text and grids are then
 read from the pixels: the nearest glyph of the atlas, the nearest of the ten colours.
 Cost: 1.5 million weights, less time than the encoder. It knows images of 224x224 pixels only.
@@ -23,10 +23,12 @@ from trm_nb.models.checkpoints import load_weights, read_weights, save_weights
 from trm_nb.models.patches import CELLS, PIXELS, unpatch
 from trm_nb.models.read_out import BANDS, DETAIL, GRID, WHOLE
 from trm_nb.models.trm import affine, truncated_normal
-from trm_nb.render.grid import DEMONSTRATION, LINE, PALETTE, PAPER, SIGN, TEST
+from trm_nb.render.grid import BACKGROUND, DEMONSTRATION, LINE, PALETTE, SIGN, TEST
 
 SHIPPED = Path(__file__).parents[1] / "assets" / "checkpoints" / "decoder_base.safetensors"
-COLOURS = np.stack([*PALETTE, LINE, PAPER, DEMONSTRATION, TEST, SIGN]).astype(np.uint8)  # of grids and tasks, (15, 3)
+COLOURS = np.stack([*PALETTE, LINE, BACKGROUND, DEMONSTRATION, TEST, SIGN]).astype(
+    np.uint8
+)  # of grids and tasks, (15, 3)
 _PATCHES = GRID * GRID  # of an image
 SIZES = {"base": {"width": 192, "blocks": 2, "cell": 96}, "tiny": {"width": 64, "blocks": 1, "cell": 32}}
 _KIND = "capsule decoder"
@@ -89,9 +91,9 @@ class CapsuleDecoder(nn.Module):
 
     def pixels(self, hidden: Tensor, capsules: Tensor) -> Tensor:
         """The second half of `forward`: `hidden` and what it was made of, to text cells."""
-        drawn = self.out(hidden)
-        own = torch.cat([capsules[:, part].reshape(len(drawn), _PATCHES, -1) for part in (BANDS, DETAIL)], -1)
-        return cast(Tensor, drawn + self.skip(own).view_as(drawn))
+        decoded = self.out(hidden)
+        own = torch.cat([capsules[:, part].reshape(len(decoded), _PATCHES, -1) for part in (BANDS, DETAIL)], -1)
+        return cast(Tensor, decoded + self.skip(own).view_as(decoded))
 
     def hidden(self, capsules: Tensor) -> Tensor:
         """What pixels and colours are projected from: capsules (b, 12, 512) -> float (b, 64, 8, 2 * cell)."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from trm_nb.render.grid import LINE, MAX_PITCH, MAX_SIDE, PALETTE, PAPER, pixels
+from trm_nb.render.grid import BACKGROUND, LINE, MAX_PITCH, MAX_SIDE, PALETTE, pixels
 from trm_nb.render.text import TextRenderer
 
 CERTAIN = 20.0  # root mean square of a cell's error, of 255, up to which other scripts are not looked at
@@ -59,7 +59,7 @@ def read_grid(image: np.ndarray) -> np.ndarray:
         int64 (rows, columns) of 0 to 9.
     """
     size = len(image)
-    is_line = np.abs(image.astype(np.int32) - LINE).sum(-1) < np.abs(image.astype(np.int32) - PAPER).sum(-1)
+    is_line = np.abs(image.astype(np.int32) - LINE).sum(-1) < np.abs(image.astype(np.int32) - BACKGROUND).sum(-1)
     nearest_colour = _nearest(image)
     on_line = (nearest_colour == len(PALETTE)) & is_line
     on_paper = nearest_colour == len(PALETTE) + 1
@@ -77,7 +77,7 @@ def read_grid(image: np.ndarray) -> np.ndarray:
 
 def _nearest(image: np.ndarray) -> np.ndarray:
     """The index of the nearest of the ten colours, the line's and the background's: int64 (h, w)."""
-    colours = np.stack([*PALETTE, *np.atleast_2d(LINE), *np.atleast_2d(PAPER)]).astype(np.float32)
+    colours = np.stack([*PALETTE, *np.atleast_2d(LINE), *np.atleast_2d(BACKGROUND)]).astype(np.float32)
     flat = image.reshape(-1, 3).astype(np.float32)
     nearest: np.ndarray = (2 * flat @ colours.T - np.square(colours).sum(1)).argmax(1).reshape(image.shape[:2])
     return nearest

@@ -8,7 +8,7 @@
 
 A batch row stays in the carry until it halts; then the row of the batch that is handed in takes its place.
 
-Deviations: exploration draws from a generator that is handed in; `q_continue_logits` is returned and trained by nobody
+Deviations: exploration samples from a generator that is handed in; `q_continue_logits` is returned and trained by nobody
 (as with the official no_ACT_continue, which all published configurations use); with `capsules` the prefix of the
 sequence is the twelve capsules instead of a puzzle's embedding, and without tokens each answer place has an embedding
 of its own. Axes: b batch, s answer places (seq_len), p prefix and answer places, d hidden_size.
@@ -137,7 +137,7 @@ class TinyRecursiveModel(nn.Module):
     def forward(
         self, carry: Carry, batch: Mapping[str, Tensor], generator: torch.Generator | None = None
     ) -> tuple[Carry, dict[str, Tensor]]:
-        """One outer step. `generator` is what exploration draws from in training (None: the global one)."""
+        """One outer step. `generator` is what exploration samples from in training (None: the global one)."""
         c, halted = self.config, carry.halted
         data = {
             name: torch.where(_beside(halted, rows), batch[name], rows) for name, rows in carry.current_data.items()

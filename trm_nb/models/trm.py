@@ -26,7 +26,7 @@ from torch import Tensor, nn
 def truncated_normal(*shape: int, std: float, generator: torch.Generator) -> Tensor:
     """float32 normal numbers cut at two standard deviations, whose standard deviation is `std` after the cut.
 
-    Drawn in float64 and rounded once, so that the last bits do not depend on the machine's erfinv.
+    Sampled in float64 and rounded once, so that the last bits do not depend on the machine's erfinv.
     """
     after_cut = 0.8796256610342398  # the standard deviation of a unit normal cut at +-2
     scale = std / after_cut
@@ -69,7 +69,7 @@ def rotate(x: Tensor, angles: Tensor) -> Tensor:
 class Linear(nn.Module):
     """x @ weight.T without bias, the weight truncated normal with std 1/sqrt(fan_in).
 
-    nn.Linear would draw from the global generator, which belongs to the user.
+    nn.Linear would sample from the global generator, which belongs to the user.
     """
 
     def __init__(self, fan_in: int, fan_out: int, generator: torch.Generator) -> None:
@@ -84,7 +84,7 @@ def affine(
     fan_in: int, fan_out: int, generator: torch.Generator, *, scale: float = 1.0, bias: bool = True
 ) -> nn.Linear:
     """nn.Linear with a weight that is truncated normal with std scale/sqrt(fan_in), and a bias of zeros."""
-    layer = nn.Linear(fan_in, fan_out, bias=bias, device="meta")  # draws nothing from the user's generator
+    layer = nn.Linear(fan_in, fan_out, bias=bias, device="meta")  # takes nothing from the user's generator
     layer.weight = nn.Parameter(truncated_normal(fan_out, fan_in, std=scale * fan_in**-0.5, generator=generator))
     if bias:
         layer.bias = nn.Parameter(torch.zeros(fan_out))

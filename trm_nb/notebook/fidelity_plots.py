@@ -1,6 +1,6 @@
 """Plots of the fidelity study: arms side by side, exactness by size, stored bits, meaning, the published points.
 
-Each takes the records of trm_nb/evaluation and returns a matplotlib Figure, as those of figures.py do.
+Each takes the records of trm_nb/evaluation and returns a matplotlib Figure, as those of plots.py do.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from trm_nb.evaluation.meaning import Answer
 from trm_nb.evaluation.published import CHARACTERS_OF_A_TOKEN, DEEPSEEK_OCR, Ratio
 from trm_nb.evaluation.study_content import PHOTOGRAPHS, StudyContent
 from trm_nb.evaluation.study_reading import Summary, measures_of
-from trm_nb.notebook.figures import COLOURS, _clean, gallery
+from trm_nb.notebook.plots import COLOURS, _clean, gallery
 from trm_nb.notebook.prose import percent
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def plot_bits(summaries: Sequence[Summary], arms: Sequence[str]) -> Figure:
 
 
 def plot_meaning(answers: Sequence[Answer], what: str) -> Figure:
-    """Answers of the `neighbour` or the `probe`, with intervals: a row for each question, a colour for each arm."""
+    """Predictions of the `neighbour` or the `probe`, with intervals: a row for each question, a colour for each arm."""
     found: dict[str, dict[str, tuple[float, float, float]]] = {}
     for answer in answers:
         measured = answer.neighbour if what == "neighbour" else answer.probe

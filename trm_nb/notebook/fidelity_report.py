@@ -32,13 +32,13 @@ def progress(decoders: int, steps: int, every: float = 2.0) -> Callable[[str, in
 
     handle = display(Markdown("The decoders begin."), display_id=True)  # type: ignore[no-untyped-call]
     begun: dict[tuple[str, int], None] = {}
-    told = 0.0
+    reported = 0.0
 
     def tell(arm: str, seed: int, step: int) -> None:
-        nonlocal told
+        nonlocal reported
         begun[arm, seed] = None
-        if step == steps or time.monotonic() - told > every:
-            told = time.monotonic()
+        if step == steps or time.monotonic() - reported > every:
+            reported = time.monotonic()
             template = "Decoder {0} of {1} ({2}, seed {3}): step {4:,} of {5:,}."
             handle.update(Markdown(finding(template, len(begun), decoders, arm, seed, step, steps)))  # type: ignore[no-untyped-call]
 

@@ -76,7 +76,7 @@ class ProgressView:
 
     def snapshot(self) -> Snapshot:
         """The state of this moment, as the tracker holds it."""
-        return self._draw(self.tracker.get_stats())
+        return self._render(self.tracker.get_stats())
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         return self.snapshot()._repr_mimebundle_()
@@ -134,7 +134,7 @@ class ProgressView:
             lines = self._lines(stats)
             self._widgets.show(_shown(stats), lines, _headline(stats), self._all_notes(stats))
         elif self._handle is not None:
-            self._handle.update(self._draw(stats))
+            self._handle.update(self._render(stats))
         now = time.monotonic()
         self._next_refresh = now + max(_REFRESH_SECONDS, 20 * (now - started))  # at most a twentieth of the time
         return stats
@@ -149,7 +149,7 @@ class ProgressView:
     def _all_notes(self, stats: dict[str, Any]) -> list[str]:
         return [*self._losses(stats), *_notes(stats)]
 
-    def _draw(self, stats: dict[str, Any]) -> Snapshot:
+    def _render(self, stats: dict[str, Any]) -> Snapshot:
         title, lines, notes = _headline(stats), self._lines(stats), self._all_notes(stats)
         widths = [max(len(line[column]) for line in lines) for column in range(3)]
         rows = ["  ".join(part.ljust(width) for part, width in zip(line, [*widths, 0], strict=True)) for line in lines]

@@ -1,4 +1,4 @@
-"""Which samples a notebook looks at, and what it computes about their capsules. NumPy only; sizes are bounded."""
+"""Which samples a notebook shows, and what it computes about their capsules. NumPy only; sizes are bounded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def pick(samples: pa.Table, count: int, **equals: str) -> list[int]:
-    """Up to `count` row numbers, evenly spread over the rows with pictures whose columns have the given values."""
+    """Up to `count` row numbers, evenly spread over the rows with images whose columns have the given values."""
     import pyarrow.compute as pc
 
     chosen = pc.equal(samples["status"], "ok")
@@ -72,7 +72,7 @@ def items_named(run: Run, names: set[str]) -> dict[str, Item]:
 
 
 def most_denoised(samples: pa.Table, count: int) -> list[int]:
-    """The rows of which the denoiser took most away, first those with most; each picture once."""
+    """The rows of which the denoiser took most away, first those with most; each image once."""
     noise = np.array([-1.0 if value is None else value for value in samples["noise"].to_pylist()])
     _, first = np.unique(np.asarray(samples["key"].to_pylist()), return_index=True)
     order = first[np.lexsort((first, -noise[first]))]
@@ -80,11 +80,11 @@ def most_denoised(samples: pa.Table, count: int) -> list[int]:
 
 
 def before_and_after(run: Run, item: Item, page: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """One of an item's pictures as it is drawn and as the cache makes it, uint8 (h, w, 3) both."""
+    """One of an item's images as it is rendered and as the cache makes it, uint8 (h, w, 3) both."""
     samples = run.cache.samples(item)[page : page + 1]
-    drawn, _ = run.cache.renderer.draw(samples)
+    rendered, _ = run.cache.renderer.rasterise(samples)
     denoiser = run.cache.denoiser if run.cache.denoises(item.modality) else None
-    return drawn[0], drawn[0] if denoiser is None else denoiser.restore_images(drawn)[0][0]
+    return rendered[0], rendered[0] if denoiser is None else denoiser.restore_images(rendered)[0][0]
 
 
 def median(values: np.ndarray) -> float:
@@ -93,14 +93,14 @@ def median(values: np.ndarray) -> float:
 
 
 def most_repeated(samples: pa.Table, count: int) -> list[tuple[int, int]]:
-    """The first rows of the pictures that occur most often, with how often (at least twice)."""
+    """The first rows of the images that occur most often, with how often (at least twice)."""
     _, first, times = np.unique(np.asarray(samples["key"].to_pylist()), return_index=True, return_counts=True)
     order = np.lexsort((first, -times))[:count]
     ok = samples["status"].to_pylist()
     return [(int(first[i]), int(times[i])) for i in order if times[i] > 1 and ok[first[i]] == "ok"]
 
 
-def pictures_of(run: Run, samples: pa.Table, rows: list[int], measured: bool = False) -> np.ndarray:
+def images_of(run: Run, samples: pa.Table, rows: list[int], measured: bool = False) -> np.ndarray:
     """The cached images of rows, uint8 (n, h, w, 3); a gray square for one that was cleared from the cache.
 
     Where they are `measured` and not only shown, a cleared one raises UserError.
@@ -120,7 +120,7 @@ def pictures_of(run: Run, samples: pa.Table, rows: list[int], measured: bool = F
 
 
 def captions_of(samples: pa.Table, rows: list[int]) -> list[str]:
-    """Under each picture: the sample's id, and its label where it has one."""
+    """Under each image: the sample's id, and its label where it has one."""
     named = samples.select(["sample_id", "label"]).take(rows).to_pylist()
     return [row["sample_id"] + (f"\n[{row['label']}]" if row["label"] else "") for row in named]
 
@@ -210,19 +210,19 @@ def principal_plane(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return coordinates * np.where(signs == 0, 1, signs), values[top] / values.sum()
 
 
-def ink(pictures: np.ndarray) -> np.ndarray:
+def coverage(images: np.ndarray) -> np.ndarray:
     """The part of each page (n, h, w, 3) that is not of its background, paper white: float (n,).
 
     A photograph has no background but the border that makes it square, so for one this says nothing.
     """
-    part: np.ndarray = (pictures != 255).any(axis=-1).mean(axis=(1, 2))
+    part: np.ndarray = (images != 255).any(axis=-1).mean(axis=(1, 2))
     return part
 
 
-def ink_of(run: Run, samples: pa.Table, modality: str, count: int) -> tuple[list[int], np.ndarray]:
-    """Up to `count` rows of a modality, emptiest first, and their ink: float (n,)."""
+def coverage_of(run: Run, samples: pa.Table, modality: str, count: int) -> tuple[list[int], np.ndarray]:
+    """Up to `count` rows of a modality, emptiest first, and their coverage: float (n,)."""
     rows = pick(samples, count, modality=modality)
-    inked = ink(pictures_of(run, samples, rows, measured=True)) if rows else np.zeros(0)
+    inked = coverage(images_of(run, samples, rows, measured=True)) if rows else np.zeros(0)
     order = inked.argsort(kind="stable")
     return [rows[place] for place in order], inked[order]
 

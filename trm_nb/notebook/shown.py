@@ -6,7 +6,7 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from trm_nb.notebook.figures import DPI
+from trm_nb.notebook.plots import DPI
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -17,7 +17,7 @@ import numpy as np
 from trm_nb.errors import NothingToLearnError
 from trm_nb.evaluation.results import Result, result_of
 from trm_nb.evaluation.verdicts import most_missed
-from trm_nb.notebook import figures, sampling
+from trm_nb.notebook import plots, sampling
 from trm_nb.notebook.prose import Table, escaped, finding, percent, table
 from trm_nb.notebook.shown import Plot, Shown, Text
 from trm_nb.pipeline.run import Run
@@ -113,7 +113,7 @@ class TrainingReport:
         """The loss against the optimiser step."""
         losses = [step["loss"] for step in self.curve if "loss" in step] or [np.nan]
         alt = f"The loss against the optimiser step: {losses[0]:.3g} at first, {losses[-1]:.3g} in the end."
-        return Plot(figures.curves(self.curve, ["loss"], "loss"), alt)
+        return Plot(plots.curves(self.curve, ["loss"], "loss"), alt)
 
     @property
     def learning_curve(self) -> Plot:
@@ -121,7 +121,7 @@ class TrainingReport:
         names = ["accuracy", "exact_accuracy"] if self.result.several_cells else ["accuracy"]
         last = ", ".join(f"{name.replace('_', ' ')} {percent(self._last(name), 1)}" for name in names)
         alt = f"What is right in training against the optimiser step; in the end: {last}."
-        return Plot(figures.curves(self.curve, names, "training"), alt)
+        return Plot(plots.curves(self.curve, names, "training"), alt)
 
     @property
     def about(self) -> Text:
@@ -136,7 +136,7 @@ class TrainingReport:
         shares |= dict([result.chance] if result.chance else [])
         bars = {textwrap.fill(name, _NAME): share for name, share in shares.items()}
         alt = "Accuracy, held out: " + "; ".join(f"{name} {percent(share, 1)}" for name, share in shares.items())
-        plot = figures.compared(bars, (result.accuracy.low, result.accuracy.high))
+        plot = plots.compared(bars, (result.accuracy.low, result.accuracy.high))
         return Shown(Text(finding("\n\n".join(result.sentences()))), Plot(plot, f"{alt}."))
 
     @property
@@ -155,7 +155,7 @@ class TrainingReport:
             lines["cells"] = [step.cells for step in self.result.steps]
         baselines = {one.name: one.against.second for one in self.result.baselines}
         alt = "; ".join(f"{name} {', '.join(percent(share, 1) for share in shares)}" for name, shares in lines.items())
-        plot = Plot(figures.by_recursion_step(lines, baselines), f"Held out, after each recursion step: {alt}.")
+        plot = Plot(plots.by_recursion_step(lines, baselines), f"Held out, after each recursion step: {alt}.")
         return Shown(plot, Text(finding(self.result.longer.sentence("the first step", "the last step"))))
 
     @property
@@ -194,7 +194,7 @@ def _confusion(detail: Confusion, report: TrainingReport) -> list[object]:
     alt = f"Confusion matrix of {detail.matrix.sum():,} held-out samples, {right} of them on the diagonal."
     missed = [f"{detail.classes[i]} ({count:,} of {of:,})" for i, count, of in most_missed(detail.matrix)]
     said = "Most often missed: {0}." if missed else "**No** held-out sample is missed."
-    plot = figures.confusion(detail.matrix, detail.classes)
+    plot = plots.confusion(detail.matrix, detail.classes)
     return [Plot(plot, alt), Text(finding(said, ", ".join(missed)))]
 
 
@@ -208,16 +208,16 @@ def _groups(detail: Groups, report: TrainingReport) -> list[object]:
 
 
 def _boards(detail: Boards, report: TrainingReport) -> list[object]:
-    images = sampling.pictures_of(report.run, report.run.samples(), detail.rows.tolist())
+    images = sampling.images_of(report.run, report.run.samples(), detail.rows.tolist())
     alt = f"{len(images)} images, the predicted grids with their wrong cells framed, and the true grids."
-    return [Plot(figures.answers(images, detail.predicted, detail.true), alt)]
+    return [Plot(plots.predictions(images, detail.predicted, detail.true), alt)]
 
 
 def _images(detail: Images, report: TrainingReport) -> list[object]:
-    images = sampling.pictures_of(report.run, report.run.samples(), detail.rows.ravel().tolist())
+    images = sampling.images_of(report.run, report.run.samples(), detail.rows.ravel().tolist())
     captions = list(detail.captions) * len(detail.rows)
     alt = f"{len(detail.rows)} lines of images, each: {', '.join(detail.captions)}."
-    return [Plot(figures.gallery(images, captions, columns=len(detail.captions)), alt)]
+    return [Plot(plots.gallery(images, captions, columns=len(detail.captions)), alt)]
 
 
 def _note(detail: Note, report: TrainingReport) -> list[object]:

@@ -27,7 +27,7 @@ class StreamReport:
     """What a streaming build did: rows of the whole dataset, images rendered and batches encoded in this call."""
 
     rows: int
-    pictures_drawn: int
+    images_rendered: int
     batches_encoded: int
     batches_total: int
     chunks_total: int

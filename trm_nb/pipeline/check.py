@@ -30,7 +30,7 @@ def check(config: MultimodalDatasetConfig, tracker: TrainingProgressTracker, cac
         UserError: for other settings than those that are frozen, sources that changed, and an encoder that cannot be
             used.
     """
-    tracker.check_bound(plan_settings(config, cache) | encode_settings(config))
+    tracker.check_frozen(plan_settings(config, cache) | encode_settings(config))
     if config.encoder_path or config.device != "cpu":
         encoder_for(config, tracker.paths.fitted_encoder)
     if config.source_paths != [IN_MEMORY]:

@@ -26,7 +26,7 @@ from trm_nb.pipeline.encode_task import COMPUTED_IN
 from trm_nb.progress.planned import PlannedRow
 from trm_nb.progress.run_folder import RunPaths
 from trm_nb.progress.tracker import TrainingProgressTracker
-from trm_nb.records import Receipt, Treatment
+from trm_nb.records import DenoiseResult, Receipt
 from trm_nb.storage.arrays import write_labels
 from trm_nb.storage.files import fault_point, publish, sha256_of, trouble_with, write_file, writing_into
 
@@ -46,12 +46,12 @@ _SCHEMA = pa.schema(
         ("target", pa.list_(pa.list_(pa.list_(pa.int8())))),
     ]
 )
-Treatments: TypeAlias = Callable[[Sequence[str]], Mapping[str, Treatment]]
+DenoiseResults: TypeAlias = Callable[[Sequence[str]], Mapping[str, DenoiseResult]]
 
 
-def samples_table(tracker: TrainingProgressTracker, treatments: Treatments) -> pa.Table:
-    """All rows as samples.parquet holds them; `treatments` tells what the denoiser made of which keys."""
-    return pa.Table.from_batches(_record_batches(tracker, treatments), schema=_SCHEMA)
+def samples_table(tracker: TrainingProgressTracker, denoise_results: DenoiseResults) -> pa.Table:
+    """All rows as samples.parquet holds them; `denoise_results` tells what the denoiser made of which keys."""
+    return pa.Table.from_batches(_record_batches(tracker, denoise_results), schema=_SCHEMA)
 
 
 def _blocks(tracker: TrainingProgressTracker) -> Iterator[list[PlannedRow]]:
@@ -59,12 +59,12 @@ def _blocks(tracker: TrainingProgressTracker) -> Iterator[list[PlannedRow]]:
         yield tracker.rows(first, first + ROWS_AT_ONCE)
 
 
-def _record_batches(tracker: TrainingProgressTracker, treatments: Treatments) -> Iterator[pa.RecordBatch]:
+def _record_batches(tracker: TrainingProgressTracker, denoise_results: DenoiseResults) -> Iterator[pa.RecordBatch]:
     for rows in _blocks(tracker):
-        treated = treatments([row.key for row in rows])
+        denoised = denoise_results([row.key for row in rows])
         columns = {name: [getattr(row, name) for row in rows] for name in COLUMNS}
         for name in ("noise", "edit"):
-            columns[name] = [getattr(treated.get(row.key), name, None) for row in rows]
+            columns[name] = [getattr(denoised.get(row.key), name, None) for row in rows]
         columns["target"] = [row.target and json.loads(row.target) for row in rows]
         arrays = [pa.array(columns[field.name], field.type) for field in _SCHEMA]
         yield pa.RecordBatch.from_arrays(arrays, schema=_SCHEMA)
@@ -109,8 +109,8 @@ def write_dataset(
     """
     fault_point("dataset-files")
     paths = tracker.paths
-    classes = _write_tables(paths, tracker, cache.treatments)
-    computed_in = tracker.bound().get(COMPUTED_IN, "float32")
+    classes = _write_tables(paths, tracker, cache.denoise_results)
+    computed_in = tracker.frozen().get(COMPUTED_IN, "float32")
     weights = {
         "preset": encoder.preset, "fingerprint": encoder.fingerprint, "trained": encoder.trained,
         "computed_in": computed_in,
@@ -148,11 +148,11 @@ def damaged_files(tracker: TrainingProgressTracker, deep: bool = False) -> list[
     return [trouble for trouble in looked if trouble]
 
 
-def _write_tables(paths: RunPaths, tracker: TrainingProgressTracker, treatments: Treatments) -> list[str]:
+def _write_tables(paths: RunPaths, tracker: TrainingProgressTracker, denoise_results: DenoiseResults) -> list[str]:
     staged = paths.samples.with_name(f"{paths.samples.name}.tmp")
     with writing_into(paths.root):
         with pq.ParquetWriter(staged, _SCHEMA, compression="zstd") as writer:
-            for batch in _record_batches(tracker, treatments):
+            for batch in _record_batches(tracker, denoise_results):
                 writer.write_batch(batch)
         publish(staged, paths.samples)
     lines = [json.dumps({"path": r.path, "reason": r.reason}, ensure_ascii=False) + "\n" for r in tracker.rejected()]
@@ -182,7 +182,7 @@ def _info(
         "content_digest": content_digest(tracker),
         "counts": {
             "rows": stats["rows_planned"],
-            "unique_pictures": tracker.unique_keys(),
+            "unique_images": tracker.unique_keys(),
             "quarantined_items": stats["items_quarantined"],
             "quarantined_samples": stats["samples_quarantined"],
             "left_out": tracker.left_out(),
@@ -205,29 +205,29 @@ def _card(info: dict[str, Any]) -> str:
     modalities = ", ".join(f"{count} {name}" for name, count in counts["modalities"].items())
     splits = ", ".join(f"{count} {name}" for name, count in counts["splits"].items())
     unusable = f"{counts['quarantined_items']} items and {counts['quarantined_samples']} samples"
-    trained = "trained" if info["encoder"]["trained"] else "UNTRAINED (weights drawn from the seed)"
-    denoised = f"by the denoiser {info['denoiser']}" if info["denoiser"] else "by nothing, they are as drawn"
+    trained = "trained" if info["encoder"]["trained"] else "UNTRAINED (weights random, from the seed)"
+    denoised = f"by the denoiser {info['denoiser']}" if info["denoiser"] else "by nothing, they are as rendered"
     return f"""---
 pretty_name: {json.dumps(info["name"])}
 tags: [capsules, tiny-recursive-model]
 ---
 # Capsule dataset
 
-{counts["rows"]} samples ({modalities}; {splits}), each a picture turned into 12 capsules of 512 float16 numbers.
-{counts["unique_pictures"]} pictures are different. {unusable}
+{counts["rows"]} samples ({modalities}; {splits}), each an image turned into 12 capsules of 512 float16 numbers.
+{counts["unique_images"]} images are different. {unusable}
 could not be used; quarantine.jsonl says why. {counts["left_out"]} files or items were left out by the config.
 
 The encoder ({info["encoder"]["preset"]}, weights {info["encoder"]["fingerprint"]}) is {trained}.
 Capsules were computed in {info["encoder"]["computed_in"]}.
 
-Pictures were denoised {denoised}; samples.parquet says which, and how much was taken away.
+Images were denoised {denoised}; samples.parquet says which, and how much was taken away.
 
 | file | what |
 |---|---|
 | capsules.zarr/capsules | float16 (N, 12, 512), Zarr v3; the row of a quarantined sample is NaN |
 | capsules.zarr/labels | int32 (N), an index into `classes` of dataset_info.json, -1 for none |
 | samples.parquet | one row a sample, in the same order; `target` holds the answer grids of puzzles and tasks |
-| images.zarr | the pictures, uint8 (rows, h, w, 3); images/receipts/ names the key in each slot |
+| images.zarr | the images, uint8 (rows, h, w, 3); images/receipts/ names the key in each slot |
 | quarantine.jsonl | path and reason of what could not be used |
 | dataset_info.json | config, counts, versions, sha256 of each shard, content digest |
 

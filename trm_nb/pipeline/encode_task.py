@@ -1,6 +1,6 @@
-"""The encoding task: a batch's pictures to capsules, to a staged file. It runs in the run's process, or on a cluster.
+"""The encoding task: a batch's images to capsules, to a staged file. It runs in the run's process, or on a cluster.
 
-A cluster's worker gets the places of the pictures in the cache's shards, never their keys, so that it opens no
+A cluster's worker gets the places of the images in the cache's shards, never their keys, so that it opens no
 database over the network, and reads the encoder from a file in the run's folder, once.
 Determinism: always the same micro-batch and number of threads, and a quarantined row leaves its place in the
 micro-batch black, so that neighbours change no bit.
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 ENCODER = "encoder_fingerprint"  # of the weights that a run is frozen to
 COMPUTED_IN = "encoder_computed_in"  # the precision that "auto" stood for, fixed with the first batch
-Place = tuple[int, int]  # shard and slot of a picture
+Place = tuple[int, int]  # shard and slot of an image
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class EncodeRecipe:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One batch to encode: the place of each row's picture, None for a quarantined row."""
+    """One batch to encode: the place of each row's image, None for a quarantined row."""
 
     number: int
     places: tuple[Place | None, ...]

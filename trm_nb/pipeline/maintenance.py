@@ -9,14 +9,14 @@ from typing import Any
 
 from trm_nb.errors import UserError
 from trm_nb.pipeline.run import open_run
-from trm_nb.progress.run_folder import RunPaths, is_run, read_bound
+from trm_nb.progress.run_folder import RunPaths, is_run, read_frozen
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import NAMED_SOURCES
 from trm_nb.storage.files import locked
 
 
 def rebuild_tracker(output_dir: str | Path) -> dict[str, Any]:
-    """Make a run's tracker again from its receipts, reading the sources once more; nothing is drawn or encoded.
+    """Make a run's tracker again from its receipts, reading the sources once more; nothing is rendered or encoded.
 
     The tracker that is there, if any, is kept beside it, and put back if this fails. Returns the new one's
     `get_stats()`. Raises UserError when the folder holds no run, is being written, or does not say what it was made
@@ -25,13 +25,13 @@ def rebuild_tracker(output_dir: str | Path) -> dict[str, Any]:
     path = Path(output_dir).resolve()
     if not is_run(path):
         raise UserError(f"{path}: no run here (no receipts), so there is nothing to rebuild its tracker from")
-    bound = read_bound(path)
-    if "source_paths" not in bound:
+    frozen = read_frozen(path)
+    if "source_paths" not in frozen:
         raise UserError(
-            f"{RunPaths(path).bound}: missing, damaged, or of a run that was not made from sources; "
+            f"{RunPaths(path).frozen_copy}: missing, damaged, or of a run that was not made from sources; "
             "run `trm-nb build` with its params file again, which rebuilds the tracker too"
         )
-    for given in bound["source_paths"][1]:
+    for given in frozen["source_paths"][1]:
         named = given.startswith(NAMED_SOURCES) or any(mark in given for mark in "*?[")
         if not named and not Path(given).exists():
             raise UserError(f"{given}: this source is gone, and the tracker is made from the sources and the receipts")
@@ -55,7 +55,7 @@ def rebuild_tracker(output_dir: str | Path) -> dict[str, Any]:
 
 
 def reset(output_dir: str | Path, keep_cache: bool = True) -> list[str]:
-    """Delete a run's dataset, tracker, model, notebooks and report (and, unless kept, its pictures); returns the names.
+    """Delete a run's dataset, tracker, model, notebooks and report (and, unless kept, its images); returns the names.
 
     Only what a run makes is touched. Raises UserError when the folder holds no run or is being written.
     """

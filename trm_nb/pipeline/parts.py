@@ -105,7 +105,7 @@ class RunParts(Described):
         from trm_nb.models.hardware import cpu_threads
 
         c = self.config
-        precision = self.tracker.bound().get(COMPUTED_IN) or precision_for(c.encoder_precision, c.device)
+        precision = self.tracker.frozen().get(COMPUTED_IN) or precision_for(c.encoder_precision, c.device)
         with cpu_threads(c.torch_threads):
             return encode_images(self.encoder, images, c.device, precision)
 
@@ -127,7 +127,7 @@ class RunParts(Described):
 
     def samples(self) -> pa.Table:
         """The plan as a table with the columns of samples.parquet, in row order."""
-        return samples_table(self.tracker, self.cache.treatments)
+        return samples_table(self.tracker, self.cache.denoise_results)
 
     def rejected(self) -> list[Rejected]:
         """What is quarantined, with the reasons."""

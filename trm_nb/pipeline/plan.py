@@ -1,7 +1,7 @@
 """The plan: which sample is which row, for ever.
 
 Sources are read in a stable order; an item is laid out, which fixes its samples, and each sample gets the next row.
-Planning streams: rows are recorded in blocks, also in the middle of a file, and their samples handed on to be drawn
+Planning streams: rows are recorded in blocks, also in the middle of a file, and their samples handed on to be rendered
 while what comes later is still unread. A file is recorded with its last row. Running again walks the same order. A file
 that has not changed and has nothing waiting is not opened; for the others, one that was left half recorded among them,
 every row must come out as it was recorded, or the run refuses and says what was added, changed or gone.
@@ -21,7 +21,7 @@ from trm_nb.errors import NOT_HIGHLIGHTED, RejectedError, UserError
 from trm_nb.pipeline.check import ADVICE
 from trm_nb.progress.planned import PlannedFile, PlannedRow
 from trm_nb.progress.tracker import TrainingProgressTracker
-from trm_nb.records import GridTask, ImageBytes, Item, Puzzle, Rejected, Sample, answers
+from trm_nb.records import GridTask, ImageBytes, Item, Puzzle, Rejected, Sample, targets_of
 from trm_nb.render.modalities import MODALITIES, kind_of
 from trm_nb.sources.arc.augment import common_form
 from trm_nb.sources.files import Skipped, SourceFile
@@ -30,7 +30,7 @@ from trm_nb.sources.reader import NamedImages, Reading, scan
 from trm_nb.storage.files import fault_point
 
 BLOCK = 1000  # rows recorded in one transaction
-BLOCK_BYTES = 32 * 2**20  # of pictures out of tables, which are held until their rows are recorded
+BLOCK_BYTES = 32 * 2**20  # of images out of tables, which are held until their rows are recorded
 
 
 @dataclass(slots=True)
@@ -89,18 +89,18 @@ class Planner:
     def from_sources(self, config: MultimodalDatasetConfig) -> Iterator[Sample]:
         """The samples of the config's sources, in row order, without those of files that have nothing waiting."""
         self._named_images = NamedImages(config)
-        yield from self.from_readings(scan(config, self._settled_items, self._named_images))
+        yield from self.from_readings(scan(config, self._resolved_items, self._named_images))
 
     def from_items(self, items: Iterable[Item]) -> Iterator[Sample]:
         """The samples of items handed over in memory, in row order."""
         yield from self.from_readings(_as_reading(item) for item in items)
 
-    def _settled_items(self, file: SourceFile) -> int | None:
+    def _resolved_items(self, file: SourceFile) -> int | None:
         """How many items an unchanged file holds of which no sample is waiting; None: it must be read."""
         known = self.tracker.file(file.name)
         if known is None or (known.size, known.mtime_ns) != (file.size, file.mtime_ns):
             return None
-        if self.tracker.waiting(known.first_row, known.first_row + known.rows):
+        if self.tracker.pending(known.first_row, known.first_row + known.rows):
             return None
         if not self._frozen and known.rows and file.path in self._named_images:
             return None  # by a table that was added since: its row must not come out as it was
@@ -156,7 +156,7 @@ class Planner:
 
     def _record(self, block: _Block) -> None:
         old = [row for row in block.rows if row.row < self._recorded]
-        waiting: list[Sample] = []  # those of the old rows that are still to be drawn
+        waiting: list[Sample] = []  # those of the old rows that are still to be rendered
         for now, sample in zip(old, block.samples, strict=False):  # one at a time: files in between were not opened
             was = self.tracker.rows(now.row, now.row + 1)[0]
             if replace(was, status="planned") != now:
@@ -170,7 +170,7 @@ class Planner:
         if new and self._frozen:
             raise UserError(f"the sources changed: {new[0].sample_id} was added{ADVICE}")
         if new and not self._recorded:
-            self.on_first_rows()  # what the rows are made with is bound before they are recorded
+            self.on_first_rows()  # what the rows are made with is frozen before they are recorded
         self.tracker.add_rows(new, block.files, block.rejected, block.notes)
         refuse_too_many_errors(self.tracker, self.max_errors)
         fault_point("rows-planned")
@@ -216,7 +216,7 @@ def _row(row: int, sample: Sample, laid: _Laid) -> PlannedRow:
 
 
 def _target(item: Item) -> str | None:
-    grids = [grid.tolist() for grid in answers(item.payload)]
+    grids = [grid.tolist() for grid in targets_of(item.payload)]
     return json.dumps(grids, separators=(",", ":")) if grids else None
 
 

@@ -49,8 +49,8 @@ def recover(
         log.warning("%s: its tracker was lost and is made again from the receipts", tracker.output_dir)
         made_with = replan()
         _take_over(tracker, cache, consolidator, encoding_of(made_with[ENCODER], made_with[COMPUTED_IN]))
-        if tracker.batches():  # encoded with these settings, which `.bound.json` may have lost too
-            tracker.bind("encode", {**settings, **made_with})
+        if tracker.batches():  # encoded with these settings, which `.frozen.json` may have lost too
+            tracker.freeze("encode", {**settings, **made_with})
         tracker.set("lost", False)
     repair(tracker, cache, consolidator)
 
@@ -76,8 +76,8 @@ def repair(tracker: TrainingProgressTracker, cache: ImageCache, consolidator: Co
     _forget(damages, tracker, consolidator)
     for first, end in batches_to_come(tracker, consolidator):
         keys = {row.key for row in tracker.rows(first, end) if row.status == "ok"}
-        tracker.unsettle(keys - cache.present(sorted(keys)))
-    tracker.write_bound_copy()
+        tracker.make_pending(keys - cache.present(sorted(keys)))
+    tracker.write_frozen_copy()
     if deep:
         tracker.set(SUSPECT, False)
 
@@ -103,7 +103,7 @@ def _render_again(tracker: TrainingProgressTracker, cache: ImageCache) -> None:
     """Make the rows pending whose image the cache does not know."""
     for first in range(0, tracker.rows_planned(), ROWS_AT_ONCE):
         keys = {row.key for row in tracker.rows(first, first + ROWS_AT_ONCE) if row.status == "ok"}
-        tracker.unsettle(keys - cache.known(sorted(keys)))
+        tracker.make_pending(keys - cache.known(sorted(keys)))
 
 
 def _forget(damages: Iterable[Damage], tracker: TrainingProgressTracker, consolidator: Consolidator) -> None:
@@ -157,9 +157,9 @@ def _take_over(tracker: TrainingProgressTracker, cache: ImageCache, consolidator
     for first in range(0, tracker.rows_planned(), size):
         keys = {row.key for row in tracker.rows(first, first + size)}
         failed = {key: reason for key in keys if (reason := cache.failure(key)) is not None}
-        tracker.settle(cache.known(sorted(keys - failed.keys())), failed)
+        tracker.resolve(cache.known(sorted(keys - failed.keys())), failed)
     for first, end in batches_to_come(tracker, consolidator):
-        if not tracker.waiting(first, end):
+        if not tracker.pending(first, end):
             rows = tracker.rows(first, end)
             adopt_batch(tracker, consolidator, first // size, rows, made_from(encoding, rows))
     consolidator.adopt()

@@ -38,7 +38,7 @@ from trm_nb.storage.files import locked
 from trm_nb.workers.dask_cluster import connect
 
 if TYPE_CHECKING:
-    from trm_nb.training.answers import Answers
+    from trm_nb.training.predictions import Predictions
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +55,9 @@ class BuildReport:
     content_digest: str
     rows: int
     quarantined: int
-    pictures_drawn: int
+    images_rendered: int
     batches_encoded: int
-    training: Answers | None
+    training: Predictions | None
     notes: dict[str, str]
 
 
@@ -65,7 +65,7 @@ def build(config: MultimodalDatasetConfig, on_progress: Progress | None = None) 
     """Build the dataset of `config`, and train on it where `train_steps` asks for that. ONE call; it resumes.
 
     Run again after an interruption it says what it found and continues; on a complete run it changes nothing.
-    Raises UserError for what the user can mend, DamagedError for data that is no longer what was written.
+    Raises UserError for what the user can correct, DamagedError for data that is no longer what was written.
     """
     run = Run(resolve_paths(config, Path.cwd()))
     try:
@@ -193,7 +193,7 @@ class Run(RunParts):
             if not self._finished():
                 self.up_to("export", on_progress)
 
-    def train(self, on_progress: Progress | None = None) -> Answers:
+    def train(self, on_progress: Progress | None = None) -> Predictions:
         """Train the TRM for `train_steps` steps on what `objective` says, and measure it on the held-out samples.
 
         The dataset is completed first. After model/trm.pt is removed, training starts from the beginning, also with
@@ -229,9 +229,9 @@ class Run(RunParts):
     def _replan(self) -> dict[str, str]:
         """Plan once more, without rendering; returns what the batches were encoded with."""
         plan(self._planned(), self.tracker)
-        bound, c = self.tracker.bound(), self.config
-        weights = bound.get(ENCODER) or self.encoder.fingerprint
-        return {ENCODER: weights, COMPUTED_IN: bound.get(COMPUTED_IN) or precision_for(c.encoder_precision, c.device)}
+        frozen, c = self.tracker.frozen(), self.config
+        weights = frozen.get(ENCODER) or self.encoder.fingerprint
+        return {ENCODER: weights, COMPUTED_IN: frozen.get(COMPUTED_IN) or precision_for(c.encoder_precision, c.device)}
 
     def _ask_the_cluster(self, address: str) -> None:
         """See that it answers, and that its workers see the run's folder and the sources."""
@@ -314,7 +314,7 @@ class Run(RunParts):
     def _finished(self) -> bool:
         """Whether nothing has to be made; raises UserError for settings that differ from those it was made with."""
         c, tracker = self.config, self.tracker
-        tracker.check_bound({name: value for stage in FROZEN[:-1] for name, value in c.stage_fields(stage).items()})
+        tracker.check_frozen({name: value for stage in FROZEN[:-1] for name, value in c.stage_fields(stage).items()})
         if any(tracker.stage_status(stage) != "done" for stage in ("render", "encode", "consolidate")):
             return False
         if not (tracker.get("dataset_made_of") and self._all_rendered() and self._all_encoded()):
@@ -333,12 +333,12 @@ class Run(RunParts):
             split_sudokus=c.split_sudokus,
             arc_forms=c.arc_forms,
             max_errors=c.max_errors,
-            on_first_rows=lambda: self.tracker.bind("plan", plan_settings(c, self.cache)),
+            on_first_rows=lambda: self.tracker.freeze("plan", plan_settings(c, self.cache)),
         )
         return planner.from_sources(c) if self._samples is None else planner.from_items(as_items(self._samples))
 
     def _all_rendered(self) -> bool:
-        return bool(self.tracker.get("plan_frozen", False)) and self.tracker.first_waiting() is None
+        return bool(self.tracker.get("plan_frozen", False)) and self.tracker.first_pending() is None
 
     def _all_encoded(self) -> bool:
         return len(self.tracker.batches()) == self.consolidator.batches_total()

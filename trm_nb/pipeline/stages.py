@@ -18,7 +18,7 @@ from trm_nb.records import Progress, Sample
 
 if TYPE_CHECKING:
     from trm_nb.models.encoder import Encoder
-    from trm_nb.training.answers import Answers
+    from trm_nb.training.predictions import Predictions
 
 DatasetStage: TypeAlias = Literal["plan", "render", "denoise", "fit", "encode", "consolidate", "export"]
 Stage: TypeAlias = DatasetStage | Literal["train"]
@@ -68,7 +68,7 @@ def render(
             on_progress()
 
     def resolved(keys: list[str], failed: dict[str, str]) -> None:
-        tracker.settle(keys, failed)
+        tracker.resolve(keys, failed)
         if failed:
             refuse_too_many_errors(tracker, max_errors)
         tick()
@@ -88,10 +88,10 @@ def fit(
     on_progress: Progress | None = None,
 ) -> None:
     """Train an encoder on the cached images of a run, and save it in the run's folder."""
-    from trm_nb.training.encoder import PictureTargets, fit_encoder
+    from trm_nb.training.encoder import ImageTargets, fit_encoder
 
-    examples = PictureTargets(samples_table(tracker, cache.treatments), cache, encoder, paths.root)
-    tracker.bind("encode", config.stage_fields("encode"))
+    examples = ImageTargets(samples_table(tracker, cache.denoise_results), cache, encoder, paths.root)
+    tracker.freeze("encode", config.stage_fields("encode"))
     fit_encoder(paths.fitted_encoder, examples, config, tracker, on_progress)
 
 
@@ -100,7 +100,7 @@ def train(
     paths: RunPaths,
     tracker: TrainingProgressTracker,
     on_progress: Progress | None = None,
-) -> Answers:
+) -> Predictions:
     """Train the TRM on a finished dataset, and predict the held-out samples.
 
     Raises:
@@ -111,6 +111,6 @@ def train(
 
     examples = examples_of(paths.root, config)  # first, so that a mistake can be corrected
     if not paths.weights.is_file():
-        tracker.unbind("train")
-    tracker.bind("train", config.stage_fields("train"))
+        tracker.unfreeze("train")
+    tracker.freeze("train", config.stage_fields("train"))
     return train_objective(paths.model, examples, config, tracker, on_progress)

@@ -106,7 +106,7 @@ class BatchEncoder:
 
     def _batches(self, producer: Producer | None) -> Iterator[list[Batch] | None]:
         """Each batch that is not encoded, in order, once all its rows are resolved; None while the next is not."""
-        while producer and producer.alive() and self.tracker.settled() < self.config.start_threshold:
+        while producer and producer.alive() and self.tracker.resolved() < self.config.start_threshold:
             yield None
         done = self.tracker.batches()
         for number in count():
@@ -132,7 +132,7 @@ class BatchEncoder:
         size = self.consolidator.batch.rows
         first, end = batch * size, (batch + 1) * size
         complete = self.tracker.rows_planned() >= end or bool(self.tracker.get("plan_frozen", False))
-        if complete and not self.tracker.waiting(first, end):
+        if complete and not self.tracker.pending(first, end):
             return self.tracker.rows(first, end)
         if finished:
             raise RuntimeError(f"rows {first}..{end} are pending, though rendering has ended; run again")
@@ -141,9 +141,9 @@ class BatchEncoder:
     def _frozen_recipe(self) -> EncodeRecipe:
         """How to encode; freezes the settings of it first."""
         c, fingerprint = self.config, self.encoder.fingerprint
-        precision = self.tracker.bound().get(COMPUTED_IN) or precision_for(c.encoder_precision, c.device)
+        precision = self.tracker.frozen().get(COMPUTED_IN) or precision_for(c.encoder_precision, c.device)
         fields = c.stage_fields("encode") | c.stage_fields("consolidate")
-        self.tracker.bind("encode", {**fields, ENCODER: fingerprint, COMPUTED_IN: precision})
+        self.tracker.freeze("encode", {**fields, ENCODER: fingerprint, COMPUTED_IN: precision})
         folder = self.consolidator.batch_receipts.absolute()  # a worker has another working directory
         weights = folder / f"encoder-{fingerprint}.tmp"  # swept when the run begins the next time
         if c.cluster is not None:

@@ -88,10 +88,10 @@ class _Check:
         self.unfinished: list[str] = []
 
     def all(self) -> list[str]:
-        bound, paths = self.tracker.bound(), self.tracker.paths
+        frozen, paths = self.tracker.frozen(), self.tracker.paths
         consolidator = (
-            Consolidator(paths, bound["batch_size"], bound["batches_per_chunk"], self.tracker)
-            if "batch_size" in bound
+            Consolidator(paths, frozen["batch_size"], frozen["batches_per_chunk"], self.tracker)
+            if "batch_size" in frozen
             else None
         )
         with ExitStack() as stack:
@@ -106,7 +106,7 @@ class _Check:
         else:
             encoded = f"{self.tracker.get_stats()['samples_encoded']} samples encoded"
             self.unfinished.append(f"{self.path}: not finished ({encoded}); run again, it continues")
-        if self.deep and (trouble := self.tracker.bound_copy_trouble()):
+        if self.deep and (trouble := self.tracker.frozen_copy_trouble()):
             self.copies.append(trouble)
         return [*self.copies, *self.arrays, *self.tables, *self.unfinished]
 

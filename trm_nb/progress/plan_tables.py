@@ -93,28 +93,28 @@ class PlanTables(RunTables):
         """How many files and items the config excludes."""
         return int(self.value("SELECT coalesce(sum(left_out), 0) FROM files"))
 
-    def waiting(self, first: int, end: int) -> int:
-        """How many of the rows first .. end-1 still wait for their picture."""
+    def pending(self, first: int, end: int) -> int:
+        """How many of the rows first .. end-1 still wait for their image."""
         query = "SELECT count(*) FROM rows WHERE row >= ? AND row < ? AND status = 'planned'"
         return int(self.value(query, (first, end)))
 
-    def first_waiting(self) -> int | None:
-        """The first row that waits for its picture; None where none does."""
+    def first_pending(self) -> int | None:
+        """The first row that waits for its image; None where none does."""
         found = self.value("SELECT min(row) FROM rows WHERE status = 'planned'")
         return None if found is None else int(found)
 
-    def settled(self) -> int:
-        """How many rows have their picture in the cache or are quarantined."""
+    def resolved(self) -> int:
+        """How many rows have their image in the cache or are quarantined."""
         waiting = int(self.value("SELECT count(*) FROM rows WHERE status = 'planned'"))  # which has an index
         return self.rows_planned() - waiting
 
-    def settle(self, keys: Iterable[str], failed: dict[str, str]) -> None:
-        """Record that the pictures of `keys` are cached, and why those of `failed` could not be made."""
+    def resolve(self, keys: Iterable[str], failed: dict[str, str]) -> None:
+        """Record that the images of `keys` are cached, and why those of `failed` could not be made."""
         with self.transaction() as db:
             db.executemany("UPDATE rows SET status = 'ok' WHERE key = ? AND status = 'planned'", [(k,) for k in keys])
-            batch_size = self.bound().get("batch_size") or 2**62
+            batch_size = self.frozen().get("batch_size") or 2**62
             for key, reason in failed.items():
-                # a row that is encoded stays as it is: its picture is not in the cache, as after clearing it
+                # a row that is encoded stays as it is: its image is not in the cache, as after clearing it
                 encoded = "status = 'planned' AND row / ? IN (SELECT batch FROM batches)"
                 db.execute(f"UPDATE rows SET status = 'ok' WHERE key = ? AND {encoded}", (key, batch_size))
                 db.execute("UPDATE rows SET status = 'quarantined' WHERE key = ? AND status = 'planned'", (key,))
@@ -127,7 +127,7 @@ class PlanTables(RunTables):
         return class_order(name for (name,) in self.query("SELECT DISTINCT label FROM rows WHERE label IS NOT NULL"))
 
     def unique_keys(self) -> int:
-        """How many different pictures the plan holds."""
+        """How many different images the plan holds."""
         return int(self.value("SELECT count(DISTINCT key) FROM rows"))
 
     def split_counts(self) -> dict[str, int]:
@@ -138,8 +138,8 @@ class PlanTables(RunTables):
         """Rows by modality."""
         return dict(self.query("SELECT modality, count(*) FROM rows GROUP BY modality ORDER BY modality"))
 
-    def unsettle(self, keys: Iterable[str]) -> None:
-        """These pictures are gone: their rows wait again."""
+    def make_pending(self, keys: Iterable[str]) -> None:
+        """These images are gone: their rows wait again."""
         with self.transaction() as db:
             db.executemany(
                 "UPDATE rows SET status = 'planned' WHERE key = ? AND status = 'ok'", [(key,) for key in keys]

@@ -1,4 +1,4 @@
-"""A run's folder: the names of what lies in it, whether it is a run's, and what that run is bound to."""
+"""A run's folder: the names of what lies in it, whether it is a run's, and its frozen settings."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class RunPaths:
         return self.root / "progress.sqlite"
 
     @property
-    def bound(self) -> Path:
+    def frozen_copy(self) -> Path:
         """A copy of the settings that are frozen."""
-        return self.root / ".bound.json"
+        return self.root / ".frozen.json"
 
     @property
     def images(self) -> Path:
@@ -100,15 +100,17 @@ class RunPaths:
     def made(self) -> list[Path]:
         """What a run makes in its folder, the image cache excepted, whether it is there or not."""
         return [
-            self.batches.parent, self.capsules.parent, *self.tables, self.bound, self.model, self.notebooks,
+            self.batches.parent, self.capsules.parent, *self.tables, self.frozen_copy, self.model, self.notebooks,
             self.report, *self.root.glob(f"{self.tracker.stem}.*"),
         ]  # fmt: skip
 
 
-def read_bound(folder: Path) -> dict[str, tuple[str, Any]]:
-    """What `.bound.json` says a run is bound to: field -> (stage, value); nothing where it is missing or damaged."""
+def read_frozen(folder: Path) -> dict[str, tuple[str, Any]]:
+    """What `.frozen.json` says of the frozen settings: field -> (stage, value); nothing where it is missing or damaged."""
     try:
-        return {name: (stage, value) for name, (stage, value) in read_json(RunPaths(folder).bound)["bound"].items()}
+        return {
+            name: (stage, value) for name, (stage, value) in read_json(RunPaths(folder).frozen_copy)["frozen"].items()
+        }
     except (FileNotFoundError, DamagedError):
         return {}
 
@@ -121,7 +123,7 @@ def is_run(folder: Path) -> bool:
 def is_empty_run(folder: Path) -> bool:
     """Whether a folder was a run's and holds no dataset, as after `reset`: cached images at most."""
     paths = RunPaths(folder)
-    made = any(path.exists() for path in (*_capsule_receipts(folder), paths.bound, paths.tracker))
+    made = any(path.exists() for path in (*_capsule_receipts(folder), paths.frozen_copy, paths.tracker))
     return not made and (_image_receipts(folder).is_dir() or (folder / LOCK).exists())
 
 

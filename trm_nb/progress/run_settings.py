@@ -1,6 +1,6 @@
 """The settings of an existing run, out of its folder alone: what it was made with, as far as it has come.
 
-Three records are joined, the later ones first in rank: what its stages have fixed (the tracker, or `.bound.json` where
+Three records are joined, the later ones first in rank: what its stages have fixed (the tracker, or `.frozen.json` where
 the tracker is lost), what it was last worked on with (the tracker), and the config in dataset_info.json.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 from trm_nb.config import MultimodalDatasetConfig, stage_of
 from trm_nb.errors import DamagedError, UserError
 from trm_nb.params import load_params, project_root
-from trm_nb.progress.run_folder import RunPaths, read_bound
+from trm_nb.progress.run_folder import RunPaths, read_frozen
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import IN_MEMORY
 
@@ -36,9 +36,9 @@ def fixed_settings(folder: Path) -> dict[str, Any]:
     tracker = _tracker(folder)
     if tracker is not None:
         with closing(tracker):
-            fixed = tracker.bound()
+            fixed = tracker.frozen()
     else:
-        fixed = {name: value for name, (_, value) in read_bound(folder).items()}
+        fixed = {name: value for name, (_, value) in read_frozen(folder).items()}
     if fixed and "source_paths" not in fixed:
         fixed["source_paths"] = [IN_MEMORY]
     trained = RunPaths(folder).weights.is_file()

@@ -59,10 +59,10 @@ def _counts(tracker: PlanTables) -> dict[str, Any]:
     status = dict(tracker.query("SELECT status, count(*) FROM rows GROUP BY status"))
     planned = sum(status.values())
     frozen = bool(tracker.get("plan_frozen", False))
-    bound = tracker.bound()
-    batch_size, per_chunk = bound.get("batch_size"), bound.get("batches_per_chunk")
+    settings = tracker.frozen()
+    batch_size, per_chunk = settings.get("batch_size"), settings.get("batches_per_chunk")
     batches_total = -(-planned // batch_size) if batch_size and frozen else None
-    last = tracker.query("SELECT global_step, figures FROM steps ORDER BY global_step DESC LIMIT 1")
+    last = tracker.query("SELECT global_step, metrics FROM steps ORDER BY global_step DESC LIMIT 1")
     heartbeat = tracker.get("heartbeat")
     reasons = "SELECT reason, count(*) FROM quarantine GROUP BY reason ORDER BY count(*) DESC, reason LIMIT 20"
     return {
@@ -92,10 +92,10 @@ def _counts(tracker: PlanTables) -> dict[str, Any]:
 
 def _stages(tracker: PlanTables, stats: dict[str, Any], writer: Holder | None) -> dict[str, dict[str, Any]]:
     rows = stats["rows_planned"] if stats["plan_frozen"] else None
-    settled = stats["samples_cached"] + stats["samples_quarantined"]
+    resolved = stats["samples_cached"] + stats["samples_quarantined"]
     measures = {
-        "render": (settled, rows, "pictures"),
-        "denoise": (settled, rows, "pictures"),
+        "render": (resolved, rows, "images"),
+        "denoise": (resolved, rows, "images"),
         "encode": (stats["samples_encoded"], rows, "samples"),
         "consolidate": (stats["consolidation"]["total_batches_consolidated"], stats["batches_total"], "batches"),
         "train": (stats["global_step"], stats["train_steps"] or None, "steps"),

@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeAlias
 
 from trm_nb.errors import DamagedError, UserError
 from trm_nb.progress.planned import ROW_SCHEMA
-from trm_nb.progress.run_folder import RunPaths, has_capsules, is_empty_run, is_run, read_bound, refuse_foreign
+from trm_nb.progress.run_folder import RunPaths, has_capsules, is_empty_run, is_run, read_frozen, refuse_foreign
 from trm_nb.records import Receipt
 from trm_nb.storage.files import write_json, writing_into
 from trm_nb.storage.sqlite import Database
@@ -31,12 +31,12 @@ log = logging.getLogger(__name__)
 
 _SCHEMA = f"""
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE bound (field TEXT PRIMARY KEY, stage TEXT NOT NULL, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE frozen (field TEXT PRIMARY KEY, stage TEXT NOT NULL, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE files (name TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 TEXT, first_row INTEGER, rows INTEGER,
     items INTEGER, left_out INTEGER);
 CREATE TABLE rows ({ROW_SCHEMA});
 CREATE INDEX rows_by_key ON rows (key);
-CREATE INDEX rows_waiting ON rows (row) WHERE status = 'planned';
+CREATE INDEX rows_pending ON rows (row) WHERE status = 'planned';
 CREATE TABLE quarantine (path TEXT NOT NULL, reason TEXT NOT NULL, sample INTEGER NOT NULL,
     PRIMARY KEY (path, sample));
 CREATE TABLE batches (batch INTEGER PRIMARY KEY, rows INTEGER NOT NULL, nbytes INTEGER NOT NULL, sha256 TEXT NOT NULL,
@@ -45,8 +45,8 @@ CREATE TABLE chunks (chunk INTEGER PRIMARY KEY, batches INTEGER NOT NULL, nbytes
     sha256 TEXT NOT NULL);
 CREATE TABLE stages (name TEXT PRIMARY KEY, status TEXT NOT NULL, started REAL NOT NULL, finished REAL, total INTEGER,
     message TEXT) WITHOUT ROWID;
-CREATE TABLE steps (global_step INTEGER PRIMARY KEY, figures TEXT NOT NULL);
-CREATE TABLE fit_steps (global_step INTEGER PRIMARY KEY, figures TEXT NOT NULL);
+CREATE TABLE steps (global_step INTEGER PRIMARY KEY, metrics TEXT NOT NULL);
+CREATE TABLE fit_steps (global_step INTEGER PRIMARY KEY, metrics TEXT NOT NULL);
 """
 Training: TypeAlias = Literal["train", "fit"]  # the stages that have steps: the TRM's, and the encoder's before it
 _STEPS: dict[Training, str] = {"train": "steps", "fit": "fit_steps"}
@@ -78,8 +78,8 @@ class RunTables:
             raise DamagedError(f"{error}; {_REBUILD}") from None
         if create:
             self._add_what_older_versions_lack()
-            if not self.bound():
-                self._restore_bound()
+            if not self.frozen():
+                self._restore_frozen()
             if not self.rows_planned() and is_run(self.output_dir):  # lost, or of a run that was reset
                 self.set(SUSPECT, True)
 
@@ -104,7 +104,7 @@ class RunTables:
                 db.execute("ALTER TABLE rows ADD COLUMN target TEXT")
         if not self.value("SELECT count(*) FROM sqlite_master WHERE name = 'fit_steps'"):
             with self.transaction() as db:
-                db.execute("CREATE TABLE fit_steps (global_step INTEGER PRIMARY KEY, figures TEXT NOT NULL)")
+                db.execute("CREATE TABLE fit_steps (global_step INTEGER PRIMARY KEY, metrics TEXT NOT NULL)")
 
     def rows_planned(self) -> int:
         """How many rows the plan has so far."""
@@ -151,53 +151,53 @@ class RunTables:
         found = self.value("SELECT value FROM meta WHERE name = ?", (name,))
         return default if found is None else json.loads(found)
 
-    def bound(self) -> dict[str, Any]:
-        """The config fields that this run is bound to, by name."""
-        return {name: json.loads(value) for name, value in self.query("SELECT field, value FROM bound")}
+    def frozen(self) -> dict[str, Any]:
+        """The config fields that are frozen for this run, by name."""
+        return {name: json.loads(value) for name, value in self.query("SELECT field, value FROM frozen")}
 
-    def bind(self, stage: str, fields: dict[str, Any]) -> None:
-        """Bind a stage's config fields; raises UserError naming the field when one was bound to another value."""
-        self.check_bound(fields)
+    def freeze(self, stage: str, fields: dict[str, Any]) -> None:
+        """Freeze a stage's config fields; raises UserError naming the field when one is frozen at another value."""
+        self.check_frozen(fields)
         with self.transaction() as db:
             db.executemany(
-                "INSERT OR IGNORE INTO bound VALUES (?, ?, ?)",
+                "INSERT OR IGNORE INTO frozen VALUES (?, ?, ?)",
                 [(name, stage, json.dumps(value)) for name, value in fields.items()],
             )
-        self.write_bound_copy()
+        self.write_frozen_copy()
 
-    def write_bound_copy(self) -> None:
-        """Copy the frozen settings to `.bound.json`: without the tracker, other settings must not mix either."""
-        if self.bound_copy_trouble():
-            write_json(self.paths.bound, {"bound": self._bound_by_stage()})
+    def write_frozen_copy(self) -> None:
+        """Copy the frozen settings to `.frozen.json`: without the tracker, other settings must not mix either."""
+        if self.frozen_copy_trouble():
+            write_json(self.paths.frozen_copy, {"frozen": self._frozen_by_stage()})
 
-    def bound_copy_trouble(self) -> str | None:
-        """One sentence when `.bound.json` is missing, damaged, or holds other settings than the tracker."""
-        same = read_bound(self.output_dir) == self._bound_by_stage()
-        return None if same else f"{self.paths.bound}: not the settings that the tracker holds"
+    def frozen_copy_trouble(self) -> str | None:
+        """One sentence when `.frozen.json` is missing, damaged, or holds other settings than the tracker."""
+        same = read_frozen(self.output_dir) == self._frozen_by_stage()
+        return None if same else f"{self.paths.frozen_copy}: not the settings that the tracker holds"
 
-    def _bound_by_stage(self) -> dict[str, tuple[str, Any]]:
-        rows = self.query("SELECT field, stage, value FROM bound ORDER BY stage, field")
+    def _frozen_by_stage(self) -> dict[str, tuple[str, Any]]:
+        rows = self.query("SELECT field, stage, value FROM frozen ORDER BY stage, field")
         return {name: (stage, json.loads(value)) for name, stage, value in rows}
 
-    def unbind(self, stage: str) -> None:
-        """Forget what a stage was bound to, when nothing is left that followed from it."""
+    def unfreeze(self, stage: str) -> None:
+        """Forget the settings of a stage, when nothing is left that followed from it."""
         with self.transaction() as db:
-            db.execute("DELETE FROM bound WHERE stage = ?", (stage,))
+            db.execute("DELETE FROM frozen WHERE stage = ?", (stage,))
 
-    def _restore_bound(self) -> None:
-        rows = [(name, stage, json.dumps(value)) for name, (stage, value) in read_bound(self.output_dir).items()]
+    def _restore_frozen(self) -> None:
+        rows = [(name, stage, json.dumps(value)) for name, (stage, value) in read_frozen(self.output_dir).items()]
         if rows:
             with self.transaction() as db:
-                db.executemany("INSERT OR IGNORE INTO bound VALUES (?, ?, ?)", rows)
-        elif self.paths.bound.exists():
-            log.warning("%s is damaged too, so this call's settings hold", self.paths.bound)
+                db.executemany("INSERT OR IGNORE INTO frozen VALUES (?, ?, ?)", rows)
+        elif self.paths.frozen_copy.exists():
+            log.warning("%s is damaged too, so this call's settings hold", self.paths.frozen_copy)
 
-    def check_bound(self, fields: dict[str, Any]) -> None:
-        """Raise UserError naming the first of these fields that is bound to another value."""
-        held = self.bound()
+    def check_frozen(self, fields: dict[str, Any]) -> None:
+        """Raise UserError naming the first of these fields that is frozen at another value."""
+        held = self.frozen()
         for name, value in fields.items():
             if name in held and held[name] != json.loads(json.dumps(value)):
-                trained = self.value("SELECT stage FROM bound WHERE field = ?", (name,)) == "train"
+                trained = self.value("SELECT stage FROM frozen WHERE field = ?", (name,)) == "train"
                 instead = f"delete {self.paths.weights}" if trained else f"`trm-nb reset {self.output_dir}`"
                 raise UserError(
                     f"{self.output_dir}: this run was made with {name}={held[name]!r}, not {name}={value!r}; "
@@ -249,10 +249,10 @@ class RunTables:
         """Seconds spent on each encoded batch, in order."""
         return [s for (s,) in self.query("SELECT seconds FROM batches ORDER BY batch")]
 
-    def log_step(self, global_step: int, stage: Training = "train", /, **figures: float) -> None:
-        """Record figures of a training step (loss, accuracy, chunk_progress, ...); logging a step again replaces it."""
+    def log_step(self, global_step: int, stage: Training = "train", /, **metrics: float) -> None:
+        """Record metrics of a training step (loss, accuracy, chunk_progress, ...); logging a step again replaces it."""
         with self.transaction() as db:
-            db.execute(f"INSERT OR REPLACE INTO {_STEPS[stage]} VALUES (?, ?)", (global_step, json.dumps(figures)))
+            db.execute(f"INSERT OR REPLACE INTO {_STEPS[stage]} VALUES (?, ?)", (global_step, json.dumps(metrics)))
 
     def forget_steps(self, after: int = 0, stage: Training = "train") -> None:
         """Drop the logged steps beyond `after`, when training goes on from a checkpoint of that step."""
@@ -261,5 +261,5 @@ class RunTables:
 
     def training_curve(self, stage: Training = "train") -> list[dict[str, float]]:
         """The logged steps of a stage in order, each with its global_step."""
-        found = self.query(f"SELECT global_step, figures FROM {_STEPS[stage]} ORDER BY global_step")
-        return [{"global_step": step, **json.loads(figures)} for step, figures in found]
+        found = self.query(f"SELECT global_step, metrics FROM {_STEPS[stage]} ORDER BY global_step")
+        return [{"global_step": step, **json.loads(metrics)} for step, metrics in found]

@@ -23,7 +23,7 @@ COUNTED_ROWS = 100_000  # a tenth of a second
 class TrainingProgressTracker(PlanTables, Described):
     """The tracker of the run in `output_dir`; made on first use by a writer (`create`), or opened to be read.
 
-    A writer puts a damaged one aside and makes another; what a lost one was bound to is read from `.bound.json`, the
+    A writer puts a damaged one aside and makes another; the frozen settings of a lost one are read from `.frozen.json`, the
     rest is made again from the receipts (`pipeline.run.Run.prepare`). Raises UserError when `output_dir` holds no run,
     DamagedError when its tracker is lost or damaged, both with `create` False. Safe to use from several threads.
     """
@@ -114,7 +114,7 @@ class TrainingProgressTracker(PlanTables, Described):
             self._last_beat = now
             self.set("heartbeat", now)
 
-    # -- figures ----------------------------------------------------------------------------------------------------
+    # -- metrics ----------------------------------------------------------------------------------------------------
 
     def get_stats(self) -> dict[str, Any]:
         """Everything there is to know about the run's progress, as plain JSON values: see `stats.gather`."""

@@ -65,7 +65,7 @@ def _read(texts: TextRenderer, normalised: str, images: np.ndarray, whole: bool)
 
 def _named_by_layout(texts: TextRenderer, normalised: str, name: str, images: np.ndarray) -> Found:
     pages = texts.pages(normalised, name)
-    same = [np.array_equal(texts.draw([page])[0], image) for page, image in zip(pages, images, strict=False)]
+    same = [np.array_equal(texts.rasterise([page])[0], image) for page, image in zip(pages, images, strict=False)]
     named = np.zeros(len(normalised), np.int64)
     spans = texts.layout(normalised)
     for page in np.flatnonzero(same).tolist():

@@ -1,11 +1,11 @@
 """ARC grids and whole tasks to pixels, in ARC's own colours, and back to the numbers.
 
-Choice: cells are whole pixels, never resized, with ARC's gray line around each, so that a picture tells how many cells
-a plain area has. A task is drawn whole at one scale: one panel a demonstration pair (input, arrow, output), blue panels
-for test inputs (input, arrow, question mark; the answer is never drawn). Panels are packed on shelves in order, or the
+Choice: cells are whole pixels, never resized, with ARC's gray line around each, so that an image tells how many cells
+a plain area has. A task is rendered whole at one scale: one panel a demonstration pair (input, arrow, output), blue panels
+for test inputs (input, arrow, question mark; the answer is never rendered). Panels are packed on shelves in order, or the
 tallest first where that gives larger cells; so it is with the two grids of a pair side by side or one above the other.
 A task that would have cells below 3 pixels takes more pages, and a larger grid than ARC's a page for each 30x30 cells.
-Cost: about 0.1 ms a grid; a task 2 ms to pack and 1 ms to draw.
+Cost: about 0.1 ms a grid; a task 2 ms to pack and 1 ms to render.
 
 Source of the colours: fchollet/ARC-AGI, apps/css/common.css.
 """
@@ -34,8 +34,8 @@ PAD, GAP, ARROW_GAP = 2, 3, 9  # inside a panel, between panels, between two gri
 PALETTE = colours(
     "000000", "0074D9", "FF4136", "2ECC40", "FFDC00", "AAAAAA", "F012BE", "FF851B", "7FDBFF", "870C25"
 )  # fmt: skip
-# paper is white: its three channels are equal
-LINE, PAPER, DEMONSTRATION, TEST, SIGN = colours("555555", "FFFFFF", "EBEBEB", "CFDDF2", "333333")
+# background is white: its three channels are equal
+LINE, BACKGROUND, DEMONSTRATION, TEST, SIGN = colours("555555", "FFFFFF", "EBEBEB", "CFDDF2", "333333")
 
 _ARROW = np.array([[int(c) for c in row] for row in ("0000100", "0000110", "1111111", "0000110", "0000100")], bool)
 _QUESTION = np.array(
@@ -121,17 +121,17 @@ def pixels(cells: int, pitch: int) -> int:
 
 
 class GridRenderer:
-    """Grids and tasks to pictures of image_size x image_size pixels; `decode` is exact."""
+    """Grids and tasks to images of image_size x image_size pixels; `decode` is exact."""
 
     def __init__(self, image_size: int = 224) -> None:
         self.image_size = image_size
 
     def render(self, grid: object) -> np.ndarray:
         """uint8 (h, w, 3): one grid, centred, in cells of 28 pixels at most. Raises RejectedError (see check_grid)."""
-        return self.draw(self.grid_page(grid))
+        return self.rasterise(self.grid_page(grid))
 
     def grid_page(self, grid: object) -> GridPage:
-        """The page of a grid alone. Raises RejectedError for what is no grid, or larger than the picture can show."""
+        """The page of a grid alone. Raises RejectedError for what is no grid, or larger than the image can show."""
         pages = self.grid_pages(grid)
         if len(pages) > 1:
             rows, columns = np.asarray(grid).shape
@@ -170,7 +170,7 @@ class GridRenderer:
     def task_pages(self, task: GridTask) -> list[GridPage]:
         """All demonstration pairs, then all test inputs, at one scale; as few pages as cells of 3 pixels allow.
 
-        Raises RejectedError for what is no grid, no or too many grids, or a pair that does not fit the picture.
+        Raises RejectedError for what is no grid, no or too many grids, or a pair that does not fit the image.
         """
         contents: list[Content] = [("pair", (check_grid(a), check_grid(b))) for a, b in task.train]
         contents += [("test", (check_grid(grid),)) for grid in task.test_inputs]
@@ -179,7 +179,7 @@ class GridRenderer:
         smallest = max(2, min(MIN_TASK_PITCH, self.image_size // 70))
         fewest = min((len(pages) for pages in self._layouts(contents, smallest)), default=0)
         if not fewest:
-            raise RejectedError(f"a pair of this task does not fit a picture of {self.image_size} pixels")
+            raise RejectedError(f"a pair of this task does not fit an image of {self.image_size} pixels")
         cells = sum(grid.size for _, grids in contents for grid in grids)
         largest = max(smallest, min(MAX_PITCH, math.isqrt(fewest * self.image_size**2 // cells)))
         for pitch in range(largest, smallest - 1, -1):
@@ -224,18 +224,18 @@ class GridRenderer:
         return max((p.top + p.height for shelf in page for p in shelf), default=0) + GAP
 
     def _centred(self, page: list[Panel]) -> list[Panel]:
-        """The page's panels in the middle of the picture."""
+        """The page's panels in the middle of the image."""
         down = (self.image_size - GAP - max(p.top + p.height for p in page)) // 2
         right = (self.image_size - GAP - max(p.left + p.width for p in page)) // 2
         return [replace(p, top=p.top + down, left=p.left + right) for p in page]
 
-    def draw(self, page: GridPage) -> np.ndarray:
+    def rasterise(self, page: GridPage) -> np.ndarray:
         """uint8 (h, w, 3)."""
-        image = np.full((self.image_size, self.image_size, 3), PAPER[0], np.uint8)
+        image = np.full((self.image_size, self.image_size, 3), BACKGROUND[0], np.uint8)
         for panel in page.panels:
             area = image[panel.top : panel.top + panel.height, panel.left : panel.left + panel.width]
             if panel.kind == "grid":
-                area[:] = _drawn(panel.grids[0], page.pitch)
+                area[:] = _rendered(panel.grids[0], page.pitch)
             else:
                 area[:] = TEST if panel.kind == "test" else DEMONSTRATION
                 # a stacked panel is the side-by-side one with rows and columns exchanged, and so are its grids
@@ -244,7 +244,7 @@ class GridRenderer:
         return image
 
     def decode(self, image: np.ndarray) -> np.ndarray:
-        """int64 (rows, columns) of the one grid in a picture (h, w, 3) of `render`; ValueError if there is not one."""
+        """int64 (rows, columns) of the one grid in an image (h, w, 3) of `render`; ValueError if there is not one."""
         grids = self.decode_all(image)
         if len(grids) != 1:
             raise ValueError(f"image: expected one grid, got {len(grids)}; use decode_all for a task's page")
@@ -303,20 +303,20 @@ def _panel_size(grids: tuple[np.ndarray, ...], pitch: int, stacked: bool) -> tup
     return (length, thick) if stacked else (thick, length)
 
 
-def _drawn(grid: np.ndarray, pitch: int) -> np.ndarray:
+def _rendered(grid: np.ndarray, pitch: int) -> np.ndarray:
     """uint8 (h, w, 3): cells with lines around them."""
     rows, columns = grid.shape
-    picture = np.empty((pixels(rows, pitch), pixels(columns, pitch), 3), np.uint8)
-    picture[:-1, :-1] = PALETTE[grid].repeat(pitch, axis=0).repeat(pitch, axis=1)
-    picture[::pitch] = LINE
-    picture[:, ::pitch] = LINE
-    return picture
+    image = np.empty((pixels(rows, pitch), pixels(columns, pitch), 3), np.uint8)
+    image[:-1, :-1] = PALETTE[grid].repeat(pitch, axis=0).repeat(pitch, axis=1)
+    image[::pitch] = LINE
+    image[:, ::pitch] = LINE
+    return image
 
 
 def _fill_panel(area: np.ndarray, panel: Panel, pitch: int) -> None:
     """Grids, arrow and question mark, one after the other along the panel's long axis (here columns)."""
     middle, left = area.shape[0] // 2, PAD
-    pieces = [_drawn(grid, pitch) for grid in panel.grids]
+    pieces = [_rendered(grid, pitch) for grid in panel.grids]
     if panel.stacked:
         pieces = [piece.transpose(1, 0, 2) for piece in pieces]
     for number, piece in enumerate(pieces):

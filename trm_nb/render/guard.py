@@ -21,7 +21,7 @@ DECODE_SECONDS = 30.0
 
 
 def guarded(work: Callable[[], T], what: str) -> T:
-    """The result of `work`, which decodes `what` ("the picture").
+    """The result of `work`, which decodes `what` ("the image").
 
     Raises:
         RejectedError: `work` raised it, or anything else; with a PassingReason where it took longer than

@@ -1,10 +1,10 @@
-"""Photographs and scans to square pictures, a picture for each page, frame and tile.
+"""Photographs and scans to square images, an image for each page, frame and tile.
 
 Choice: neutral gray (128) around what is no square, LANCZOS, EXIF orientation applied, transparency on white, ICC
 profiles to sRGB where the profile is whole (else the numbers are taken as sRGB), 16-bit and float values scaled from
-their range (see `value_range`). JPEGs are decoded at the nearest scale that is at least twice the picture (55 dB from
+their range (see `value_range`). JPEGs are decoded at the nearest scale that is at least twice the image (55 dB from
 the full decode, five times faster). Files are hostile: only seven formats are tried, the size is checked before any
-pixel is decoded, a truncated file is an error, and each picture has its time.
+pixel is decoded, a truncated file is an error, and each image has its time.
 Cost: about 35 ms for a JPEG of 12 megapixels; at most 0.6 GB of memory for 64 megapixels with a palette or alpha, 0.8
 GB for 16-bit colours of low values, which are decoded twice.
 Pixels are equal for equal versions of Pillow and its codecs.
@@ -34,7 +34,7 @@ ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")  # beside TIFF's pages; a second image
 MAX_PIXELS = 64_000_000
 MAX_SIDE = 500_000
 MAX_FRAMES = 1000
-MAX_ANIMATION = 1_000_000_000  # pixels of all frames: to draw the last one, all before it are decoded
+MAX_ANIMATION = 1_000_000_000  # pixels of all frames: to render the last one, all before it are decoded
 MAX_PROFILE_BYTES, MAX_EXIF_BYTES = 4 * 2**20, 2**16
 BACKGROUND = (128, 128, 128)
 _STRIP = 1 << 20  # pixels flattened on white together: the steps between need more than a few bytes a pixel
@@ -71,14 +71,14 @@ def render_image(
     data: bytes, image_size: int = 224, frame: int = 0, tile: int = 0, fit: Fit = "letterbox"
 ) -> np.ndarray:
     """uint8 (h, w, 3): one square of one page or frame. Raises RejectedError with the reason."""
-    return PictureReader(image_size, fit).draw(data, frame, tile)
+    return ImageReader(image_size, fit).rasterise(data, frame, tile)
 
 
-class PictureReader:
-    """Draws pages, frames and tiles, one after the other.
+class ImageReader:
+    """Renders pages, frames and tiles, one after the other.
 
     It remembers the last file, open at the last page, and that page's squares: so the frames before a frame and the
-    whole of a tile are decoded once where they are drawn in order. `close` lets go of them.
+    whole of a tile are decoded once where they are rendered in order. `close` lets go of them.
     """
 
     def __init__(self, image_size: int = 224, fit: Fit = "letterbox") -> None:
@@ -86,17 +86,17 @@ class PictureReader:
         self._data: bytes | None = None
         self._image: Image.Image | None = None
         self._frame: int | None = None
-        self._drawn: np.ndarray | str = ""  # the page's squares side by side, or why there are none
+        self._rendered: np.ndarray | str = ""  # the page's squares side by side, or why there are none
         self._gave_up = False
 
     def close(self) -> None:
-        """Let go of the last file and picture."""
+        """Let go of the last file and image."""
         if self._image is not None:
             self._image.close()
         self._data = self._image = self._frame = None
-        self._drawn, self._gave_up = "", False
+        self._rendered, self._gave_up = "", False
 
-    def draw(self, data: bytes, frame: int = 0, tile: int = 0) -> np.ndarray:
+    def rasterise(self, data: bytes, frame: int = 0, tile: int = 0) -> np.ndarray:
         """uint8 (h, w, 3): one square of one page. Raises RejectedError with the reason.
 
         After a page that took too long or too much memory, or a frame that others build on, no more of the file is
@@ -108,15 +108,15 @@ class PictureReader:
         if frame != self._frame and not self._gave_up:
             self._frame = frame
             try:
-                self._drawn = _guarded(lambda: self._page(data, frame))
+                self._rendered = _guarded(lambda: self._page(data, frame))
             except RejectedError as error:
                 builds = self._image is not None and self._image.format in ANIMATED
-                self._image, self._drawn = None, error.args[0]
-                self._gave_up = builds or isinstance(self._drawn, PassingReason)
-        if isinstance(self._drawn, str):
-            raise RejectedError(self._drawn)
-        top, left = (place * self.image_size for place in divmod(tile, self._drawn.shape[1] // self.image_size))
-        square = self._drawn[top : top + self.image_size, left : left + self.image_size]
+                self._image, self._rendered = None, error.args[0]
+                self._gave_up = builds or isinstance(self._rendered, PassingReason)
+        if isinstance(self._rendered, str):
+            raise RejectedError(self._rendered)
+        top, left = (place * self.image_size for place in divmod(tile, self._rendered.shape[1] // self.image_size))
+        square = self._rendered[top : top + self.image_size, left : left + self.image_size]
         if not square.size:
             raise RejectedError(f"page {frame} has no tile {tile}")
         return square
@@ -141,12 +141,12 @@ class PictureReader:
         return on_squares(_to_srgb(small if turn is None else small.transpose(turn), profile), fit, self.image_size)
 
 
-def on_squares(picture: Image.Image, fit: Fitted, side: int) -> np.ndarray:
-    """uint8 (rows * side, columns * side, 3): the fitted picture on its squares, in the middle where there is one."""
-    columns, rows = (-(-length // side) for length in picture.size)
+def on_squares(image: Image.Image, fit: Fitted, side: int) -> np.ndarray:
+    """uint8 (rows * side, columns * side, 3): the fitted image on its squares, in the middle where there is one."""
+    columns, rows = (-(-length // side) for length in image.size)
     canvas = Image.new("RGB", (columns * side, rows * side), BACKGROUND)
-    spare = canvas.width - picture.width, canvas.height - picture.height
-    canvas.paste(picture, (spare[0] // 2, spare[1] // 2) if fit.squares == 1 else (0, 0))
+    spare = canvas.width - image.width, canvas.height - image.height
+    canvas.paste(image, (spare[0] // 2, spare[1] // 2) if fit.squares == 1 else (0, 0))
     return np.array(canvas)
 
 
@@ -159,7 +159,7 @@ def _guarded(work: Callable[[], T]) -> T:
         except Image.DecompressionBombError:
             raise RejectedError(f"expected at most {MAX_PIXELS // 10**6} megapixels, got far more") from None
 
-    return guarded(bounded, "the picture")
+    return guarded(bounded, "the image")
 
 
 def _opened(data: bytes | BinaryIO, frame: int = 0) -> Image.Image:
@@ -170,7 +170,7 @@ def _opened(data: bytes | BinaryIO, frame: int = 0) -> Image.Image:
         image = Image.open(stream, formats=FORMATS)
     except PIL.UnidentifiedImageError:
         raise RejectedError(
-            tiff_samples.unread(stream) or f"expected a picture in one of {', '.join(FORMATS)}, got something else"
+            tiff_samples.unread(stream) or f"expected an image in one of {', '.join(FORMATS)}, got something else"
         ) from None
     _check_size(image)
     tiff_samples.check_kind(image)
@@ -222,10 +222,10 @@ def _orientation(image: Image.Image) -> int:
     if isinstance(exif, bytes) and len(exif) > MAX_EXIF_BYTES:
         image.info["exif"] = exif[:MAX_EXIF_BYTES]  # a hostile table would take many times its size
     try:
-        told = image.getexif().get(0x0112)
+        orientation = image.getexif().get(0x0112)
     except (SyntaxError, struct.error, ValueError, TypeError, LookupError, OSError):
         return 1
-    return told if isinstance(told, int) else 1
+    return orientation if isinstance(orientation, int) else 1
 
 
 def _middle(image: Image.Image) -> tuple[float, float, float, float]:

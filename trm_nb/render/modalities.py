@@ -40,7 +40,13 @@ class Text(Modality):
         s = self.settings
         try:
             return TextRenderer(
-                s.font_size, s.image_size, s.highlight, wrap=s.wrap, margin=s.margin, ink=s.ink, paper=s.paper
+                s.font_size,
+                s.image_size,
+                s.highlight,
+                wrap=s.wrap,
+                margin=s.margin,
+                foreground=s.foreground,
+                background=s.background,
             )
         except ValueError as error:
             raise UserError(str(error)) from None
@@ -52,7 +58,15 @@ class Text(Modality):
     def fingerprint(self) -> list[str]:
         s = self.settings
         versions = [f"Pygments {importlib.metadata.version('pygments')}"] if s.highlight else []
-        return [str(s.font_size), s.wrap, str(s.margin), s.ink, s.paper, self.renderer.atlas.digest, *versions]
+        return [
+            str(s.font_size),
+            s.wrap,
+            str(s.margin),
+            s.foreground,
+            s.background,
+            self.renderer.atlas.digest,
+            *versions,
+        ]
 
     def pages(self, item: Item) -> list[Page]:
         assert isinstance(item.payload, str)
@@ -61,7 +75,7 @@ class Text(Modality):
 
     def render(self, pages: Pages, images: np.ndarray, begin: Begin) -> dict[int, str]:
         for first, run in _runs(pages):
-            self.renderer.draw(run, images[first : first + len(run)])
+            self.renderer.rasterise(run, images[first : first + len(run)])
         return {}
 
     def read_back(self, item: Item, images: np.ndarray, whole: bool) -> Found:
@@ -123,16 +137,16 @@ class Image(Modality):
 
     def render(self, pages: Pages, images: np.ndarray, begin: Begin) -> dict[int, str]:
         files = PlannedFiles()
-        with closing(image_files.PictureReader(self.settings.image_size, self.settings.fit)) as reader:
+        with closing(image_files.ImageReader(self.settings.image_size, self.settings.fit)) as reader:
 
-            def draw(content: ImageFile | ImageBytes) -> np.ndarray:
+            def render_page(content: ImageFile | ImageBytes) -> np.ndarray:
                 if isinstance(content, ImageBytes):
-                    return reader.draw(content.data, content.frame, content.tile)
+                    return reader.rasterise(content.data, content.frame, content.tile)
                 data = files.read(content)
                 fault_point(f"decode-{content.sha256}")
-                return reader.draw(data, content.frame, content.tile)
+                return reader.rasterise(data, content.frame, content.tile)
 
-            return one_by_one(draw, pages, images, begin)
+            return one_by_one(render_page, pages, images, begin)
 
 
 class Grid(Modality):
@@ -170,7 +184,7 @@ class Grid(Modality):
 
     def render(self, pages: Pages, images: np.ndarray, begin: Begin) -> dict[int, str]:
         for number, page in pages:
-            images[number] = (self._puzzles if isinstance(page, PuzzlePage) else self._grids).draw(page)
+            images[number] = (self._puzzles if isinstance(page, PuzzlePage) else self._grids).rasterise(page)
         return {}
 
     def read_back(self, item: Item, images: np.ndarray, whole: bool) -> Found:

@@ -35,8 +35,8 @@ class RenderSettings:
     wrap: Literal["character", "word"] = "character"
     margin: int = 0
     highlight: bool = False
-    ink: str = "#000000"
-    paper: str = "#ffffff"
+    foreground: str = "#000000"
+    background: str = "#ffffff"
     fit: Fit = "letterbox"
     frames: Literal["all", "first"] = "all"
 
@@ -65,7 +65,7 @@ class Found:
     by their number, in a box, because no font has them, and the items whose text was not UTF-8."""
 
     pages: int = 0
-    drawn: int = 0
+    rendered: int = 0
     lost: int = 0
     boxed: int = 0
     recoded: int = 0
@@ -141,13 +141,13 @@ class Modality(ABC):
         raise NotImplementedError(f"images of {self.name!r} cannot be read back")
 
 
-def one_by_one(draw: Callable[[Any], np.ndarray], pages: Pages, images: np.ndarray, begin: Begin) -> dict[int, str]:
+def one_by_one(render: Callable[[Any], np.ndarray], pages: Pages, images: np.ndarray, begin: Begin) -> dict[int, str]:
     """`Modality.render` for a function that renders one page's content: uint8 (h, w, 3), or raises RejectedError."""
     failed: dict[int, str] = {}
     for number, content in pages:
         begin(number)
         try:
-            images[number] = draw(content)
+            images[number] = render(content)
         except RejectedError as error:
             failed[number] = error.args[0]
     return failed

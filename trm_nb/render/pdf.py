@@ -32,7 +32,7 @@ from PIL import Image
 from trm_nb.errors import PassingReason, RejectedError
 from trm_nb.records import Item, StoredFile
 from trm_nb.render.guard import guarded
-from trm_nb.render.image import PictureReader, on_squares
+from trm_nb.render.image import ImageReader, on_squares
 from trm_nb.render.image_files.fit import Fit, Fitted, fitted
 from trm_nb.render.modality import Begin, Modality, Page, Pages, PlannedFiles, one_by_one, read_planned
 
@@ -96,7 +96,9 @@ class Pdf(Modality):
     def render(self, pages: Pages, images: np.ndarray, begin: Begin) -> dict[int, str]:
         files = PlannedFiles()
         with closing(_PageReader(self.settings.image_size, self.settings.fit)) as reader:
-            return one_by_one(lambda page: reader.draw(files.read(page), page.frame, page.tile), pages, images, begin)
+            return one_by_one(
+                lambda page: reader.rasterise(files.read(page), page.frame, page.tile), pages, images, begin
+            )
 
 
 def _pdfium() -> str | None:
@@ -137,7 +139,7 @@ def _view(fit: Fit, width: float, height: float, side: int) -> _View:
     return _View(becomes, *seen, (across - seen[0]) // 2, (down - seen[1]) // 2, (across, down))
 
 
-class _PageReader(PictureReader):
+class _PageReader(ImageReader):
     """Renders pages one after the other; a document's process lasts for the pages that follow each other."""
 
     _document: _Document | None = None
@@ -190,7 +192,7 @@ class _Document:
 
     def pixels(self, page: int, view: _View) -> np.ndarray:
         """uint8 (h, w, 3), RGB: the view's bitmap."""
-        length = self._ask({"draw": [page, view.width, view.height, view.left, view.top, *view.full]})
+        length = self._ask({"render": [page, view.width, view.height, view.left, view.top, *view.full]})
         assert self._process.stdout is not None
         data = self._process.stdout.read(length)
         return np.frombuffer(data, np.uint8).reshape(view.height, view.width, 3)[..., ::-1]

@@ -5,9 +5,9 @@ and a stream of a few kilobytes unpacks to a gigabyte. Only a kill ends the one,
 the other (where the system lets it). It imports nothing of the package.
 
 Usage: `python pdf_process.py MEMORY_MIB SECONDS`. A request is a line of JSON, the first one {"bytes": n} with the
-document's n bytes behind it; then {"size": page}, or {"draw": [page, width, height, left, top, full width, full
+document's n bytes behind it; then {"size": page}, or {"render": [page, width, height, left, top, full width, full
 height]} for a part of the page at a scale. An answer is a line of JSON, {"error": reason} where there is none, for
-"draw" with the pixels behind it, three bytes each. A request that takes longer than SECONDS ends the process.
+"render" with the pixels behind it, three bytes each. A request that takes longer than SECONDS ends the process.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main(memory_mib: int, seconds: float) -> None:
             elif "size" in request:
                 answer = _size(document, request["size"])
             else:
-                pixels = _drawn(document, *request["draw"])
+                pixels = _rendered(document, *request["render"])
                 answer = len(pixels)
         except (pypdfium2.PdfiumError, MemoryError) as error:
             answer = {"error": str(error) or "there is not enough memory for it"}
@@ -72,7 +72,7 @@ def _opened(data: bytes) -> Any:
         if b"/Encrypt" in data and error.err_code in (raw.FPDF_ERR_PASSWORD, raw.FPDF_ERR_SECURITY):
             raise pypdfium2.PdfiumError("it is encrypted: save a copy without a password") from None
         raise pypdfium2.PdfiumError("it is damaged, or has no pages") from None
-    document.init_forms()  # else what is filled into a form is not drawn
+    document.init_forms()  # else what is filled into a form is not rendered
     return document
 
 
@@ -85,8 +85,8 @@ def _size(document: Any, page: int) -> tuple[float, float] | None:
     return (width, height) if 0 < width < LARGEST and 0 < height < LARGEST else None
 
 
-def _drawn(document: Any, page: int, width: int, height: int, left: int, top: int, *full: int) -> bytes:
-    """The part of a page, drawn `full` width and height pixels large, that begins at `left`, `top`: BGR, on white."""
+def _rendered(document: Any, page: int, width: int, height: int, left: int, top: int, *full: int) -> bytes:
+    """The part of a page, rendered `full` width and height pixels large, that begins at `left`, `top`: BGR, on white."""
     opened = document[page]
     bitmap = pypdfium2.PdfBitmap.new_native(width, height, raw.FPDFBitmap_BGR)
     bitmap.fill_rect(_WHITE, 0, 0, width, height)

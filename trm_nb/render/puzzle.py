@@ -1,10 +1,10 @@
-"""Sudokus and mazes to pixels, and back to the numbers. The solution is never drawn.
+"""Sudokus and mazes to pixels, and back to the numbers. The solution is never rendered.
 
 Choice: cells are whole pixels and lie on the encoder's patches of 28 where that leaves them legible: a cell of a 4x4
 Sudoku is four patches, of a 6x6 one; a patch holds one, four or sixteen cells of a maze. A 9x9 Sudoku has cells of 24
-pixels on 224, as large as fits. Digits are bitmaps of 5x7 enlarged by a whole number. `decode` takes what, drawn again,
-gives the very same picture.
-Cost: about 0.4 ms a picture, 3 ms to decode.
+pixels on 224, as large as fits. Digits are bitmaps of 5x7 enlarged by a whole number. `decode` takes what, rendered again,
+gives the very same image.
+Cost: about 0.4 ms an image, 3 ms to decode.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from trm_nb.errors import RejectedError
 from trm_nb.records import BOXES, Puzzle
 from trm_nb.render.colours import colours
-from trm_nb.render.grid import MAX_SIDE, PAPER
+from trm_nb.render.grid import BACKGROUND, MAX_SIDE
 
 PATCH = 28
 MIN_SUDOKU_PITCH, MIN_MAZE_PITCH = 13, 3  # below, digits and the cells at the edge have no room
@@ -78,17 +78,17 @@ def check_puzzle(puzzle: Puzzle) -> np.ndarray:
 
 
 class PuzzleRenderer:
-    """Sudokus and mazes to pictures of image_size x image_size pixels; `decode` is exact."""
+    """Sudokus and mazes to images of image_size x image_size pixels; `decode` is exact."""
 
     def __init__(self, image_size: int = 224) -> None:
         self.image_size = image_size
 
     def render(self, puzzle: Puzzle) -> np.ndarray:
         """uint8 (h, w, 3): what is asked. Raises RejectedError (see check_puzzle, page)."""
-        return self.draw(self.page(puzzle))
+        return self.rasterise(self.page(puzzle))
 
     def page(self, puzzle: Puzzle) -> PuzzlePage:
-        """The page of a puzzle. Raises RejectedError also for one larger than the picture can show."""
+        """The page of a puzzle. Raises RejectedError also for one larger than the image can show."""
         cells = check_puzzle(puzzle)
         page = self._placed(puzzle.kind, cells)
         least = MIN_SUDOKU_PITCH if puzzle.kind == "sudoku" else MIN_MAZE_PITCH
@@ -112,33 +112,33 @@ class PuzzleRenderer:
         aligned = [PATCH * (largest // PATCH)] if kind == "sudoku" else [28, 14, 7]
         return next((pitch for pitch in aligned if 0 < pitch <= largest), largest)
 
-    def draw(self, page: PuzzlePage) -> np.ndarray:
+    def rasterise(self, page: PuzzlePage) -> np.ndarray:
         """uint8 (h, w, 3)."""
-        image = np.full((self.image_size, self.image_size, 3), PAPER[0], np.uint8)
+        image = np.full((self.image_size, self.image_size, 3), BACKGROUND[0], np.uint8)
         rows, columns = page.cells.shape
         area = image[page.top :, page.left :][: rows * page.pitch, : columns * page.pitch]
         if page.kind == "maze":
-            _draw_maze(area, page)
+            _rasterise_maze(area, page)
         else:
-            _draw_sudoku(area, page)
+            _rasterise_sudoku(area, page)
         return image
 
     def decode(self, image: np.ndarray) -> np.ndarray:
-        """int64 (rows, columns) of the puzzle in a picture (h, w, 3) of `render`; ValueError if there is none."""
+        """int64 (rows, columns) of the puzzle in an image (h, w, 3) of `render`; ValueError if there is none."""
         if image.shape != (self.image_size, self.image_size, 3):
-            raise ValueError(f"image: expected a picture of {self.image_size} pixels a side, got shape {image.shape}")
+            raise ValueError(f"image: expected an image of {self.image_size} pixels a side, got shape {image.shape}")
         for page in self._readings(image):
-            if np.array_equal(self.draw(page), image):
+            if np.array_equal(self.rasterise(page), image):
                 return page.cells.astype(np.int64)
-        raise ValueError("image: expected a Sudoku or a maze as PuzzleRenderer draws them, got something else")
+        raise ValueError("image: expected a Sudoku or a maze as PuzzleRenderer renders them, got something else")
 
     def _readings(self, image: np.ndarray) -> Iterator[PuzzlePage]:
-        """The puzzles that this may be a picture of."""
+        """The puzzles that this may be an image of."""
         for side in BOXES:
             page = self._placed("sudoku", np.zeros((side, side), np.uint8))
             if page.pitch >= MIN_SUDOKU_PITCH:
                 yield _read_sudoku(image, page)
-        inked = (image != PAPER[0]).any(axis=2)
+        inked = (image != BACKGROUND[0]).any(axis=2)
         height, width = (int(inked.any(axis=axis).sum()) for axis in (1, 0))
         for side in range(1, MAX_SIDE + 1):
             pitch = self._pitch("maze", side)
@@ -146,7 +146,7 @@ class PuzzleRenderer:
                 yield _read_maze(image, self._placed("maze", np.zeros((height // pitch, width // pitch), np.uint8)))
 
 
-def _draw_maze(area: np.ndarray, page: PuzzlePage) -> None:
+def _rasterise_maze(area: np.ndarray, page: PuzzlePage) -> None:
     """Cells, each with a line at its upper and left edge, and a line around all inside the last pixels."""
     area[:] = MAZE[page.cells].repeat(page.pitch, axis=0).repeat(page.pitch, axis=1)
     area[:: page.pitch] = area[-1] = MAZE_LINE
@@ -161,7 +161,7 @@ def _read_maze(image: np.ndarray, page: PuzzlePage) -> PuzzlePage:
     return PuzzlePage(page.kind, cells.astype(np.uint8), page.pitch, page.top, page.left)
 
 
-def _draw_sudoku(area: np.ndarray, page: PuzzlePage) -> None:
+def _rasterise_sudoku(area: np.ndarray, page: PuzzlePage) -> None:
     """Thin lines, thick lines around the boxes, and the digits in the middle of their cells."""
     side, pitch = len(page.cells), page.pitch
     for at in range(pitch, side * pitch, pitch):

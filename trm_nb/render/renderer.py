@@ -1,4 +1,4 @@
-"""Everything that turns an item into images: `Renderer` lays out (samples) and renders (draw).
+"""Everything that turns an item into images: `Renderer` lays out (samples) and renders (render).
 
 Choice: layout and rendering are two steps, because the plan needs to know how many images an item gives, and their
 keys, long before a pixel is rendered. A key hashes the laid-out content with all that shapes its pixels, so equal keys
@@ -81,7 +81,7 @@ class Renderer:
             for number, page in enumerate(pages)
         ]
 
-    def draw(
+    def rasterise(
         self, samples: Sequence[Sample], begin: Callable[[int], None] = lambda number: None
     ) -> tuple[np.ndarray, dict[int, str]]:
         """uint8 (n, h, w, 3) in the order of the samples, and index -> reason for those that could not be rendered.

@@ -1,8 +1,8 @@
 """Text to pages of pixels and back: every character is there, and can be read back from the pixels alone.
 
-Choice: glyphs are blitted from a prebuilt atlas (see typesetting/glyphs.py and tiles.py) instead of drawn, and a text
+Choice: glyphs are blitted from a prebuilt atlas (see typesetting/glyphs.py and tiles.py) instead of rendered, and a text
 that is longer than a page becomes more pages. A short gray line at the right edge of a row says that the line goes on
-in the next one (above: at once, below: after a blank); it is laid under the ink of the last column so that both can be
+in the next one (above: at once, below: after a blank); it is laid under the foreground of the last column so that both can be
 read.
 Cost: about 40 us a page of 32x16 characters in RGB, layout included.
 """
@@ -30,30 +30,30 @@ BATCH = 16  # pages blitted together: what fits the processor's cache
 @dataclass(frozen=True, eq=False)
 class TextPage:
     """What one page shows: `cells` int32 (rows, columns) of the atlas, `wrapped` uint8 (rows) how a row goes on in the
-    next one, `overlays` int32 (n, 3) of row, column and cell of marks laid over others, `inks` uint8 (rows, columns)
+    next one, `overlays` int32 (n, 3) of row, column and cell of marks laid over others, `foregrounds` uint8 (rows, columns)
     the colour of each cell, None where all have the first. `note` says what was not done as asked, "" for nothing."""
 
     cells: np.ndarray
     wrapped: np.ndarray
     overlays: np.ndarray
-    inks: np.ndarray | None = None
+    foregrounds: np.ndarray | None = None
     note: str = ""
 
     def content_bytes(self) -> bytes:
         """All that decides the pixels, given the atlas: shapes first, so that no two pages share their bytes."""
         shapes = np.array([*self.cells.shape, len(self.overlays)], "<i4")
         parts = [shapes, self.cells.astype("<i4"), self.wrapped, self.overlays.astype("<i4")]
-        return b"".join(part.tobytes() for part in parts + ([] if self.inks is None else [self.inks]))
+        return b"".join(part.tobytes() for part in parts + ([] if self.foregrounds is None else [self.foregrounds]))
 
 
 class TextRenderer:
     """Text to pages (h = w = image_size) of 7x14 cells (font_size 12: 32x16 on 224 pixels) or 5x10 cells (8: 44x22).
 
-    `decode(render_pages(t)) == fold(normalise(t))` for every text whose lines all run left to right: what was drawn can
+    `decode(render_pages(t)) == fold(normalise(t))` for every text whose lines all run left to right: what was rendered can
     be read, up to characters that look the same pixel for pixel. Lines of which a part runs right to left stand in
     visual order; for them `layout` tells which character is where. `wrap` "word" wraps after a blank where there is
-    one, `margin` is in pixels, `ink` and `paper` are colours as "#rrggbb", `highlight` colours the tokens of source
-    code. Raises ValueError for a font size, a picture without room for cells, or colours that cannot be told apart.
+    one, `margin` is in pixels, `foreground` and `background` are colours as "#rrggbb", `highlight` colours the tokens of source
+    code. Raises ValueError for a font size, an image without room for cells, or colours that are too similar.
     """
 
     def __init__(
@@ -64,8 +64,8 @@ class TextRenderer:
         *,
         wrap: Literal["character", "word"] = "character",
         margin: int = 0,
-        ink: str = "#000000",
-        paper: str = "#ffffff",
+        foreground: str = "#000000",
+        background: str = "#ffffff",
     ) -> None:
         if wrap not in ("character", "word") or not isinstance(margin, int) or margin < 0:
             raise ValueError(
@@ -78,12 +78,12 @@ class TextRenderer:
         self.left = (image_size - self.columns * width) // 2
         self.top = (image_size - self.rows * height) // 2
         self._reader = Reader(self.atlas)
-        plain, behind = _colour(ink), _colour(paper)
+        plain, behind = _colour(foreground), _colour(background)
         self._black_on_white = (*plain, *behind) == (0, 0, 0, 255, 255, 255) and not highlight
-        self._tiles = Tiles(self.atlas, colouring.inks(plain, behind) if highlight else (plain,), behind)
+        self._tiles = Tiles(self.atlas, colouring.foregrounds(plain, behind) if highlight else (plain,), behind)
 
     def normalise(self, text: str) -> str:
-        """The text as it is drawn; see `layout.normalise`. Idempotent."""
+        """The text as it is rendered; see `layout.normalise`. Idempotent."""
         return normalise(text, self.atlas)
 
     def fold(self, text: str) -> str:
@@ -96,27 +96,29 @@ class TextRenderer:
         `name` is its file's: the suffix tells `highlight` the language. `plain`: without colours all the same.
         """
         normalised = self.normalise(text)
-        inks, note = None, ""
+        foregrounds, note = None, ""
         if self.highlight and plain:
-            inks = np.zeros(len(normalised), np.uint8)
+            foregrounds = np.zeros(len(normalised), np.uint8)
         elif self.highlight:
-            inks, note = colouring.ink_of_characters(normalised, name)
+            foregrounds, note = colouring.foreground_of_characters(normalised, name)
         parts = []
         for start, placed in self._placed(normalised):
-            parts.append(self._drawn(placed, None if inks is None else inks[start : start + len(placed.row)]))
+            parts.append(
+                self._rendered(placed, None if foregrounds is None else foregrounds[start : start + len(placed.row)])
+            )
         return [replace(page, note=note) for page in self._paged(parts)] if note else self._paged(parts)
 
-    def _drawn(self, placed: Placement, inks: np.ndarray | None) -> TextPage:
+    def _rendered(self, placed: Placement, foregrounds: np.ndarray | None) -> TextPage:
         """All rows of a placement, as if they were one page."""
         rows = np.full((len(placed.wrapped), self.columns), self.atlas.blank, np.int32)
         rows[placed.short, -1] = self.atlas.filler
-        drawn = placed.width > 0
-        at, width = (placed.row * self.columns + placed.column)[drawn], placed.width[drawn]
-        self._put(rows, at, width, placed.cell[drawn], 1)
-        if inks is None:
+        rendered = placed.width > 0
+        at, width = (placed.row * self.columns + placed.column)[rendered], placed.width[rendered]
+        self._put(rows, at, width, placed.cell[rendered], 1)
+        if foregrounds is None:
             return TextPage(rows, placed.wrapped, self._overlays(placed))
         inked = np.zeros(rows.shape, np.uint8)
-        self._put(inked, at, width, inks[drawn], 0)
+        self._put(inked, at, width, foregrounds[rendered], 0)
         return TextPage(rows, placed.wrapped, self._overlays(placed), inked)
 
     @staticmethod
@@ -138,8 +140,8 @@ class TextRenderer:
         moved = [part.overlays + np.array([row, 0, 0]) for part, row in zip(parts, before, strict=True)]
         overlays = np.concatenate(moved)
         bounds = np.searchsorted(overlays[:, 0], np.arange(0, len(cells) + 1, self.rows))
-        inks = [part.inks for part in parts if part.inks is not None]
-        inked = np.concatenate([*inks, np.zeros((len(blank), self.columns), np.uint8)]) if inks else None
+        foregrounds = [part.foregrounds for part in parts if part.foregrounds is not None]
+        inked = np.concatenate([*foregrounds, np.zeros((len(blank), self.columns), np.uint8)]) if foregrounds else None
         pages = []
         for page, first in enumerate(range(0, len(cells), self.rows)):
             rows = slice(first, first + self.rows)
@@ -177,16 +179,16 @@ class TextRenderer:
         for start, placed in self._placed(self.normalise(text)):
             spans = np.zeros((len(placed.wrapped) * self.columns, 2), np.int64)
             at, index = placed.row * self.columns + placed.column, np.arange(start, start + len(placed.row))
-            drawn = placed.width > 0
-            spans[at[drawn], 0] = index[drawn]
-            spans[at[drawn], 1] = index[drawn] + 1
+            rendered = placed.width > 0
+            spans[at[rendered], 0] = index[rendered]
+            spans[at[rendered], 1] = index[rendered] + 1
             np.maximum.at(spans[:, 1], at[placed.overlaid], index[placed.overlaid] + 1)
             parts.append(spans)
             rows += len(placed.wrapped)
         parts.append(np.zeros((-rows % self.rows * self.columns, 2), np.int64))
         return np.concatenate(parts).reshape(-1, self.rows, self.columns, 2)
 
-    def draw(self, pages: Sequence[TextPage], out: np.ndarray | None = None) -> np.ndarray:
+    def rasterise(self, pages: Sequence[TextPage], out: np.ndarray | None = None) -> np.ndarray:
         """uint8 (n, h, w, 3), into `out` where it is given (contiguous).
 
         Raises ValueError for pages that were laid out for other sizes.
@@ -195,47 +197,47 @@ class TextRenderer:
         for page in pages:
             if page.cells.shape != shape:
                 raise ValueError(f"pages: expected {shape} cells, got {page.cells.shape}; lay out with this renderer")
-            if (page.inks is not None) != self.highlight:
+            if (page.foregrounds is not None) != self.highlight:
                 raise ValueError(f"pages: expected highlight={self.highlight}; lay out with this renderer")
         if out is None:
             out = np.empty((len(pages), self.image_size, self.image_size, 3), np.uint8)
         for first in range(0, len(pages), BATCH):
-            self._draw_batch(pages[first : first + BATCH], out[first : first + BATCH])
+            self._sample_batch(pages[first : first + BATCH], out[first : first + BATCH])
         return out
 
-    def _draw_batch(self, pages: Sequence[TextPage], out: np.ndarray) -> None:
+    def _sample_batch(self, pages: Sequence[TextPage], out: np.ndarray) -> None:
         width, height = self.atlas.cell
         bottom, right = self.top + self.rows * height, self.left + self.columns * width
         for border in (out[:, : self.top], out[:, bottom:], out[:, :, : self.left], out[:, :, right:]):
-            border[:] = self._tiles.paper
+            border[:] = self._tiles.background
         tiles = self._tiles.find(
             np.stack([page.cells for page in pages]),
-            np.stack([page.inks for page in pages if page.inks is not None]) if self.highlight else None,
+            np.stack([page.foregrounds for page in pages if page.foregrounds is not None]) if self.highlight else None,
         )
         for n, page in enumerate(pages):
             over: dict[tuple[int, int], list[int]] = {}
             for row, column, cell in page.overlays.tolist():
                 over.setdefault((row, column), [int(page.cells[row, column])]).append(cell)
             for (row, column), cells in over.items():
-                ink = 0 if page.inks is None else int(page.inks[row, column])
-                tiles[n, row, column] = self._tiles.composed(ink, tuple(cells))
+                foreground = 0 if page.foregrounds is None else int(page.foregrounds[row, column])
+                tiles[n, row, column] = self._tiles.composed(foreground, tuple(cells))
         area = out.reshape(len(pages), self.image_size, -1)[:, self.top : bottom, self.left * 3 : right * 3]
         lines = area.reshape(len(pages), self.rows, height, -1)  # splits an axis: still a view
         self._tiles.blit(tiles, np.stack([page.wrapped for page in pages]), lines)
 
     def render_pages(self, text: str, name: str = "") -> np.ndarray:
         """uint8 (pages, h, w, 3): the whole text. `name`: see `pages`."""
-        return self.draw(self.pages(text, name))
+        return self.rasterise(self.pages(text, name))
 
     def decode(self, pages: np.ndarray) -> str:
         """The text of pages (n, h, w, 3) that `render_pages` made, or of one page (h, w, 3) of them.
 
-        What is no character reads as U+FFFD. Raises ValueError for pictures of another size.
+        What is no character reads as U+FFFD. Raises ValueError for images of another size.
         """
         size = self.image_size
         if pages.ndim not in (3, 4) or pages.shape[-3:] != (size, size, 3) or pages.dtype != np.uint8:
             raise ValueError(
-                f"pages: expected uint8 pictures of shape ({size}, {size}, 3), got {pages.dtype} {pages.shape}"
+                f"pages: expected uint8 images of shape ({size}, {size}, 3), got {pages.dtype} {pages.shape}"
             )
         width, height = self.atlas.cell
         area = pages.reshape(-1, size, size, 3)

@@ -85,7 +85,7 @@ class Cells:
         return {"status": re.sub(r"\W", "", str(status)), "anchor": f"cell-{number}", "label": label}
 
     def figure(self, output: dict[str, Any], cell: dict[str, Any]) -> str:
-        """A picture with its description; the data is decoded and encoded again, so that it is nothing else."""
+        """An image with its description; the data is decoded and encoded again, so that it is nothing else."""
         (kind,) = output["data"]
         try:
             data = base64.b64encode(base64.b64decode(output["data"][kind], validate=False)).decode()

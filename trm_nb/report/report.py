@@ -2,7 +2,7 @@
 
 nbconvert renders the cells with a small template on its `basic` one (its `lab` template loads four foreign addresses);
 all it renders passes the allow-list of sanitise.py; jinja2 with autoescape puts it into a page whose content
-security policy forbids everything but inline styles and embedded pictures. Costs two seconds, mostly for
+security policy forbids everything but inline styles and embedded images. Costs two seconds, mostly for
 importing nbconvert. Reading the tracker only: no torch, no zarr.
 """
 
@@ -61,7 +61,7 @@ def write_report(output_dir: str | Path) -> Path:
     tracker = TrainingProgressTracker(run)
     try:
         noted = {path.stem: tracker.get(f"notebook:{path.stem}") or {} for path in _executed(run)}
-        stats, config = tracker.get_stats(), tracker.bound()
+        stats, config = tracker.get_stats(), tracker.frozen()
     finally:
         tracker.close()
     found = [(path, notebook) for path in _executed(run) if (notebook := read_notebook(path)) is not None]
@@ -96,15 +96,17 @@ def _executed(run: Path) -> list[Path]:
 
 
 def _page(path: Path, notebook: dict[str, Any], noted: dict[str, Any], run: Path) -> Page:
-    told = notebook["metadata"].get("trm_nb", {})
-    seconds = noted.get("seconds") or told.get("seconds") or notebook["metadata"].get("papermill", {}).get("duration")
-    status = noted.get("status") or told.get("status") or "executed"
+    recorded = notebook["metadata"].get("trm_nb", {})
+    seconds = (
+        noted.get("seconds") or recorded.get("seconds") or notebook["metadata"].get("papermill", {}).get("duration")
+    )
+    status = noted.get("status") or recorded.get("status") or "executed"
     if status == "running" and ((runner := holder_of(RunPaths(run).notebooks)) is None or runner.alive is False):
         status = "interrupted"  # whoever ran it was killed before it could say so
     page = Page(path.stem, status, duration(seconds) if seconds else "")
-    if told.get("status") not in (None, "done"):
-        page.message = told["message"]
-        page.cell = None if told["cell"] is None else told["cell"] + 1
+    if recorded.get("status") not in (None, "done"):
+        page.message = recorded["message"]
+        page.cell = None if recorded["cell"] is None else recorded["cell"] + 1
     return page
 
 
@@ -229,8 +231,8 @@ def _thumbnail(notebook: dict[str, Any], alt_of: Callable[[dict[str, Any], dict[
 
     for output, cell, kind in _outputs(notebook, "image/png", "image/jpeg"):
         try:
-            with Image.open(io.BytesIO(base64.b64decode(output["data"][kind]))) as picture:
-                small = picture.convert("RGB")
+            with Image.open(io.BytesIO(base64.b64decode(output["data"][kind]))) as image:
+                small = image.convert("RGB")
         except (ValueError, OSError):
             continue
         small.thumbnail(_THUMBNAIL)

@@ -2,7 +2,7 @@
 
 The data is hostile: a caption, a file name or an exception's message may hold markup. Each output is cleaned on its own
 (so it cannot close the page's elements), and the finished body once more. Widgets, JavaScript, SVG and LaTeX
-outputs are dropped; pictures must be PNG or JPEG in base64; links lead inside the report only.
+outputs are dropped; images must be PNG or JPEG in base64; links lead inside the report only.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _SHOWN = ("text/html", "text/markdown", "image/png", "image/jpeg", "text/plain")
 _LIVE = re.compile(
     r"application/vnd\.jupyter\.widget|application/javascript|application/vnd\.bokeh|application/vnd\.plotly"
 )
-_PICTURE = re.compile(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/=\s]+")
+_IMAGE = re.compile(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/=\s]+")
 _IMG = re.compile(r'<img((?:\s+[\w-]+="[^"]*")*)\s*/?>')  # as nh3 writes it: every value quoted, quotes in it escaped
 _SIBLING = re.compile(r"([0-9]{2}_\w+)\.(?:ipynb|html)(#[\w.-]*)?")
 _MARKUP = {
@@ -35,7 +35,7 @@ _NAMED = {
 
 def _attribute(tag: str, name: str, value: str) -> str | None:
     if (tag, name) == ("img", "src"):
-        return value if _PICTURE.fullmatch(value) else None
+        return value if _IMAGE.fullmatch(value) else None
     if (tag, name) == ("a", "href"):
         sibling = _SIBLING.fullmatch(value)
         if sibling:
@@ -66,14 +66,14 @@ _body = nh3.Cleaner(
 
 def clean_piece(html: str) -> str:
     """An output or a Markdown cell as harmless HTML: no ids, styles, scripts or foreign addresses."""
-    return _IMG.sub(_whole_picture, _piece.clean(html))
+    return _IMG.sub(_whole_image, _piece.clean(html))
 
 
-def _whole_picture(match: re.Match[str]) -> str:
+def _whole_image(match: re.Match[str]) -> str:
     named = dict(re.findall(r'([\w-]+)="([^"]*)"', match[1]))
     if not named.get("src"):
         return ""  # its address was a foreign one
-    return match[0] if "alt" in named else f'<img{match[1]} alt="Picture in an output, not described">'
+    return match[0] if "alt" in named else f'<img{match[1]} alt="Image in an output, not described">'
 
 
 def clean_code(html: str) -> str:

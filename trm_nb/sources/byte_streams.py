@@ -86,7 +86,7 @@ def stamp(file: io.BufferedReader) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def is_picture(head: bytes) -> bool | None:
+def is_image(head: bytes) -> bool | None:
     """By the first bytes: yes, no, or None for letters that prose may begin with too (GIF89a, RIFF, BM)."""
     if head.startswith(_MAGIC) or is_avif(head):
         return True

@@ -75,7 +75,7 @@ def _no_files(root: Root) -> str:
 
 
 _LEFT_OUT = (  # a modality without a field here is always included
-    ("image", "include_images", "pictures are"),
+    ("image", "include_images", "images are"),
     ("grid", "include_grids", "grids are"),
     ("text", "include_text", "text is"),
     ("text", "render_text_to_image", "text is"),

@@ -79,7 +79,7 @@ _ZIPPED = (  # the names of a ZIP archive's first file, and of what kind the arc
     (re.compile(rb"[^/]{1,100}/data\.pkl"), "a PyTorch file", _ARRAY),
 )
 _TEXTS = (
-    (re.compile(rb"\s*<(svg|(\?xml|!--|!DOCTYPE svg).{0,4000}?<svg)[\s>]", re.S), "an SVG drawing", _SVG),
+    (re.compile(rb"\s*<(svg|(\?xml|!--|!DOCTYPE svg).{0,4000}?<svg)[\s>]", re.S), "an SVG file", _SVG),
     (
         re.compile(rb"\s*<(!doctype html|html)[\s>]", re.I),
         "an HTML page",
@@ -132,14 +132,14 @@ def foreign(head: bytes, suffix: str = "") -> str | None:
 
 
 def no_image(head: bytes, where: str = "") -> str:
-    """What a file that should be an image is instead, and what to do; `where` follows "no picture"."""
+    """What a file that should be an image is instead, and what to do; `where` follows "no image"."""
     if not head:
-        return f"no picture{where}: it is empty"
+        return f"no image{where}: it is empty"
     if (other := foreign(head)) is not None:
         return other
     if (found := _text(head, _IMAGES + _TEXTS)) is not None:
         return f"{found[0]}, which is not read as an image: {found[1]}"
-    return f"no picture{where}: its first bytes are those of no known format"
+    return f"no image{where}: its first bytes are those of no known format"
 
 
 def _brands(head: bytes) -> list[bytes]:

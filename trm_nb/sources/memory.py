@@ -22,7 +22,7 @@ _PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA"}
 def as_items(values: Iterable[Any]) -> Iterator[Item]:
     """Wrap each value as an Item, named by its place; Items pass as they are.
 
-    str is text; a PIL image or a uint8 array (h, w, 3) is a picture; a list of lists or a 2-D integer array is a
+    str is text; a PIL image or a uint8 array (h, w, 3) is an image; a list of lists or a 2-D integer array is a
     grid of any size, a GridTask a task of grids, a Puzzle a Sudoku or a maze. Raises UserError for anything else,
     naming its place.
     """
@@ -41,7 +41,7 @@ def _payload(value: Any, position: int) -> tuple[Modality, Payload]:
         return "grid", value
     if isinstance(value, Image.Image):
         if (frames := getattr(value, "n_frames", 1)) > 1:
-            raise UserError(f"sample {position}: a picture of {frames} frames; give its frames one by one")
+            raise UserError(f"sample {position}: an image of {frames} frames; give its frames one by one")
         return "image", _encoded(value)
     if isinstance(value, list | tuple | np.ndarray):
         try:

@@ -1,13 +1,13 @@
 """Files and folders -> items, always in the same order.
 
-What a file is, its content decides: magic bytes make a picture, or an item of a kind in the table of modalities that
+What a file is, its content decides: magic bytes make an image, or an item of a kind in the table of modalities that
 recognises them; `.json` of ARC's shape makes grids, whatever holds no NUL is a text, in UTF-8 or the encoding that
-`text_decoding` finds. A suffix adds a refusal (`.png` that is no picture)
+`text_decoding` finds. A suffix adds a refusal (`.png` that is no image)
 or a form (`.csv`, `.jsonl`, `.parquet` are tables: `tables/rows.py`), and a path's other words mean nothing. An image
 that a table names belongs to the table. Whatever cannot be used is named with its reason.
 
 Memory does not follow from the size of a file: tables are read row by row, a text above 8 MiB is cut at line ends into
-several items, a picture is only hashed. What must be read whole has a limit. Nothing but a regular file is waited for.
+several items, an image is only hashed. What must be read whole has a limit. Nothing but a regular file is waited for.
 Cost: a file above 8 MiB is read twice, for its hash (and encoding) and for its items.
 """
 
@@ -29,7 +29,7 @@ from trm_nb.render.modalities import MODALITIES, kind_of_file
 from trm_nb.sources.arc import tasks as arc_tasks
 from trm_nb.sources.arc.augment import forms
 from trm_nb.sources.arc.task_files import MAX_JSON_BYTES, arc_entries
-from trm_nb.sources.byte_streams import RefusedError, blocks, is_picture, open_file, read_up_to, sha256_of_rest, stamp
+from trm_nb.sources.byte_streams import RefusedError, blocks, is_image, open_file, read_up_to, sha256_of_rest, stamp
 from trm_nb.sources.files import Skipped, SourceFile, left_out, list_source_files
 from trm_nb.sources.foreign_formats import foreign, no_image
 from trm_nb.sources.roots import printable
@@ -39,7 +39,7 @@ from trm_nb.sources.text.decoding import Encoding, NotTextError, decode, find_en
 
 __all__ = ["Entry", "NamedImages", "Reading", "Skipped", "SourceFile", "list_files", "read", "read_items", "scan"]
 
-MAX_FILE_BYTES = 256 * 2**20  # of a picture, and of another file that is one item
+MAX_FILE_BYTES = 256 * 2**20  # of an image, and of another file that is one item
 PART = 8 * 2**20  # bytes of a file that is read whole, and characters of an item of a larger text
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif"}
@@ -166,7 +166,7 @@ class _OpenFile:
 
     def reading(self, named_images: Container[Path]) -> Reading:
         head = read_up_to(self.stream, PART + 1)
-        known, kind = is_picture(head), kind_of_file(head)
+        known, kind = is_image(head), kind_of_file(head)
         image = known or (known is None and (self.suffix in IMAGE_SUFFIXES or b"\0" in head))
         other = None if image else foreign(head, self.suffix)
         not_text = image or kind is not None or other is not None or self.suffix in IMAGE_SUFFIXES
@@ -204,7 +204,7 @@ class _OpenFile:
     def _whole(self, head: bytes, modality: Modality, payload: type[StoredFile]) -> Reading:
         """The file as one item, which is only hashed here."""
         if self.size > MAX_FILE_BYTES:
-            what = "picture" if payload is ImageFile else "file"
+            what = "image" if payload is ImageFile else "file"
             return self._refused(f"a {what} larger than {MAX_FILE_BYTES // 2**20} MiB, the most that is read", head)
         sha256 = sha256_of_rest(self.stream, head)
         reason = left_out(modality, self.config)

@@ -71,7 +71,7 @@ class Layout:
 
 
 def image_layout(shard_rows: int, image_size: int) -> Layout:
-    """Shards of `shard_rows` pictures, compressed in the largest equal groups of at most MAX_CHUNK_IMAGES."""
+    """Shards of `shard_rows` images, compressed in the largest equal groups of at most MAX_CHUNK_IMAGES."""
     together = max(n for n in range(1, MAX_CHUNK_IMAGES + 1) if shard_rows % n == 0)
     return Layout(shard_rows, together, (image_size, image_size, 3), "uint8", 0, 1, sharded=True)
 
@@ -199,7 +199,7 @@ def shard_index(sizes: Sequence[int], chunks: int) -> bytes:
 
 
 def stage_shard(folder: Path, images: np.ndarray, layout: Layout) -> Staged:
-    """Write up to `layout.rows` pictures (n, h, w, 3) uint8 as one shard file, staged in `folder`."""
+    """Write up to `layout.rows` images (n, h, w, 3) uint8 as one shard file, staged in `folder`."""
     starts = range(0, len(images), layout.chunk_rows)
     chunks = [encode_chunk(images[s : s + layout.chunk_rows], layout) for s in starts]
     return stage(folder, b"".join([*chunks, shard_index([len(c) for c in chunks], layout.chunks)]))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trm_nb.errors import DamagedError
-from trm_nb.records import Receipt, Treatment
+from trm_nb.records import DenoiseResult, Receipt
 from trm_nb.storage.files import read_json, write_json
 
 
@@ -40,5 +40,5 @@ def read_receipt(path: Path) -> Receipt:
 
 
 def _receipt(values: dict[str, Any]) -> Receipt:
-    treated = {key: Treatment(**given) for key, given in values.get("treated", {}).items()}
-    return Receipt(**{**values, "treated": treated, "parts": tuple(_receipt(part) for part in values["parts"])})
+    denoised = {key: DenoiseResult(**given) for key, given in values.get("denoised", {}).items()}
+    return Receipt(**{**values, "denoised": denoised, "parts": tuple(_receipt(part) for part in values["parts"])})

@@ -31,7 +31,7 @@ class Database:
         self.path = path
         self._lock = threading.RLock()
         self._copy: TemporaryDirectory[str] | None = None
-        with self._told_to_the_user():
+        with self._as_user_errors():
             try:
                 self._db = _connect(path, schema, lasting)
             except sqlite3.OperationalError as error:
@@ -66,7 +66,7 @@ class Database:
             if self._db.in_transaction:
                 yield self._db
                 return
-            with self._told_to_the_user():
+            with self._as_user_errors():
                 try:
                     self._db.execute("BEGIN IMMEDIATE")
                     yield self._db
@@ -79,7 +79,7 @@ class Database:
     @contextmanager
     def moment(self) -> Iterator[None]:
         """All queries inside see the same moment."""
-        with self._lock, self._told_to_the_user():
+        with self._lock, self._as_user_errors():
             self._db.execute("BEGIN")
             try:
                 yield
@@ -88,7 +88,7 @@ class Database:
 
     def query(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         """The rows that a query finds."""
-        with self._lock, self._told_to_the_user():
+        with self._lock, self._as_user_errors():
             return self._db.execute(query, values).fetchall()
 
     def value(self, query: str, values: Sequence[Any] = ()) -> Any:
@@ -97,8 +97,8 @@ class Database:
         return rows[0][0] if rows else None
 
     @contextmanager
-    def _told_to_the_user(self) -> Iterator[None]:
-        """SQLite's errors that the user can mend, as one sentence; others pass."""
+    def _as_user_errors(self) -> Iterator[None]:
+        """SQLite's errors that the user can correct, as one sentence; others pass."""
         try:
             yield
         except sqlite3.DatabaseError as error:

@@ -1,4 +1,4 @@
-"""The loss and the figures of a TinyRecursiveModel's outer step: answers and the decision to halt (ACT).
+"""The loss and the metrics of a TinyRecursiveModel's outer step: answers and the decision to halt (ACT).
 
 Source: the official TRM code. Stablemax (Prieto et al., arXiv 2501.04697) in float64 over the answer places, a mean per
 sequence and a sum over the batch; half of a binary cross-entropy between halting and being exactly right.
@@ -32,9 +32,9 @@ def stablemax_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def act_loss(carry: Carry, outputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss of a step, a float64 sum over the batch, and its figures, sums too.
+    """The loss of a step, a float64 sum over the batch, and its metrics, sums too.
 
-    `carry` is the one the step returned; its current_data has `labels` int (b, s). The figures are over rows that
+    `carry` is the one the step returned; its current_data has `labels` int (b, s). The metrics are over rows that
     halted and have an answer: count, accuracy (of cells), exact_accuracy, q_halt_accuracy, steps; lm_loss and
     q_halt_loss are over all rows. Divide by `count`, or by the batch.
     """

@@ -1,10 +1,10 @@
-"""Fits the vision encoder to a run: with a TinyRecursiveModel on top it learns to answer from the cached pictures.
+"""Fits the vision encoder to a run: with a TinyRecursiveModel on top it learns to answer from the cached images.
 
 What an encoder keeps is not all that the answers ask for. The pair learns by the one loop of reasoning.py: the
-pictures stand in the carry, each outer step encodes them anew and passes the gradient of the answer on through the
+images stand in the carry, each outer step encodes them anew and passes the gradient of the answer on through the
 capsules. Only the encoder is kept, as the run's encoder; the model that reads its capsules is trained again on what was
 stored.
-Cost: a step is some three times the encoding of its batch, forwards; the pictures of a batch are read from the cache.
+Cost: a step is some three times the encoding of its batch, forwards; the images of a batch are read from the cache.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.models.encoder import Encoder
 from trm_nb.models.tiny_recursive_model import TinyRecursiveModel, TRMConfig
 from trm_nb.progress.tracker import TrainingProgressTracker
-from trm_nb.training.answers import evaluate
+from trm_nb.training.predictions import evaluate
 from trm_nb.training.reasoning import Settings, train
 from trm_nb.training.targets import Targets
 
@@ -32,7 +32,7 @@ READER = {"hidden_size": 128, "num_heads": 4, "H_cycles": 1, "L_cycles": 2, "hal
 _COLUMNS = ("status", "target", "split", "key", "pages")
 
 
-class PictureTRM(TinyRecursiveModel):
+class ImageTRM(TinyRecursiveModel):
     """A TinyRecursiveModel whose capsules come from an encoder of its own: a batch has `images` uint8 (b, h, w, 3)."""
 
     def __init__(self, config: TRMConfig, encoder: Encoder, generator: torch.Generator) -> None:
@@ -43,8 +43,8 @@ class PictureTRM(TinyRecursiveModel):
         return super()._embedded({**data, "capsules": self.encoder(data["images"])})
 
 
-class PictureTargets(Targets):
-    """The cached pictures that hold a whole question with one answer grid; `table` is a run's samples.parquet."""
+class ImageTargets(Targets):
+    """The cached images that hold a whole question with one answer grid; `table` is a run's samples.parquet."""
 
     def __init__(self, table: pa.Table, cache: ImageCache, encoder: Encoder, where: Path) -> None:
         usable = [
@@ -63,9 +63,9 @@ class PictureTargets(Targets):
             **READER,
         )
 
-    def new_model(self, generator: torch.Generator) -> PictureTRM:
+    def new_model(self, generator: torch.Generator) -> ImageTRM:
         """With a copy of the encoder that the training starts from."""
-        return PictureTRM(self.model, copy.deepcopy(self.encoder), generator)
+        return ImageTRM(self.model, copy.deepcopy(self.encoder), generator)
 
     def _inputs(self, chosen: np.ndarray) -> dict[str, Tensor]:
         return {"images": torch.from_numpy(self.cache.get_many([self.keys[i] for i in chosen]))}
@@ -73,7 +73,7 @@ class PictureTargets(Targets):
 
 def fit_encoder(
     path: Path,
-    examples: PictureTargets,
+    examples: ImageTargets,
     config: MultimodalDatasetConfig,
     tracker: TrainingProgressTracker,
     on_step: Callable[[], None] | None = None,
@@ -88,6 +88,6 @@ def fit_encoder(
         torch_threads=config.torch_threads, device=config.device,
     )  # fmt: skip
     pair = train(path.parent, examples, settings, tracker, stage="fit", on_step=on_step)
-    assert isinstance(pair, PictureTRM)
+    assert isinstance(pair, ImageTRM)
     right = evaluate(pair, examples, settings).accuracy
     pair.encoder.save(path, examples=examples.name, steps=settings.steps, held_out=len(examples.test), accuracy=right)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 
 from trm_nb.dataset.capsule_dataset import CapsuleDataset
-from trm_nb.training.answers import Answers
+from trm_nb.training.predictions import Predictions
 from trm_nb.training.reasoning import Examples
 
 # Recursion settings for targets of one cell. More recursion, or token-mixing MLPs, scored lower (LOG.md, 2026-11-24).
@@ -25,7 +25,7 @@ DEEP: Mapping[str, int] = {"H_cycles": 2, "L_cycles": 2, "halt_max_steps": 4}  #
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Baseline:
-    """Predictions of a method that is not trained, for the examples of `Answers` in their order.
+    """Predictions of a method that is not trained, for the examples of `Predictions` in their order.
 
     `name` completes "The model is better than ..."; it is never text of the data. `correct` bool (n, cells).
     """
@@ -120,15 +120,15 @@ class Objective(Examples, ABC):
         """How many samples there are to learn from and to measure on, by what is learnt."""
         return {self.target: (len(self.train), len(self.test))}
 
-    def baselines(self, predictions: Answers) -> tuple[Baseline, ...]:
+    def baselines(self, predictions: Predictions) -> tuple[Baseline, ...]:
         """What the model is compared with on the same examples; the first one is the hardest."""
         return (Baseline(self.constant, constant_baseline(predictions.labels)),)
 
-    def chance(self, predictions: Answers) -> tuple[str, float] | None:
+    def chance(self, predictions: Predictions) -> tuple[str, float] | None:
         """The name and the accuracy of guessing, where that is a fixed number."""
         return None
 
-    def details(self, predictions: Answers) -> tuple[Detail, ...]:
+    def details(self, predictions: Predictions) -> tuple[Detail, ...]:
         """What else is worth showing of this result, in order."""
         return ()
 

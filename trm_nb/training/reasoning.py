@@ -1,6 +1,6 @@
 """Trains a TinyRecursiveModel: deep supervision, one optimiser step for each outer step, rows replaced as they halt.
 
-As in the official training: a new batch is drawn at every step and only rows that have halted take from it; AdamATan2
+As in the official training: a new batch is taken at every step and only rows that have halted take from it; AdamATan2
 with linear warm-up and then a constant rate, SignSGD for puzzle embeddings; what is measured is the average of the
 weights. Deviation: gradients are clipped at norm 1 (which atan2 hardly notices, as it does not see
 their scale).
@@ -117,15 +117,15 @@ def train(
         state = _open(folder / "trm.pt", examples, settings)
         tracker.forget_steps(state.step, stage)
         if state.step and not tracker.training_curve(stage):
-            _tell_again(folder / "metrics.jsonl", state.step, tracker, stage)
+            _log_again(folder / "metrics.jsonl", state.step, tracker, stage)
         with tracker.stage(stage, settings.steps):
             sums: list[dict[str, float]] = []
             while state.step < settings.steps:
                 sums.append(_step(state, examples, settings, folder))
                 if state.step % settings.log_every == 0 or state.step == settings.steps:
                     epoch = state.step * settings.batch / examples.per_epoch
-                    figures = _figures(sums, settings)
-                    tracker.log_step(state.step, stage, **figures, chunk_progress=epoch % 1, epoch=epoch)
+                    metrics = _means(sums, settings)
+                    tracker.log_step(state.step, stage, **metrics, chunk_progress=epoch % 1, epoch=epoch)
                     sums = []
                 if state.step % settings.checkpoint_every == 0 or state.step == settings.steps:
                     _save(folder, state, examples, settings, tracker.training_curve(stage))
@@ -140,14 +140,14 @@ def train(
 def _step(state: _State, examples: Examples, settings: Settings, folder: Path) -> dict[str, float]:
     """One outer step and one step of the optimisers; returns the sums of `act_loss`."""
     batch = to_device(examples.train_batch(state.step, settings.batch, settings.seed), settings.device)
-    draws = torch.Generator(settings.device).manual_seed(_mixed(settings.seed, state.step))
+    generator = torch.Generator(settings.device).manual_seed(_mixed(settings.seed, state.step))
     carry = state.carry if state.carry is not None else state.model.initial_carry(batch)
     state.model.train()
-    state.carry, outputs = state.model(carry, batch, draws)
-    loss, metrics = act_loss(state.carry, outputs)
-    values = torch.stack([loss.detach(), *(value.to(loss.dtype) for value in metrics.values())]).tolist()
-    figures = dict(zip(("loss", *metrics), values, strict=True))
-    if not math.isfinite(figures["loss"]):
+    state.carry, outputs = state.model(carry, batch, generator)
+    loss, measured = act_loss(state.carry, outputs)
+    values = torch.stack([loss.detach(), *(value.to(loss.dtype) for value in measured.values())]).tolist()
+    metrics = dict(zip(("loss", *measured), values, strict=True))
+    if not math.isfinite(metrics["loss"]):
         raise _no_number("loss", state, folder)
     for optimiser in state.optimisers:
         optimiser.zero_grad()
@@ -161,7 +161,7 @@ def _step(state: _State, examples: Examples, settings: Settings, folder: Path) -
         optimiser.param_groups[0]["lr"] = rate * min(1.0, state.step / max(1, settings.warm_up))
         optimiser.step()
     follow(state.average, state.model, settings.average, state.step)
-    return figures
+    return metrics
 
 
 def _no_number(what: str, state: _State, folder: Path) -> UserError:
@@ -173,18 +173,18 @@ def _no_number(what: str, state: _State, folder: Path) -> UserError:
     )
 
 
-def _tell_again(path: Path, step: int, tracker: TrainingProgressTracker, stage: Literal["train", "fit"]) -> None:
+def _log_again(path: Path, step: int, tracker: TrainingProgressTracker, stage: Literal["train", "fit"]) -> None:
     """The tracker was lost: it learns from metrics.jsonl how the training up to `step` went."""
     try:
-        told = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        logged = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError):  # gone or damaged too: then only the step is known
-        told = []
-    for figures in told or [{"global_step": step}]:
-        if figures["global_step"] <= step:
-            tracker.log_step(figures.pop("global_step"), stage, **figures)
+        logged = []
+    for metrics in logged or [{"global_step": step}]:
+        if metrics["global_step"] <= step:
+            tracker.log_step(metrics.pop("global_step"), stage, **metrics)
 
 
-def _figures(sums: list[dict[str, float]], settings: Settings) -> dict[str, float]:
+def _means(sums: list[dict[str, float]], settings: Settings) -> dict[str, float]:
     """Means over the last steps: losses of a row, the others of a row that halted (NaN-free: 0 where none did)."""
     total = {name: sum(one[name] for one in sums) for name in sums[0]}
     rows, done = len(sums) * settings.batch, max(1.0, total["count"])

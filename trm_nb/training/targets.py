@@ -1,6 +1,6 @@
 """Samples with a target grid each: answer grids of puzzles and tasks, labels, or whatever an objective asks for.
 
-A TinyRecursiveModel reads them as capsules, or as pictures when the encoder is to learn as well (encoder.py). Answer
+A TinyRecursiveModel reads them as capsules, or as images when the encoder is to learn as well (encoder.py). Answer
 places are the cells of the largest answer, in reading order; a label is an answer of one cell. Where answers differ in
 size, the cells outside are a class of their own, so that the size has to be found too; where all are alike there is no
 such class.
@@ -25,9 +25,9 @@ from trm_nb.dataset.capsules import read_capsules
 from trm_nb.errors import NothingToLearnError
 from trm_nb.models.tiny_recursive_model import TinyRecursiveModel, TRMConfig
 from trm_nb.records import CAPSULES, FEATURES
-from trm_nb.training.answers import Answers
 from trm_nb.training.nearest import ROWS_AT_ONCE, nearest
 from trm_nb.training.objective import Baseline, Objective
+from trm_nb.training.predictions import Predictions
 from trm_nb.training.reasoning import ROW, shuffled
 
 SMALL_BOARD = 100  # cells up to which places are mixed by an MLP instead of attention, as the paper has it
@@ -134,7 +134,7 @@ class CapsuleTargets(Targets, Objective):
         """As in the dataset."""
         return self.dataset.items_of(rows)
 
-    def baselines(self, predictions: Answers) -> tuple[Baseline, ...]:
+    def baselines(self, predictions: Predictions) -> tuple[Baseline, ...]:
         """The target of the nearest training sample, and the most common target."""
         looked_up = self.labels[nearest(self.capsules, self.train, self.test)] == self.labels[self.test]
         return (Baseline(self.nearest_name, looked_up), *super().baselines(predictions))

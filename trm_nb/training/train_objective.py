@@ -8,9 +8,9 @@ from pathlib import Path
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.dataset.capsule_dataset import CapsuleDataset
 from trm_nb.progress.tracker import TrainingProgressTracker
-from trm_nb.training.answers import Answers, evaluate
 from trm_nb.training.objective import Objective
 from trm_nb.training.objectives import objective_named
+from trm_nb.training.predictions import Predictions, evaluate
 from trm_nb.training.reasoning import Examples, Settings, dtype_on, train
 
 HEAD_WIDTH = 32  # numbers of an attention head
@@ -24,7 +24,7 @@ def train_objective(
     config: MultimodalDatasetConfig,
     tracker: TrainingProgressTracker,
     on_step: Callable[[], None] | None = None,
-) -> Answers:
+) -> Predictions:
     """Train in `folder` for `config.train_steps` steps; what the model says of the held-out examples.
 
     Goes on from the checkpoint there, and only measures when that has enough steps. Raises UserError when the

@@ -2,8 +2,8 @@
 
 `tcp://host:8786` (or `tls://`) is a scheduler that was started by hand; `local:4` starts one, with four workers, on
 this machine and stops them when this process ends. Workers share the run's folder and see the sources under the same
-paths; samples (with their text, and pictures that are not in files) and receipts cross the network, arrays never.
-Workers need the versions that this process has, as others may draw or encode other bytes: those are asked that are
+paths; samples (with their text, and images that are not in files) and receipts cross the network, arrays never.
+Workers need the versions that this process has, as others may render or encode other bytes: those are asked that are
 there when a run begins.
 
 A worker that dies costs its task only: Dask gives it to another. One that killed four workers in a row (Dask's

@@ -5,7 +5,7 @@ works from standard input and in notebooks. One dead worker breaks such a pool, 
 tried again one at a time; one that kills its worker alone is taken apart until the sample that does it is found, and
 reported. A worker notes in a small file which sample it is at, so that this takes three deaths; without a note the
 task is halved. A sample at which a worker stays longer than SAMPLE_SECONDS, be it in C code, kills it: a task of 1000
-with one that hangs ends after three times that and two drawings of the others.
+with one that hangs ends after three times that and two renderings of the others.
 Fewer than MIN_POOL samples are not worth starting processes for (about a second) and are done in this process.
 
 The workers of a cluster (dask_cluster.py) are used in the same way; one that dies takes only its own task along.
@@ -54,7 +54,7 @@ _ONE_AT_A_TIME = threading.Lock()  # a worker with several threads has one note 
 class WorkerDied:
     """Stands for the result of a single sample whose worker died (or hung) each time it was tried alone."""
 
-    reason = "its worker died or hung each time it was drawn"
+    reason = "its worker died or hung each time it was rendered"
 
 
 def worker_count(workers: int | None) -> int:
@@ -94,7 +94,7 @@ def working_on(sample: int | None, seconds: float = SAMPLE_SECONDS) -> None:
     if sample is None:
         faulthandler.cancel_dump_traceback_later()
         _Worker.watched_since = None
-    elif since is None or now - since > seconds / 4:  # setting it starts a thread, which small pictures would feel
+    elif since is None or now - since > seconds / 4:  # setting it starts a thread, which small images would feel
         # a thread of C, so that code that never comes back to Python is no hindrance
         faulthandler.dump_traceback_later(1.25 * seconds, exit=True, file=_nowhere())
         _Worker.watched_since = now

@@ -1,4 +1,4 @@
-"""How a picture comes into square pictures: at what size, and in how many squares.
+"""How an image comes into square images: at what size, and in how many squares.
 
 Choice: "letterbox" shows all of it at its own proportions, and borders fill the square; "crop" shows the largest square
 in its middle; "stretch" shows all of it, distorted; "tiles" cuts it into squares at its own resolution, reduced only as
@@ -16,7 +16,7 @@ MAX_TILES = 64  # of one page or frame
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """The pixels that what is shown of a picture becomes, and the side of the squares it is cut into."""
+    """The pixels that what is shown of an image becomes, and the side of the squares it is cut into."""
 
     width: int
     height: int
@@ -24,12 +24,12 @@ class Fitted:
 
     @property
     def squares(self) -> int:
-        """How many squares it fills; the same for the picture turned."""
+        """How many squares it fills; the same for the image turned."""
         return -(-self.width // self.side) * -(-self.height // self.side)
 
 
 def fitted(fit: Fit, width: int, height: int, side: int) -> Fitted:
-    """How a picture of `width` x `height` pixels (1 or more) comes into squares of `side`."""
+    """How an image of `width` x `height` pixels (1 or more) comes into squares of `side`."""
     if fit in ("crop", "stretch"):
         return Fitted(side, side, side)
     longest = max(width, height)
@@ -39,7 +39,7 @@ def fitted(fit: Fit, width: int, height: int, side: int) -> Fitted:
 
 
 def _tiled(width: int, height: int, side: int) -> Fitted:
-    """The picture's own size, or the largest below it that fills at most MAX_TILES squares: there one of its sides is
+    """The image's own size, or the largest below it that fills at most MAX_TILES squares: there one of its sides is
     a whole number of squares."""
     own = Fitted(width, height, side)
     if own.squares <= MAX_TILES:

@@ -1,7 +1,7 @@
 """A look at a TIFF's tables before Pillow reads them: a hostile one makes it take a hundred times the file in memory.
 
 Pillow turns every number of a table into a Python object and every strip into a record (12 GB for a file of 100 MB),
-at opening, before it can be asked for the size; and it decodes a tile whole, however small the picture in it is. So
+at opening, before it can be asked for the size; and it decodes a tile whole, however small the image in it is. So
 the tables' lengths and the tiles' sides are read here first.
 Cost: some microseconds a page.
 """

@@ -1,8 +1,8 @@
 """The glyph atlas: every character as one or two cells of pixels, shipped with the package as data.
 
 Choice: the atlas is made once (tools/build_atlas.py: DejaVu Sans Mono, then GNU Unifont), so the same text has the same
-pixels on every machine, whatever FreeType or fonts it has. A character that no font draws becomes a box with its hex
-digits, drawn here, so that it keeps its identity. Widths are baked in too.
+pixels on every machine, whatever FreeType or fonts it has. A character that no font renders becomes a box with its hex
+digits, rendered here, so that it keeps its identity. Widths are baked in too.
 Cost: about 1 MB on disk and 70 ms to load for each of the two sizes, 25 MB of memory; loaded at the first use.
 """
 
@@ -21,7 +21,7 @@ ASSETS = Path(__file__).resolve().parents[2] / "assets" / "atlas"
 CELL_SIZES = {12: (7, 14), 8: (5, 10)}  # font size in pixels -> width and height of a cell
 CODES = 0x110000
 BOX = 1 << 20  # cell BOX + 2 * code point is the left half of a hex box, the next its right half
-LEVELS = 15  # ink of a pixel: 0 (paper, 255) to 15 (ink, 0)
+LEVELS = 15  # foreground of a pixel: 0 (background, 255) to 15 (foreground, 0)
 
 WIDTH, MARK, BOXED_ALONE = 3, 4, 8  # bits of Atlas.props
 
@@ -38,10 +38,10 @@ DIGITS = [
 class Atlas:
     """Cells and tables of one font size.
 
-    `gray`: uint8 (cells, h, w), 255 paper to 0 ink, steps of 17; the last cell fills a row that a wide character did
+    `gray`: uint8 (cells, h, w), 255 background to 0 foreground, steps of 17; the last cell fills a row that a wide character did
     not fit. `first`: int32 (0x110000) code point -> its first cell. `props`: uint8 (0x110000), bits WIDTH (cells it
     takes: 1 or 2), MARK (laid over its base where that can be read back), BOXED_ALONE (a hex box when it is not).
-    `codes`: uint32, the code points with a drawing, in cell order. `digest`: sha256 of the file.
+    `codes`: uint32, the code points with a rendering, in cell order. `digest`: sha256 of the file.
     """
 
     font_size: int
@@ -103,7 +103,7 @@ def _filler(width: int, height: int) -> np.ndarray:
 
 
 def digit_places(font_size: int, digits: int) -> list[tuple[int, int, int]]:
-    """Top, left and ink level of each hex digit in a box: two rows; neighbours that touch differ in level."""
+    """Top, left and foreground level of each hex digit in a box: two rows; neighbours that touch differ in level."""
     width, height = CELL_SIZES[font_size]
     columns = digits // 2
     roomy = font_size == 12

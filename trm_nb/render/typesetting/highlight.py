@@ -1,6 +1,6 @@
 """Source code in colour: which characters are keywords, names, strings, comments and numbers.
 
-Off by default: lexing takes about 1.2 us a character, ten times what drawing takes. The colours are dark on a light
+Off by default: lexing takes about 1.2 us a character, ten times what rendering takes. The colours are dark on a light
 background and light on a dark one; a page is read back from its pixels in any of them. Texts that no person writes stay
 plain: first by limits on the text, which hold everywhere, and past those by lexing.py's limit on processor time.
 """
@@ -23,12 +23,12 @@ _UNUSUAL = re.compile(r"[^\n]{1001}|\s{201}")
 log = logging.getLogger(__name__)
 
 
-def inks(ink: Colour, paper: Colour) -> tuple[Colour, ...]:
-    """The plain ink, then that of each class."""
-    return (ink, *(_ON_LIGHT if sum(paper) > 3 * 127 else _ON_DARK))
+def foregrounds(foreground: Colour, background: Colour) -> tuple[Colour, ...]:
+    """The plain foreground, then that of each class."""
+    return (foreground, *(_ON_LIGHT if sum(background) > 3 * 127 else _ON_DARK))
 
 
-def ink_of_characters(text: str, name: str) -> tuple[np.ndarray, str]:
+def foreground_of_characters(text: str, name: str) -> tuple[np.ndarray, str]:
     """The colour of each character, and a note where the text stays plain although its language is known.
 
     Args:
@@ -37,7 +37,7 @@ def ink_of_characters(text: str, name: str) -> tuple[np.ndarray, str]:
             plain. Without a name, or for one without a suffix, the language is guessed from the text's beginning.
 
     Returns:
-        uint8 (characters), which of `inks` each is drawn in; and the note, "" for none.
+        uint8 (characters), which of `foregrounds` each is rendered in; and the note, "" for none.
     """
     plain = np.zeros(len(text), np.uint8)
     unusual = _unusual(text)

@@ -30,7 +30,7 @@ _CONTROLS = {c: 0x2400 + c for c in range(0x20) if c != 0x0A} | {0x7F: 0x2421}
 _MAYBE_MARKS = re.compile(r"[^\w\s\x00-\u02ff]{64,}")  # no mark is a letter, a digit, white space or below U+0300
 _HAS_CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f]")
 
-Overlayable = Callable[[int, tuple[int, ...]], bool]  # base, marks -> can it be read back when drawn in one place?
+Overlayable = Callable[[int, tuple[int, ...]], bool]  # base, marks -> can it be read back when rendered in one place?
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ def normalise(text: str, atlas: Atlas) -> str:
     """NFC; CRLF and CR to LF; tabs to spaces up to the next multiple of 4 columns; white space before a line end and
     blank lines at the end dropped; C0 controls and DEL as their symbols (U+2400...). Nothing else.
 
-    White space here is what is drawn blank. NFC is Python's own; it is the same in all versions for every character
+    White space here is what is rendered blank. NFC is Python's own; it is the same in all versions for every character
     of Unicode 14.
     """
     if not text.isascii():
@@ -116,12 +116,12 @@ def place(normalised: str, columns: int, atlas: Atlas, overlayable: Overlayable,
         cell, width = atlas.first[codes], (~breaks).astype(np.int64)
         return _wrapped(codes, cell, width, overlaid, breaks, columns, by_word)
     reordered = right_to_left.levels_of_lines(normalised)
-    drawn = _with_forms(normalised, codes, reordered, overlaid, atlas) if reordered else codes
-    props = atlas.props[drawn]
-    width, cell = (props & WIDTH).astype(np.int64), atlas.first[drawn]
+    rendered = _with_forms(normalised, codes, reordered, overlaid, atlas) if reordered else codes
+    props = atlas.props[rendered]
+    width, cell = (props & WIDTH).astype(np.int64), atlas.first[rendered]
     cell[overlaid] = atlas.blank  # alefs that a ligature has taken in
     if ((props != 1) & ~breaks).any():
-        overlaid |= _overlaid(drawn, props, overlayable, reordered)
+        overlaid |= _overlaid(rendered, props, overlayable, reordered)
         alone = ((props & BOXED_ALONE) != 0) & ~overlaid
         cell[alone], width[alone] = BOX + 2 * codes[alone].astype(np.int32), 2
     width[overlaid | breaks] = 0
@@ -212,7 +212,7 @@ def _word_ends(codes: np.ndarray, overlaid: np.ndarray) -> np.ndarray:
 
 
 def _overlaid(codes: np.ndarray, props: np.ndarray, overlayable: Overlayable, reordered: Lines) -> np.ndarray:
-    """bool (characters): marks to draw over the character before them, the most of each run that can be read back."""
+    """bool (characters): marks to render over the character before them, the most of each run that can be read back."""
     overlaid = np.zeros(len(codes), bool)
     is_mark = (props & MARK) != 0
     free = np.zeros(len(codes), bool)
@@ -239,16 +239,16 @@ def _overlaid(codes: np.ndarray, props: np.ndarray, overlayable: Overlayable, re
 
 
 def _with_forms(text: str, codes: np.ndarray, lines: Lines, taken: np.ndarray, atlas: Atlas) -> np.ndarray:
-    """uint32: the code points to draw, Arabic joined and brackets mirrored; sets `taken` for what a ligature holds."""
-    drawn = codes.copy()
+    """uint32: the code points to render, Arabic joined and brackets mirrored; sets `taken` for what a ligature holds."""
+    rendered = codes.copy()
     for (start, end), levels in lines.items():
         line = text[start:end]
         forms, inside = right_to_left.shaped(line)
         for index, code in {**forms, **right_to_left.mirrored(line, levels)}.items():
             if atlas.first[code] < BOX:
-                drawn[start + index] = code
+                rendered[start + index] = code
         taken[[start + index for index in inside]] = True
-    return drawn
+    return rendered
 
 
 def _reordered(text: str, lines: Lines, placed: Placement, columns: int) -> Placement:

@@ -1,7 +1,7 @@
 """From the pixels of cells back to characters: makes `TextRenderer.decode` exact, and tells which marks to overlay.
 
 Choice: no recognition, only equality. A cell is looked up among the atlas's; two that make a wide character, a hex box
-or a base with one or two marks over it are tried after that. Characters whose drawings are equal are folded to the
+or a base with one or two marks over it are tried after that. Characters whose renderings are equal are folded to the
 lowest code point. A mark is laid over its base only where this reader then reads the same characters; otherwise it
 stands in its own cell, so that nothing that was written can be lost.
 Cost: tables of 30 MB, built at the first decode or the first mark that is not precomposed; a millisecond for each new
@@ -19,7 +19,7 @@ from trm_nb.render.typesetting.glyphs import BOX, BOXED_ALONE, CODES, DIGITS, MA
 from trm_nb.render.typesetting.layout import code_points
 
 UNREADABLE = "\ufffd"
-TRIED_BASES = 48  # bases tried for a cell with marks, those with the most ink first
+TRIED_BASES = 48  # bases tried for a cell with marks, those with the most foreground first
 
 
 class Reader:
@@ -145,7 +145,10 @@ class Reader:
         size = self._atlas.font_size
         levels = (255 - pair) // 17
         for count in (4, 6):
-            digits = [_match_digit(levels[t : t + 5, c : c + 3] == ink) for t, c, ink in digit_places(size, count)]
+            digits = [
+                _match_digit(levels[t : t + 5, c : c + 3] == foreground)
+                for t, c, foreground in digit_places(size, count)
+            ]
             if None in digits:
                 continue
             code = int("".join(d for d in digits if d is not None), 16)
@@ -156,40 +159,40 @@ class Reader:
     # -- marks ----------------------------------------------------------------------------------------------------
 
     @lru_cache(maxsize=2)  # noqa: B019  an atlas's reader lives as long as the process
-    def _drawings(self, width: int) -> tuple[_Drawings, _Drawings]:
-        """Of the characters of this width in cells: the bases by falling ink, and the marks."""
+    def _drawings(self, width: int) -> tuple[_Renderings, _Renderings]:
+        """Of the characters of this width in cells: the bases by falling foreground, and the marks."""
         atlas = self._atlas
         codes = atlas.codes[(atlas.props[atlas.codes] & WIDTH) == width]
         is_mark = (atlas.props[codes] & MARK) != 0
         bases = codes[~is_mark]
         bases = bases[self._names[2][bases] == bases]
 
-        def drawings(of: np.ndarray) -> _Drawings:
+        def renderings(of: np.ndarray) -> _Renderings:
             cells = [(255 - atlas.gray[atlas.first[of] + half]) // 17 for half in range(width)]
             levels = np.concatenate(cells, axis=2).reshape(len(of), -1)
             order = np.lexsort((of, -levels.sum(axis=1, dtype=np.int64)))
-            return _Drawings(of[order], levels[order], _inked(levels[order]))
+            return _Renderings(of[order], levels[order], _inked(levels[order]))
 
-        return drawings(bases), drawings(codes[is_mark])
+        return renderings(bases), renderings(codes[is_mark])
 
     @lru_cache(maxsize=65536)  # noqa: B019
     def _read_overlaid(self, pixels: bytes, width: int) -> str | None:
-        """Base and one or two marks whose darkest pixels together are these (h, width * w); the base with most ink."""
+        """Base and one or two marks whose darkest pixels together are these (h, width * w); the base of most foreground."""
         levels = (255 - np.frombuffer(pixels, np.uint8)) // 17
-        bases, marks = (drawings.inside(levels) for drawings in self._drawings(width))
+        bases, marks = (renderings.inside(levels) for renderings in self._drawings(width))
         if not len(marks.codes):
             return None
         order = np.argsort(marks.codes)  # two marks are read in the order of their code points
-        codes, ink = marks.codes[order], marks.levels[order]
+        codes, foreground = marks.codes[order], marks.levels[order]
         for base, base_ink in zip(bases.codes[:TRIED_BASES].tolist(), bases.levels, strict=False):
             rest = base_ink != levels
-            found = _cover(ink[:, rest], levels[rest])
+            found = _cover(foreground[:, rest], levels[rest])
             if found is not None:
                 return chr(base) + "".join(chr(self._names[2][codes[m]]) for m in found)
         return None
 
     def _tells_apart(self, base: int, marks: tuple[int, ...]) -> bool:
-        """Would `base` with `marks` drawn over it be read as just these characters (or their look-alikes)?"""
+        """Would `base` with `marks` rendered over it be read as just these characters (or their look-alikes)?"""
         atlas, fold = self._atlas, self._names[2]
         width = int(atlas.props[base] & (WIDTH | MARK))
         if any(atlas.props[mark] & WIDTH != width for mark in marks) or atlas.first[base] >= BOX:
@@ -201,19 +204,19 @@ class Reader:
 
 
 @dataclass(frozen=True, eq=False)
-class _Drawings:
-    """`codes` (n), `levels` uint8 (n, pixels) 0..15, `inked` uint64 (words, n): a bit a pixel that has ink."""
+class _Renderings:
+    """`codes` (n), `levels` uint8 (n, pixels) 0..15, `inked` uint64 (words, n): a bit a pixel that has foreground."""
 
     codes: np.ndarray
     levels: np.ndarray
     inked: np.ndarray
 
-    def inside(self, levels: np.ndarray) -> _Drawings:
+    def inside(self, levels: np.ndarray) -> _Renderings:
         """Those that are nowhere darker than `levels` (pixels). The bits first: they leave a few hundred."""
         outside = ~_inked(levels[None])
         near = np.flatnonzero(~np.logical_or.reduce((self.inked & outside) != 0, axis=0))
         near = near[(self.levels[near] <= levels).all(axis=1)]
-        return _Drawings(self.codes[near], self.levels[near], self.inked[:, near])
+        return _Renderings(self.codes[near], self.levels[near], self.inked[:, near])
 
 
 def _inked(levels: np.ndarray) -> np.ndarray:

@@ -52,9 +52,9 @@ def levels_of(line: str) -> Levels:
     parts = []
     for start in range(0, len(line), LINE):
         part = line[start : start + LINE]
-        told = bidi.get_display(part, base_dir=None if base is None else "LR"[base], debug=True)
-        _, _, told = told.rpartition("\n    levels: [")  # the text stands before it, with its line ends escaped
-        levels, _, paragraph = told.partition("\n    paragraphs: [")
+        debug = bidi.get_display(part, base_dir=None if base is None else "LR"[base], debug=True)
+        _, _, debug = debug.rpartition("\n    levels: [")  # the text stands before it, with its line ends escaped
+        levels, _, paragraph = debug.partition("\n    paragraphs: [")
         if base is None:
             base = int(_LEVEL.findall(paragraph)[0]) & 1
         of_bytes = np.array(_LEVEL.findall(levels), np.uint8)
@@ -119,7 +119,7 @@ def reordered(
 
 
 def mirrored(line: str, levels: Levels) -> dict[int, int]:
-    """Index -> code point to draw instead, for brackets and the like that stand right to left (rule L4)."""
+    """Index -> code point to render instead, for brackets and the like that stand right to left (rule L4)."""
     return {i: ord(MIRRORED[c]) for i, c in enumerate(line) if c in MIRRORED and levels[1][i] & 1}
 
 
@@ -148,11 +148,11 @@ def _presentation_forms() -> tuple[dict[int, Forms], dict[int, Forms]]:
 
 
 def shaped(line: str) -> tuple[dict[int, int], list[int]]:
-    """Index -> code point of the joined form to draw; and the indices of alefs that a ligature has taken in."""
+    """Index -> code point of the joined form to render; and the indices of alefs that a ligature has taken in."""
     letters, ligatures = _presentation_forms()
     places = [i for i, c in enumerate(line) if unicodedata.category(c) not in ("Mn", "Me", "Cf") or ord(c) in _JOINERS]
     codes = [ord(line[i]) for i in places] + [0]
-    drawn: dict[int, int] = {}
+    rendered: dict[int, int] = {}
     taken: list[int] = []
     joined = False  # does the letter before reach to this one?
     for n, place in enumerate(places):
@@ -162,16 +162,16 @@ def shaped(line: str) -> tuple[dict[int, int], list[int]]:
             joined = False
             continue
         if code == _LAM and following in ligatures:
-            drawn[place] = ligatures[following][1 if joined else 0]
+            rendered[place] = ligatures[following][1 if joined else 0]
             taken.append(places[n + 1])
             continue
         goes_on = _reaches_on(code, letters) and _takes(following, letters)
         if forms:
             form = forms[(3 if goes_on else 1) if joined else (2 if goes_on else 0)]
             if form:
-                drawn[place] = form
+                rendered[place] = form
         joined = goes_on
-    return drawn, taken
+    return rendered, taken
 
 
 _JOINERS = frozenset({_TATWEEL, _ZWJ, _ZWNJ})

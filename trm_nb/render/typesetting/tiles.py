@@ -1,7 +1,7 @@
 """Cells to pixels in colour: the tiles that were needed so far, and the one gather that puts them on pages.
 
 Choice: a tile is a cell in its colours, made at its first use and kept; a page is then one gather of tiles a pixel
-row, straight into RGB. Gathering 21 bytes costs what gathering 7 does, and there is no gray picture to convert
+row, straight into RGB. Gathering 21 bytes costs what gathering 7 does, and there is no gray image to convert
 afterwards: 24 us a page instead of 75. Hex boxes and characters with marks over them are tiles like others.
 Cost: 294 bytes a tile and colour (7x14 cells); a page of text of any script uses some hundreds.
 """
@@ -20,85 +20,90 @@ MARKED = 103
 Colour = tuple[int, int, int]
 
 
-def shades(ink: Colour, paper: Colour) -> np.ndarray:
-    """uint8 (16, 3): from paper (level 0) to ink (level 15)."""
+def shades(foreground: Colour, background: Colour) -> np.ndarray:
+    """uint8 (16, 3): from background (level 0) to foreground (level 15)."""
     level = np.arange(16)[:, None]
-    return ((np.array(paper) * (15 - level) + np.array(ink) * level + 7) // 15).astype(np.uint8)
+    return ((np.array(background) * (15 - level) + np.array(foreground) * level + 7) // 15).astype(np.uint8)
 
 
 class Tiles:
-    """The tiles of one atlas in some inks on one paper. Raises ValueError for colours that cannot be told apart."""
+    """The tiles of one atlas in some colours on one background. Raises ValueError for colours that are too similar."""
 
-    def __init__(self, atlas: Atlas, inks: tuple[Colour, ...], paper: Colour) -> None:
+    def __init__(self, atlas: Atlas, foregrounds: tuple[Colour, ...], background: Colour) -> None:
         self._atlas = atlas
-        self._shades = np.stack([shades(ink, paper) for ink in inks])
-        self.paper = np.array(paper, np.uint8)
+        self._shades = np.stack([shades(foreground, background) for foreground in foregrounds])
+        self.background = np.array(background, np.uint8)
         self._levels = self._level_of_colour()
         self._marks = self._free_grays()
-        self._known = np.full((len(inks), len(atlas.gray)), -1, np.int32)  # ink, cell -> tile
-        self._rare: dict[tuple[int, ...], int] = {}  # ink, cell, marks over it -> tile
+        self._known = np.full((len(foregrounds), len(atlas.gray)), -1, np.int32)  # foreground, cell -> tile
+        self._rare: dict[tuple[int, ...], int] = {}  # foreground, cell, marks over it -> tile
         width, height = atlas.cell
         self._pixels = np.empty((height, 256), f"V{3 * width}")
         self._edge = np.empty((256, height), np.uint8)  # levels of the last column of pixels, for the wrap marks
         self._count = 0
 
     def _level_of_colour(self) -> dict[int, int]:
-        """Every colour of a tile, packed -> its level of ink."""
+        """Every colour of a tile, packed -> its level of foreground."""
         levels: dict[int, int] = {}
         for of_one_ink in pack(self._shades).tolist():
             for level, colour in enumerate(of_one_ink):
                 if levels.setdefault(colour, level) != level:
-                    raise ValueError("ink and paper: expected colours that 16 levels of ink can be told apart in")
+                    raise ValueError(
+                        "foreground and background: expected colours with 16 levels between them that can be distinguished"
+                    )
         return levels
 
     def _free_grays(self) -> np.ndarray:
         """uint8 (16, 3): grays for the wrap mark that no tile has."""
-        bright = int(self.paper.mean())  # the usual gray first, then whatever stands out most
+        bright = int(self.background.mean())  # the usual gray first, then whatever stands out most
         for first in sorted(range(240), key=lambda gray: (gray != MARKED, -abs(gray - bright))):
             grays = np.arange(first, first + 16, dtype=np.uint8)[:, None].repeat(3, axis=1)
             if not self._levels.keys() & set(pack(grays).tolist()):
                 return grays
-        raise ValueError("ink and paper: expected colours that leave 16 grays to the wrap mark")
+        raise ValueError("foreground and background: expected colours that leave 16 grays to the wrap mark")
 
     def levels(self) -> tuple[np.ndarray, np.ndarray]:
         """Every colour there is, packed and sorted, and the gray that it stands for: what reading needs."""
-        told = {colour: 255 - 17 * level for colour, level in self._levels.items()}
-        told |= {colour: MARKED + level for level, colour in enumerate(pack(self._marks).tolist())}
-        colours = sorted(told)
-        return np.array(colours, np.int32), np.array([told[colour] for colour in colours], np.uint8)
+        levels = {colour: 255 - 17 * level for colour, level in self._levels.items()}
+        levels |= {colour: MARKED + level for level, colour in enumerate(pack(self._marks).tolist())}
+        colours = sorted(levels)
+        return np.array(colours, np.int32), np.array([levels[colour] for colour in colours], np.uint8)
 
     # -- finding and making tiles -------------------------------------------------------------------------------------
 
-    def find(self, cells: np.ndarray, inks: np.ndarray | None) -> np.ndarray:
-        """intp, of the shape of `cells`: their tiles, made where they are new. `inks` likewise; None: all 0."""
+    def find(self, cells: np.ndarray, foregrounds: np.ndarray | None) -> np.ndarray:
+        """intp, of the shape of `cells`: their tiles, made where they are new. `foregrounds` likewise; None: all 0."""
         top = cells.max(initial=0)
-        drawn = cells if top < BOX else np.where(cells < BOX, cells, self._atlas.blank)
-        found = self._known[0][drawn] if inks is None else self._known[inks, drawn]
+        rendered = cells if top < BOX else np.where(cells < BOX, cells, self._atlas.blank)
+        found = self._known[0][rendered] if foregrounds is None else self._known[foregrounds, rendered]
         if found.min(initial=0) < 0:
             new = found < 0
-            pairs = np.unique(np.stack([np.zeros_like(cells)[new] if inks is None else inks[new], drawn[new]]), axis=1)
-            for ink, cell in pairs.T.tolist():
-                self._known[ink, cell] = self._add(ink, self._atlas.gray[cell])
-            found = self._known[0][drawn] if inks is None else self._known[inks, drawn]
+            pairs = np.unique(
+                np.stack([np.zeros_like(cells)[new] if foregrounds is None else foregrounds[new], rendered[new]]),
+                axis=1,
+            )
+            for foreground, cell in pairs.T.tolist():
+                self._known[foreground, cell] = self._add(foreground, self._atlas.gray[cell])
+            found = self._known[0][rendered] if foregrounds is None else self._known[foregrounds, rendered]
         found = found.astype(np.intp)
         for place in zip(*np.nonzero(cells >= BOX), strict=True) if top >= BOX else ():
-            found[place] = self.composed(0 if inks is None else int(inks[place]), (int(cells[place]),))
+            found[place] = self.composed(0 if foregrounds is None else int(foregrounds[place]), (int(cells[place]),))
         return np.asarray(found)
 
-    def composed(self, ink: int, cells: tuple[int, ...]) -> int:
+    def composed(self, foreground: int, cells: tuple[int, ...]) -> int:
         """The tile of several cells laid one over the other, the darkest pixel of each."""
-        tile = self._rare.get((ink, *cells))
+        tile = self._rare.get((foreground, *cells))
         if tile is None:
             gray = np.stack([self._atlas.pixels(cell) for cell in cells]).min(axis=0)
-            tile = self._rare[(ink, *cells)] = self._add(ink, gray)
+            tile = self._rare[(foreground, *cells)] = self._add(foreground, gray)
         return tile
 
-    def _add(self, ink: int, gray: np.ndarray) -> int:
+    def _add(self, foreground: int, gray: np.ndarray) -> int:
         if self._count == self._pixels.shape[1]:
             self._pixels = np.concatenate([self._pixels, np.empty_like(self._pixels)], axis=1)
             self._edge = np.concatenate([self._edge, np.empty_like(self._edge)])
         levels = (255 - gray) // 17
-        colours = np.ascontiguousarray(self._shades[ink][levels])
+        colours = np.ascontiguousarray(self._shades[foreground][levels])
         self._pixels[:, self._count] = colours.reshape(len(gray), -1).view(self._pixels.dtype)[:, 0]
         self._edge[self._count] = levels[:, -1]
         self._count += 1

@@ -15,7 +15,7 @@ from trm_nb.records import GridTask
 
 COLOURS = 10
 SYMMETRIES = 8
-_TRIES = 10  # draws for each form that is wanted; a task of one colour and one cell has few
+_TRIES = 10  # tries for each form that is wanted; a task of one colour and one cell has few
 
 
 def forms(task: GridTask, count: int, seed: int) -> Iterator[GridTask]:
@@ -45,7 +45,7 @@ def common_form(task: GridTask) -> bytes:
 
 
 def task_bytes(task: GridTask) -> bytes:
-    """What is drawn of a task: every grid but the answers, with its size."""
+    """What is rendered of a task: every grid but the answers, with its size."""
     grids = [grid for pair in task.train for grid in pair] + [*task.test_inputs]
     return b"".join(bytes(grid.shape) + grid.astype(np.uint8).tobytes() for grid in grids)
 

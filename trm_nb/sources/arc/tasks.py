@@ -76,9 +76,9 @@ def to_task(value: Any, answers: Any = None) -> GridTask:
     train = [to_pair(pair, f"train[{i}]") for i, pair in enumerate(_pairs(value, "train"))]
     tests = _pairs(value, "test")
     inputs = [_grid(pair, "input", f"test[{i}]") for i, pair in enumerate(tests)]
-    told = [isinstance(pair, dict) and pair.get("output") is not None for pair in tests]
+    answered = [isinstance(pair, dict) and pair.get("output") is not None for pair in tests]
     outputs: list[np.ndarray] = []
-    if any(told):
+    if any(answered):
         outputs = [_grid(pair, "output", f"test[{i}]") for i, pair in enumerate(tests)]
     elif answers is not None:
         if not isinstance(answers, list) or len(answers) != len(inputs):

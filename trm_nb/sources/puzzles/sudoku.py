@@ -34,7 +34,7 @@ def sudokus(side: int, seed: int) -> Iterator[Puzzle]:
 
 
 def solutions(cells: np.ndarray, most: int = 2, rng: np.random.Generator | None = None) -> list[np.ndarray]:
-    """Up to `most` full boards int8 (side, side) that agree with `cells`, 0 for a blank; `rng` draws their order."""
+    """Up to `most` full boards int8 (side, side) that agree with `cells`, 0 for a blank; `rng` decides their order."""
     board = _Board(cells)
     return list(board.solved(most, rng)) if board.consistent else []
 

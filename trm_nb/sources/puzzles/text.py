@@ -3,7 +3,7 @@
 A Sudoku is its cells row by row, 16, 36 or 81 of them, with one of `0._*-?` or a space for a blank. A maze is a square
 of `#` wall, `S` start, `G` goal, a space or one of `._0*-` for a free cell and, in the answer, `o` for the path, as in
 the 30x30 mazes that reasoning models are measured on (900 characters). Both may have a line a row. An answer that
-contradicts its question is refused, not mended.
+contradicts its question is refused, not repaired.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def puzzle_columns(columns: Collection[str]) -> tuple[str, str | None] | None:
 
 
 def is_puzzle(value: object) -> bool:
-    """Whether a cell looks like a question that can be read: its length and its characters, no more."""
+    """Whether a cell may be a question that can be read: its length and its characters, no more."""
     return isinstance(value, str) and (_as_sudoku(value) is not None or _as_maze(value) is not None)
 
 

@@ -38,10 +38,10 @@ def parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[Row | BadRow]:
         table, number, cells = _opened(file), 0, _Cells(size)
         for group in range(table.metadata.num_row_groups):
             # not its `column`, which ends the process (std::terminate) where the statistics are damaged
-            told = table.metadata.row_group(group)
-            end = number + int(told.num_rows)
+            metadata = table.metadata.row_group(group)
+            end = number + int(metadata.num_rows)
             try:
-                batch_rows = _batch_rows(int(told.total_byte_size), size)
+                batch_rows = _batch_rows(int(metadata.total_byte_size), size)
                 for batch in table.iter_batches(batch_rows, [group], list(columns), use_threads=False):
                     for index in range(batch.num_rows):
                         yield cells.row(number, batch, index)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.records import ImageBytes, ImageFile, Item, Modality, Payload, Rejected
 from trm_nb.sources.arc.rows import arc_rows
-from trm_nb.sources.byte_streams import RefusedError, is_picture, open_file, read_up_to, sha256_of_rest
+from trm_nb.sources.byte_streams import RefusedError, is_image, open_file, read_up_to, sha256_of_rest
 from trm_nb.sources.files import Skipped, SourceFile, left_out
 from trm_nb.sources.foreign_formats import HEAD_BYTES, foreign, no_image
 from trm_nb.sources.puzzles.text import PuzzleError, to_puzzle
@@ -24,7 +24,7 @@ from trm_nb.sources.tables.columns import Columns, Table, find_columns, table_ki
 from trm_nb.sources.tables.lines import NO_ROWS, BadRow, Row
 from trm_nb.sources.tables.paths import named_file
 
-MAX_PICTURE_BYTES = 256 * 2**20
+MAX_IMAGE_BYTES = 256 * 2**20
 MAX_TEXT = 8 * 2**20  # characters of one row; files of text may be longer, as they are cut
 MAX_LABEL = 200  # characters; a longer one is no class's name
 _LONGEST_PATH = 300  # characters; base64 that is longer and holds a known format is no path
@@ -116,7 +116,7 @@ def _payload(modality: Modality, column: str, row: Row, columns: Columns, file: 
     if value is None:
         raise RefusedError(f"no {printable(column, also='')!r} in this row")
     if modality == "image":
-        return _picture(value, file)
+        return _image(value, file)
     if not isinstance(value, str):
         raise RefusedError(f"{printable(column, also='')!r}: expected text, got {type(value).__name__}")
     if len(value) > MAX_TEXT:
@@ -144,8 +144,8 @@ def _label(value: object) -> str | None:
     return printable(label, also="") or None
 
 
-def _picture(value: object, file: SourceFile) -> ImageBytes | ImageFile:
-    """A picture from its bytes, from Hugging Face's `{"bytes": ..., "path": ...}`, from base64, or beside the table."""
+def _image(value: object, file: SourceFile) -> ImageBytes | ImageFile:
+    """An image from its bytes, from Hugging Face's `{"bytes": ..., "path": ...}`, from base64, or beside the table."""
     if isinstance(value, dict):
         value = value.get("bytes") if value.get("bytes") is not None else value.get("path")
     if isinstance(value, str):
@@ -155,14 +155,14 @@ def _picture(value: object, file: SourceFile) -> ImageBytes | ImageFile:
         value = data
     if not isinstance(value, bytes):
         got = "nothing" if value is None else type(value).__name__
-        raise RefusedError(f"expected a picture as bytes, base64 or a relative path, got {got}")
-    if is_picture(value) is False:
+        raise RefusedError(f"expected an image as bytes, base64 or a relative path, got {got}")
+    if is_image(value) is False:
         raise RefusedError(no_image(value))
     return ImageBytes(value)
 
 
 def _from_base64(text: str) -> bytes | None:
-    """The bytes of a data URL, or of base64 that holds a picture; None: then it is a path."""
+    """The bytes of a data URL, or of base64 that holds an image; None: then it is a path."""
     url = text.startswith("data:")
     try:
         data = base64.b64decode(text.partition(",")[2] if url else text, validate=True)
@@ -170,7 +170,7 @@ def _from_base64(text: str) -> bytes | None:
         if url:
             raise RefusedError("a data URL that is no base64") from None
         return None
-    is_path = not url and is_picture(data) is False and (len(text) < _LONGEST_PATH or foreign(data) is None)
+    is_path = not url and is_image(data) is False and (len(text) < _LONGEST_PATH or foreign(data) is None)
     return None if is_path else data
 
 
@@ -178,16 +178,16 @@ def _beside(name: str, table: SourceFile) -> ImageFile:
     """An image in a file that the table names; raises RefusedError."""
     shown = printable(name[:100], also="")
     if "://" in name:
-        raise RefusedError(f"the address {shown!r}: pictures are not fetched; download it, and name the file")
+        raise RefusedError(f"the address {shown!r}: images are not fetched; download it, and name the file")
     try:
         path = named_file(table, name)
         if os.path.isdir(path):  # noqa: PTH112 - as Path's raises for a name that is too long
             raise RefusedError("not a file but a folder; name one image in each row")
         with open_file(path) as file:
-            if os.fstat(file.fileno()).st_size > MAX_PICTURE_BYTES:
-                raise RefusedError(f"larger than {MAX_PICTURE_BYTES // 2**20} MiB, the most that is read of a picture")
+            if os.fstat(file.fileno()).st_size > MAX_IMAGE_BYTES:
+                raise RefusedError(f"larger than {MAX_IMAGE_BYTES // 2**20} MiB, the most that is read of an image")
             head = read_up_to(file, HEAD_BYTES)
-            if is_picture(head) is False:
+            if is_image(head) is False:
                 raise RefusedError(no_image(head))
             return ImageFile(path, sha256_of_rest(file, head))
     except RefusedError as refusal:

@@ -4,7 +4,7 @@ A byte that the encoding does not know becomes `\\x9f`, four visible characters:
 question mark. Text that is UTF-8 but for some damage stays UTF-8, with escapes, as any other reading would turn all of
 its letters into others. What was not plain UTF-8 carries the name of its encoding, so that it can be counted and
 judged: a guess from a few bytes can be wrong. The decision depends on nothing but the bytes.
-Cost: plain UTF-8 is decoded at memory's speed; the guess looks at 32 KiB at most, in some tens of milliseconds.
+Cost: plain UTF-8 is decoded at memory's speed; the guess reads 32 KiB at most, in some tens of milliseconds.
 A stream is read twice, for the decision and for the text; memory stays at one piece of it.
 """
 
@@ -158,7 +158,7 @@ class _Survey:
     def add(self, chunk: bytes) -> None:
         nul = -1 if self._marked else chunk.find(0)
         if nul >= 0:
-            raise NotTextError(f"neither text nor a picture: binary, with a NUL at byte {self._place + nul}")
+            raise NotTextError(f"neither text nor an image: binary, with a NUL at byte {self._place + nul}")
         text = self._decoder.decode(chunk)
         replaced = text.count("\ufffd")
         if replaced and not self._marked:

@@ -9,8 +9,8 @@ import numpy as np
 
 from trm_nb.dataset.capsule_dataset import CapsuleDataset
 from trm_nb.sources.puzzles.sudoku import relabelled
-from trm_nb.training.answers import Answers
 from trm_nb.training.objective import DEEP, Boards, Detail, Note
+from trm_nb.training.predictions import Predictions
 from trm_nb.training.targets import CapsuleTargets
 
 SHOWN = 4  # of the worst predictions
@@ -33,7 +33,7 @@ class Grids(CapsuleTargets):
         answered = np.flatnonzero(dataset.solvable)
         super().__init__(dataset, answered, [dataset.target(i)[0].numpy() for i in answered.tolist()], **sizes)
 
-    def details(self, predictions: Answers) -> tuple[Detail, ...]:
+    def details(self, predictions: Predictions) -> tuple[Detail, ...]:
         """How many grids are different, and the worst predictions."""
         true, predicted = (predictions.boards(cells) for cells in (predictions.labels, predictions.predictions))
         worst = np.argsort(predictions.cells[-1], kind="stable")[:SHOWN]

@@ -9,8 +9,8 @@ import numpy as np
 
 from trm_nb.dataset.capsule_dataset import CapsuleDataset
 from trm_nb.errors import NothingToLearnError
-from trm_nb.training.answers import Answers
 from trm_nb.training.objective import Confusion, Detail, Groups
+from trm_nb.training.predictions import Predictions
 from trm_nb.training.targets import CapsuleTargets
 
 
@@ -44,7 +44,7 @@ class Labels(CapsuleTargets):
         train, test = (Counter(self.labels[places, 0].tolist()) for places in (self.train, self.test))
         return {name: (train[number], test[number]) for number, name in enumerate(self.dataset.classes)}
 
-    def details(self, predictions: Answers) -> tuple[Detail, ...]:
+    def details(self, predictions: Predictions) -> tuple[Detail, ...]:
         """Where the model is wrong, and how it does on each modality."""
         true, predicted = predictions.labels[:, 0], predictions.predictions[:, 0]
         confusion = np.zeros((len(self.dataset.classes),) * 2, np.int64)

@@ -25,9 +25,9 @@ from trm_nb.errors import NothingToLearnError
 from trm_nb.models.tiny_recursive_model import Carry, TinyRecursiveModel, TRMConfig
 from trm_nb.models.trm import Linear
 from trm_nb.records import CAPSULES
-from trm_nb.training.answers import Answers
 from trm_nb.training.nearest import directions
 from trm_nb.training.objective import Baseline, Detail, Images, Objective
+from trm_nb.training.predictions import Predictions
 from trm_nb.training.reasoning import ROW, shuffled
 from trm_nb.training.targets import gathered, mean_and_spread
 
@@ -129,7 +129,7 @@ class NextPages(Objective):
         for first in range(0, len(self.test) - size + 1, size):
             yield self._batch(self.test[first : first + size])
 
-    def baselines(self, predictions: Answers) -> tuple[Baseline, ...]:
+    def baselines(self, predictions: Predictions) -> tuple[Baseline, ...]:
         """The page of the pool that is most similar to the one asked about, itself excepted."""
         mean = mean_and_spread(self.capsules, self.train)[0].ravel().astype(np.float32)
         pool, correct = _pool(predictions), np.zeros((len(predictions.rows), 1), bool)
@@ -140,12 +140,12 @@ class NextPages(Objective):
             correct[first : first + pool, 0] = similar.argmax(axis=1) == np.arange(len(rows))
         return (Baseline("taking the most similar page", correct),)
 
-    def chance(self, predictions: Answers) -> tuple[str, float]:
+    def chance(self, predictions: Predictions) -> tuple[str, float]:
         """Guessing finds one page in as many as a pool holds."""
         pool = _pool(predictions)
         return f"guessing among {pool:,} pages", 1 / pool
 
-    def details(self, predictions: Answers) -> tuple[Detail, ...]:
+    def details(self, predictions: Predictions) -> tuple[Detail, ...]:
         """Some pages whose next one is not found."""
         missed = np.flatnonzero(~predictions.exact[-1])[:SHOWN]
         triples = np.stack([predictions.rows, predicted_rows(predictions), predictions.rows + 1], axis=1)[missed]
@@ -168,13 +168,13 @@ def has_next_page(dataset: CapsuleDataset) -> np.ndarray:
     return np.append((np.diff(dataset.rows) == 1) & np.array(same, bool), False)[: len(dataset)]
 
 
-def predicted_rows(predictions: Answers) -> np.ndarray:
+def predicted_rows(predictions: Predictions) -> np.ndarray:
     """The rows of the pages that the model takes for the next ones of `predictions.rows`: int64 (n,)."""
     places = np.arange(len(predictions.rows)) + (predictions.predictions - predictions.labels)[:, 0]
     found: np.ndarray = predictions.rows[places] + 1
     return found
 
 
-def _pool(predictions: Answers) -> int:
+def _pool(predictions: Predictions) -> int:
     """How many pages were asked together."""
     return int(predictions.labels.max()) + 1

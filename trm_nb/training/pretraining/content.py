@@ -40,12 +40,12 @@ HIGHLIGHTED = {"code:python": "a.py", "code:c": "a.c", "code:js": "a.js", "code:
 STYLES = (
     {"font_size": 8},
     {"font_size": 8},
-    {"ink": "#e6e6e6", "paper": "#202428"},
-    {"ink": "#402010", "paper": "#f6f0dc"},
+    {"foreground": "#e6e6e6", "background": "#202428"},
+    {"foreground": "#402010", "background": "#f6f0dc"},
     {"margin": 14},
     {"highlight": True},
     {"font_size": 8, "highlight": True},
-    {"ink": "#1a2a6c", "wrap": "word"},
+    {"foreground": "#1a2a6c", "wrap": "word"},
 )
 
 
@@ -177,7 +177,7 @@ class Content:
         cells[cells >= BOX] = -1
         for row, column, _ in page.overlays:
             cells[row * COLUMNS + column] = -1
-        return Example(self.text.draw([page])[0], kind, page_words(page.cells, self.text.atlas.blank), cells)
+        return Example(self.text.rasterise([page])[0], kind, page_words(page.cells, self.text.atlas.blank), cells)
 
     # -- grids ---------------------------------------------------------------------------------------------------------
 
@@ -210,7 +210,7 @@ class Content:
         return augmented(task, rng) if augment else task
 
     def _grid(self, page: GridPage, kind: Kind) -> Example:
-        return Example(self.grids.draw(page), kind, grid_words([grid for p in page.panels for grid in p.grids]))
+        return Example(self.grids.rasterise(page), kind, grid_words([grid for p in page.panels for grid in p.grids]))
 
     # -- photographs and others ----------------------------------------------------------------------------------------
 
@@ -244,7 +244,7 @@ class Content:
         choice = rng.random()
         if choice < 0.3:
             samples = self._renderer.samples(puzzle(int(rng.integers(sum(count for *_, count in PUZZLES)))))
-            pixels = self._renderer.draw(samples[:1])[0][0]
+            pixels = self._renderer.rasterise(samples[:1])[0][0]
         elif choice < 0.8:
             pixels = self._styled(rng)
         elif choice < 0.9:
@@ -260,7 +260,7 @@ class Content:
         document = self._document(kind, rng)
         start = _line_start(document, rng)
         pages = renderer.pages(document[start : start + 1100], HIGHLIGHTED.get(kind, "a.txt"))
-        return np.asarray(renderer.draw(pages[:1])[0])
+        return np.asarray(renderer.rasterise(pages[:1])[0])
 
 
 def _perplexity(documents: Sequence[str]) -> float:

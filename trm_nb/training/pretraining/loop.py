@@ -140,11 +140,11 @@ def _step(state: State, batch: Batch, settings: Settings) -> _Step:
     """One step of both optimisers."""
     model, device = state.model, settings.device
     seed = np.random.SeedSequence([settings.seed, state.step]).generate_state(1, np.uint64)[0] >> np.uint64(1)
-    draws = torch.Generator(device).manual_seed(int(seed))
+    generator = torch.Generator(device).manual_seed(int(seed))
     inputs = Inputs.of(batch, device)
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=settings.bfloat16):
         capsules = model.encoder(inputs.images)
-        noise = torch.randn(capsules.shape, generator=draws, device=device)
+        noise = torch.randn(capsules.shape, generator=generator, device=device)
         noisy = capsules + settings.noise * noise
         hidden = model.decoder.hidden(noisy)
         pixels = model.decoder.pixels(hidden, noisy).float()
@@ -155,7 +155,7 @@ def _step(state: State, batch: Batch, settings: Settings) -> _Step:
         model.decoder.colour,
         state.targets,
         state.queue,
-        draws,
+        generator,
     )
     loss = total(losses)
     for optimiser in state.optimisers:

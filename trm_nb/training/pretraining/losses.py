@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from trm_nb.models.patches import patches, scaled, unpatch
 from trm_nb.models.read_out import GRID, WHOLE
-from trm_nb.render.grid import DEMONSTRATION, LINE, PALETTE, PAPER, SIGN, TEST
+from trm_nb.render.grid import BACKGROUND, DEMONSTRATION, LINE, PALETTE, SIGN, TEST
 from trm_nb.render.typesetting.glyphs import Atlas
 from trm_nb.training.pretraining.content import FAMILY, Batch, Kind
 from trm_nb.training.pretraining.words import SIZE, Targets
@@ -80,7 +80,7 @@ class Matching(nn.Module):
 
     def __init__(self, atlas: Atlas) -> None:
         super().__init__()
-        others = np.stack([LINE, PAPER, DEMONSTRATION, TEST, SIGN])
+        others = np.stack([LINE, BACKGROUND, DEMONSTRATION, TEST, SIGN])
         self.blank = atlas.blank
         self.glyphs: Tensor
         self.colours: Tensor
@@ -88,37 +88,37 @@ class Matching(nn.Module):
         self.register_buffer("colours", scaled(torch.from_numpy(np.concatenate([PALETTE, others]))), False)
         self.log_beta = nn.Parameter(torch.tensor([math.log(beta) for beta in INVERSE_TEMPERATURES]))
 
-    def glyph_loss(self, pixels: Tensor, cells: Tensor, draws: torch.Generator) -> Tensor:
+    def glyph_loss(self, pixels: Tensor, cells: Tensor, generator: torch.Generator) -> Tensor:
         """Cross-entropy of the cells of text pages.
 
         Args:
             pixels: float32 (b, 64, 8, 294), decoded.
             cells: int64 (b, 512), of the atlas; -1 for those that do not count.
-            draws: the source of the random candidates and of the blank cells that count.
+            generator: the source of the random candidates and of the blank cells that count.
 
         Returns:
             A scalar; 0 where no cell counts.
         """
         seen = torch.unique(cells[cells >= 0])
-        random = torch.randint(len(self.glyphs) - 1, (RANDOM_GLYPHS,), generator=draws, device=cells.device)
+        random = torch.randint(len(self.glyphs) - 1, (RANDOM_GLYPHS,), generator=generator, device=cells.device)
         candidates = torch.cat([seen, random])
-        chance = torch.rand(cells.shape, generator=draws, device=cells.device) < BLANKS
+        chance = torch.rand(cells.shape, generator=generator, device=cells.device) < BLANKS
         counts = (cells >= 0) & ((cells != self.blank) | chance)
         if not counts.any():
             return pixels.new_zeros(())
         logits = closeness(gray_cells(pixels)[counts], self.glyphs[candidates], self.log_beta[0].exp())
         return F.cross_entropy(logits, torch.searchsorted(seen, cells[counts]))
 
-    def colour_loss(self, pixels: Tensor, images: Tensor, draws: torch.Generator) -> Tensor:
+    def colour_loss(self, pixels: Tensor, images: Tensor, generator: torch.Generator) -> Tensor:
         """Cross-entropy of pixels of grids, a weighted mean.
 
         Args:
             pixels: float32 (b, 64, 8, 294), decoded.
             images: uint8 (b, 224, 224, 3), the originals.
-            draws: the source of the positions, which are the same in all images.
+            generator: the source of the positions, which are the same in all images.
         """
         side = images.shape[1]
-        chosen = torch.randint(side * side, (POSITIONS,), generator=draws, device=images.device)
+        chosen = torch.randint(side * side, (POSITIONS,), generator=generator, device=images.device)
         decoded = unpatch(pixels, GRID).flatten(1, 2)[:, chosen]
         original = scaled(images.flatten(1, 2)[:, chosen])
         labels = closeness(original, self.colours).argmax(-1)
@@ -128,7 +128,9 @@ class Matching(nn.Module):
         return (each * weights.flatten()).sum() / weights.sum()
 
 
-def class_loss(hidden: Tensor, images: Tensor, colour: nn.Module, colours: Tensor, draws: torch.Generator) -> Tensor:
+def class_loss(
+    hidden: Tensor, images: Tensor, colour: nn.Module, colours: Tensor, generator: torch.Generator
+) -> Tensor:
     """Cross-entropy of the colour of pixels as a class, where nearness of pixels would average two likely colours.
 
     Args:
@@ -136,9 +138,9 @@ def class_loss(hidden: Tensor, images: Tensor, colour: nn.Module, colours: Tenso
         images: uint8 (b, 224, 224, 3), the originals.
         colour: projects n numbers to 98 * 15 logits.
         colours: float32 (15, 3), those of the cells first.
-        draws: the source of the text cells that are asked, the same in all images.
+        generator: the source of the text cells that are asked, the same in all images.
     """
-    cells = torch.randperm(hidden.shape[1] * hidden.shape[2], generator=draws, device=images.device)[:CELLS_ASKED]
+    cells = torch.randperm(hidden.shape[1] * hidden.shape[2], generator=generator, device=images.device)[:CELLS_ASKED]
     logits = colour(hidden.flatten(1, 2)[:, cells].float()).view(-1, len(colours))
     original = scaled(patches(images)).flatten(1, 2)[:, cells].reshape(-1, 3)
     labels = closeness(original, colours).argmax(-1)
@@ -176,7 +178,7 @@ def all_losses(
     colour: nn.Module,
     targets: Targets,
     queue: Tensor,
-    draws: torch.Generator,
+    generator: torch.Generator,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """The losses, not yet weighted, and the queue of the next step.
 
@@ -187,7 +189,7 @@ def all_losses(
         colour: the decoder's projection to colours.
         targets: makes the targets of the bags.
         queue: float32 (m, 1024), unit vectors of related images of the last batches.
-        draws: the source of what is random.
+        generator: the source of what is random.
     """
     capsules, pixels = decoded.capsules, decoded.pixels
     text, grids = inputs.kinds <= Kind.RANDOM, (inputs.kinds == Kind.GRID) | (inputs.kinds == Kind.TASK)
@@ -197,9 +199,9 @@ def all_losses(
     families = torch.from_numpy(FAMILY).to(inputs.kinds.device)[inputs.kinds]
     losses = {
         "pixels": pixel_loss(pixels, inputs.images, inputs.kinds),
-        "glyphs": matching.glyph_loss(pixels[text], inputs.cells[text], draws),
-        "colours": matching.colour_loss(pixels[grids], inputs.images[grids], draws),
-        "classes": class_loss(decoded.hidden[grids], inputs.images[grids], colour, matching.colours, draws),
+        "glyphs": matching.glyph_loss(pixels[text], inputs.cells[text], generator),
+        "colours": matching.colour_loss(pixels[grids], inputs.images[grids], generator),
+        "classes": class_loss(decoded.hidden[grids], inputs.images[grids], colour, matching.colours, generator),
         "contrast": contrast_loss(first, second, queue),
         "bags": bag_loss(whole[known], targets(inputs.bags[known], families[known])),
     }

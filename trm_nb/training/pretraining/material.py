@@ -2,7 +2,7 @@
 
 Held out are one document in 20 (by the hash of its name; tools/collect_texts.py marks them), one photograph in ten, the
 evaluation tasks of ARC-AGI-2, and whatever belongs to the package's demo data: its ARC tasks and its photographs,
-recognised by their look, as the demo has smaller versions. A training task that shares a pair of grids with an
+recognised by their thumbnails, as the demo has smaller versions. A training task that shares a pair of grids with an
 evaluation task or one of the demo is left out as well. What is held out is measured on, what belongs to the demo is not
 used at all.
 Cost: about ten seconds for 150 photographs, most of it to compare them with those of the demo.
@@ -43,7 +43,7 @@ PUZZLES = (
     ("maze", 30, 100),
 )
 COLUMNS = {"kind": pa.string(), "name": pa.string(), "text": pa.string(), "held_out": pa.bool_()}
-LOOK, SAME_LOOK = 16, 0.97  # side of the thumbnails that are compared, and the correlation of the same photograph
+THUMBNAIL, SAME_IMAGE = 16, 0.97  # side of the thumbnails that are compared, and the correlation of the same photograph
 log = logging.getLogger(__name__)
 
 
@@ -136,11 +136,11 @@ def pairs_of(task: GridTask) -> Iterator[bytes]:
 
 
 def split_photographs(folder: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    """The photographs to train on and the held-out ones; none that look like one of the demo."""
+    """The photographs to train on and the held-out ones; none that resemble one of the demo."""
     there = folder.iterdir() if folder.is_dir() else ()
     files = sorted(path for path in there if path.suffix.lower() in SUFFIXES)
-    looks = [(path, look) for path in files if (look := _look(path)) is not None]
-    usable = [path for path, look in looks if (_demo_looks() @ look).max() < SAME_LOOK]
+    thumbnails = [(path, look) for path in files if (look := _thumbnail(path)) is not None]
+    usable = [path for path, look in thumbnails if (_demo_thumbnails() @ look).max() < SAME_IMAGE]
     trained = tuple(path for i, path in enumerate(usable) if i % HOLD_OUT)
     if not trained:
         raise UserError(
@@ -151,17 +151,17 @@ def split_photographs(folder: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]
 
 
 @lru_cache(maxsize=1)
-def _demo_looks() -> np.ndarray:
+def _demo_thumbnails() -> np.ndarray:
     paths = sorted((DEMO / "photographs").iterdir())
-    return np.stack([look for path in paths if (look := _look(path)) is not None])
+    return np.stack([look for path in paths if (look := _thumbnail(path)) is not None])
 
 
-def _look(path: Path) -> np.ndarray | None:
+def _thumbnail(path: Path) -> np.ndarray | None:
     """float64 (256,), of unit length: a small gray version; None for what cannot be read, or is all one gray."""
     try:
         with Image.open(path) as image:
-            image.draft("L", (8 * LOOK, 8 * LOOK))
-            gray = image.convert("L").resize((LOOK, LOOK), Image.Resampling.BOX)
+            image.draft("L", (8 * THUMBNAIL, 8 * THUMBNAIL))
+            gray = image.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         log.warning("%s is left out: %s", path, error)
         return None

@@ -1,7 +1,7 @@
 """How well encoder and decoder do on what is held out, in small samples: a curve to watch, not a result to report.
 
 Reads the decoded images back: the nearest glyph of each cell of text, the nearest of the ten colours at the middle of
-each cell of a grid, PSNR of photographs. And looks for the nearest neighbour of each of the first six grids of the ARC
+each cell of a grid, PSNR of photographs. It also finds the nearest neighbour of each of the first six grids of the ARC
 evaluation tasks, which should be another grid of its task. Capsules are rounded to float16 first, as they are stored.
 """
 

@@ -36,8 +36,8 @@ BLANK_WEIGHT = 0.1  # of blank cells among the characters
 # Weights of the parts of a grid's bag: 3x3 shapes, palette, size, shares and contacts of colours, crosses by colour.
 GRID_WEIGHTS = (0.526, 0.106, 0.157, 0.123, 0.088, 0.2)
 _KNUTH = 2654435761  # of multiplicative hashing
-_draws = np.random.default_rng(5)
-_FREQUENCIES, _PHASES = _draws.normal(size=(32, 2)) / 2.2, _draws.uniform(0, 2 * np.pi, 32)  # random Fourier features
+_rng = np.random.default_rng(5)
+_FREQUENCIES, _PHASES = _rng.normal(size=(32, 2)) / 2.2, _rng.uniform(0, 2 * np.pi, 32)  # random Fourier features
 
 
 def page_words(cells: np.ndarray, blank: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from trm_nb.training.reasoning import ROW, Examples, Settings, to_device
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answers:
+class Predictions:
     """What the averaged weights say about the held-out examples after each recursion step.
 
     exact, cells: bool and float (t, n): whether every cell is right, and the part that is. predictions, labels: int32
@@ -41,7 +41,7 @@ class Answers:
 
 
 @torch.inference_mode()
-def evaluate(model: TinyRecursiveModel, examples: Examples, settings: Settings, steps: int = 0) -> Answers:
+def evaluate(model: TinyRecursiveModel, examples: Examples, settings: Settings, steps: int = 0) -> Predictions:
     """Ask for the held-out examples, `steps` outer steps deep (0: as many as in training; more is allowed)."""
     model.eval()
     exact, cells, predictions, labels, rows = [], [], [], [], []
@@ -62,7 +62,7 @@ def evaluate(model: TinyRecursiveModel, examples: Examples, settings: Settings, 
             predictions.append(said.to(torch.int32).cpu().numpy())
             labels.append(batch["labels"].to(torch.int32).cpu().numpy())
             rows.append(batch[ROW].cpu().numpy())
-    return Answers(
+    return Predictions(
         np.concatenate(exact, 1), np.concatenate(cells, 1), np.concatenate(predictions), np.concatenate(labels),
         np.concatenate(rows), examples.shape, examples.items_of(np.concatenate(rows)),
     )  # fmt: skip

@@ -43,15 +43,15 @@ def show(figure: Figure, alt: str) -> None:
     display({"image/png": data.getvalue(), "text/plain": f"[figure] {alt}"}, raw=True, metadata=described)  # type: ignore[no-untyped-call]
 
 
-def gallery(pictures: np.ndarray, captions: Sequence[str], columns: int = 4) -> Figure:
-    """Pictures uint8 (n, h, w, 3) in rows, each over its caption."""
-    columns = max(1, min(columns, len(pictures)))
-    rows = max(1, -(-len(pictures) // columns))
+def gallery(images: np.ndarray, captions: Sequence[str], columns: int = 4) -> Figure:
+    """Images uint8 (n, h, w, 3) in rows, each over its caption."""
+    columns = max(1, min(columns, len(images)))
+    rows = max(1, -(-len(images) // columns))
     side = 9.2 / max(columns, 3)
     figure = Figure(figsize=(side * columns, (side + 0.45) * rows), layout="constrained")
-    for place in range(len(pictures)):
+    for place in range(len(images)):
         axes = figure.add_subplot(rows, columns, place + 1)
-        _picture(axes, pictures[place])
+        _image(axes, images[place])
         axes.set_xlabel(plain(captions[place]), fontsize=7.5, color=_GRAY)
     return figure
 
@@ -62,8 +62,8 @@ def decibels(originals: np.ndarray, decoded: np.ndarray) -> list[str]:
     return ["equal" if not error else f"decoded, {10 * np.log10(255**2 / error):.1f} dB" for error in errors]
 
 
-def _picture(axes: Axes, picture: np.ndarray) -> None:
-    axes.imshow(picture, interpolation="nearest" if picture.shape[0] < 150 else "antialiased")
+def _image(axes: Axes, image: np.ndarray) -> None:
+    axes.imshow(image, interpolation="nearest" if image.shape[0] < 150 else "antialiased")
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set_color(_LINE)
@@ -79,18 +79,18 @@ def _clean(axes: Axes) -> None:
     axes.yaxis.label.set_fontsize(9)
 
 
-def page_layout(picture: np.ndarray, page: TextPage | GridPage | object) -> Figure:
-    """One sample's picture, and beside it the same with its layout: cells and soft wraps, or the panels of a task."""
+def page_layout(image: np.ndarray, page: TextPage | GridPage | object) -> Figure:
+    """One sample's image, and beside it the same with its layout: cells and soft wraps, or the panels of a task."""
     from trm_nb.render.grid import GridPage
     from trm_nb.render.text import TextPage
 
     figure = Figure(figsize=(9.2, 4.7), layout="constrained")
     left, right = figure.subplots(1, 2)
-    _picture(left, picture)
+    _image(left, image)
     left.set_xlabel("what the model sees", fontsize=9)
-    _picture(right, 255 - (255 - picture) // 2)
+    _image(right, 255 - (255 - image) // 2)
     if isinstance(page, TextPage):
-        _mark_cells(right, page, picture.shape[0])
+        _mark_cells(right, page, image.shape[0])
         right.set_xlabel(
             f"{page.cells.shape[0]} rows of {page.cells.shape[1]} cells; red: the line goes on", fontsize=9
         )
@@ -98,7 +98,7 @@ def page_layout(picture: np.ndarray, page: TextPage | GridPage | object) -> Figu
         _mark_panels(right, page)
         right.set_xlabel(f"{len(page.panels)} panels, a cell is {page.pitch} pixels", fontsize=9)
     else:
-        _mark_content(right, picture)
+        _mark_content(right, image)
         right.set_xlabel("inside: the content, outside: the border that makes it square", fontsize=9)
     return figure
 
@@ -123,11 +123,11 @@ def _mark_panels(axes: Axes, page: GridPage) -> None:
         axes.annotate(f"{panel.kind} {number}", frame, color=colour, fontsize=7, va="bottom")
 
 
-def _mark_content(axes: Axes, picture: np.ndarray) -> None:
+def _mark_content(axes: Axes, image: np.ndarray) -> None:
     from matplotlib.patches import Rectangle
 
-    corner = picture[0, 0]
-    inked = (picture != corner).any(axis=-1)
+    corner = image[0, 0]
+    inked = (image != corner).any(axis=-1)
     if not inked.any():
         return
     rows, columns = np.flatnonzero(inked.any(axis=1)), np.flatnonzero(inked.any(axis=0))
@@ -139,9 +139,9 @@ def bars(counts: Mapping[Any, int], xlabel: str, ylabel: str) -> Figure:
     """How many of each: a bar a key, in the order given."""
     figure = Figure(figsize=(6.6, 2.9), layout="constrained")
     axes = figure.subplots()
-    drawn = axes.bar([plain(name, 18) for name in counts], list(counts.values()), color=COLOURS[0], width=0.7)
+    bars = axes.bar([plain(name, 18) for name in counts], list(counts.values()), color=COLOURS[0], width=0.7)
     if len(counts) <= 12:
-        axes.bar_label(drawn, fmt="{:,.0f}", fontsize=8, color=_GRAY)
+        axes.bar_label(bars, fmt="{:,.0f}", fontsize=8, color=_GRAY)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     _clean(axes)
     return figure
@@ -163,21 +163,21 @@ def histogram(values: np.ndarray, xlabel: str, ylabel: str = "samples") -> Figur
 
 
 def before_after(before: np.ndarray, after: np.ndarray) -> Figure:
-    """A picture as drawn, as cached, and ten times their difference; all uint8 (h, w, 3)."""
+    """An image as rendered, as cached, and ten times their difference; all uint8 (h, w, 3)."""
     difference = np.clip(128 + 10 * (after.astype(np.int16) - before.astype(np.int16)), 0, 255).astype(np.uint8)
-    return gallery(np.stack([before, after, difference]), ["as drawn", "as cached", "difference x 10"], columns=3)
+    return gallery(np.stack([before, after, difference]), ["as rendered", "as cached", "difference x 10"], columns=3)
 
 
-def looks(picture: np.ndarray, maps: np.ndarray) -> Figure:
+def attention(image: np.ndarray, maps: np.ndarray) -> Figure:
     """What each of 12 capsules attends to: `maps` float (12, rows, columns)."""
     figure = Figure(figsize=(9.2, 5.2), layout="constrained")
     grid = figure.add_gridspec(3, 6)
-    _picture(axes := figure.add_subplot(grid[:, :2]), picture)
-    axes.set_xlabel("the picture", fontsize=9)
-    size = picture.shape[0]
+    _image(axes := figure.add_subplot(grid[:, :2]), image)
+    axes.set_xlabel("the image", fontsize=9)
+    size = image.shape[0]
     for capsule, seen in enumerate(maps):
         axes = figure.add_subplot(grid[capsule // 4, 2 + capsule % 4])
-        _picture(axes, 255 - (255 - picture) // 2)
+        _image(axes, 255 - (255 - image) // 2)
         strength = 0.85 * seen / seen.max()
         where = (-0.5, size - 0.5, size - 0.5, -0.5)
         axes.imshow(
@@ -191,8 +191,8 @@ def capsule_rows(capsules: np.ndarray) -> Figure:
     """One sample's 12 capsules (12, 512) as rows of colour."""
     figure = Figure(figsize=(9.2, 2.6), layout="constrained")
     axes = figure.subplots()
-    drawn = axes.imshow(capsules, cmap="RdBu", vmin=-6, vmax=6, aspect="auto", interpolation="nearest")
-    figure.colorbar(drawn, ax=axes, label="value", shrink=0.9)
+    shown = axes.imshow(capsules, cmap="RdBu", vmin=-6, vmax=6, aspect="auto", interpolation="nearest")
+    figure.colorbar(shown, ax=axes, label="value", shrink=0.9)
     axes.set(xlabel="feature", ylabel="capsule", yticks=range(0, len(capsules), 3))
     _clean(axes)
     return figure
@@ -219,18 +219,18 @@ def capsule_map(vectors: np.ndarray, names: Sequence[str]) -> Figure:
     return figure
 
 
-def nearest(pictures: np.ndarray, captions: Sequence[Sequence[str]], same: np.ndarray) -> Figure:
-    """Rows of a query and its neighbours: `pictures` (queries, 1 + n, h, w, 3), a caption each.
+def nearest(images: np.ndarray, captions: Sequence[Sequence[str]], same: np.ndarray) -> Figure:
+    """Rows of a query and its neighbours: `images` (queries, 1 + n, h, w, 3), a caption each.
 
     `same` bool (queries, n): neighbours with the query's label have a tick and a frame.
     """
-    queries, columns = pictures.shape[:2]
+    queries, columns = images.shape[:2]
     side = 9.2 / columns
     figure = Figure(figsize=(9.2, (side + 0.5) * queries), layout="constrained")
     for query in range(queries):
         for column in range(columns):
             axes = figure.add_subplot(queries, columns, query * columns + column + 1)
-            _picture(axes, pictures[query, column])
+            _image(axes, images[query, column])
             alike = column > 0 and bool(same[query, column - 1])
             for spine in axes.spines.values() if column == 0 or alike else ():
                 spine.set(color=COLOURS[4] if alike else COLOURS[1], linewidth=2.5)
@@ -260,19 +260,19 @@ def curves(
     return figure
 
 
-def answers(pictures: np.ndarray, said: np.ndarray, right: np.ndarray) -> Figure:
-    """A row a sample: the picture that asks, the answer that was given, and the right one; wrong cells are framed.
+def predictions(images: np.ndarray, said: np.ndarray, right: np.ndarray) -> Figure:
+    """A row a sample: the image that asks, the answer that was given, and the right one; wrong cells are framed.
 
-    pictures: uint8 (n, h, w, 3). said, right: int (n, rows, columns); a negative cell is not asked for.
+    images: uint8 (n, h, w, 3). said, right: int (n, rows, columns); a negative cell is not asked for.
     """
     from matplotlib.patches import Rectangle
 
-    n, (rows, columns) = len(pictures), right.shape[1:]
+    n, (rows, columns) = len(images), right.shape[1:]
     figure = Figure(figsize=(6.6, 2.25 * n), layout="constrained")
-    for (asked, given, wanted), picture, guess, answer in zip(
-        figure.subplots(n, 3, squeeze=False), pictures, said, right, strict=True
+    for (asked, given, wanted), image, guess, answer in zip(
+        figure.subplots(n, 3, squeeze=False), images, said, right, strict=True
     ):
-        _picture(asked, picture)
+        _image(asked, image)
         for axes, cells in ((given, guess), (wanted, answer)):
             axes.imshow(np.where(answer < 0, -1, cells), cmap="Pastel1", vmin=-1, vmax=max(8, int(right.max())))
             _clean(axes)
@@ -309,7 +309,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], at_most: int = 20) -> 
 
 
 def compared(figures: Mapping[str, float], interval: tuple[float, float]) -> Figure:
-    """Accuracies side by side, a bar each; the first one's interval is drawn on it, and shaded across the others."""
+    """Accuracies side by side, a bar each; the first one's interval is shown on it, and shaded across the others."""
     figure = Figure(figsize=(6.6, 0.9 + 0.45 * len(figures)), layout="constrained")
     axes = figure.subplots()
     values = list(figures.values())

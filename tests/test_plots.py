@@ -1,0 +1,84 @@
+"""Every figure renders, also on hostile and on degenerate data; warnings are errors here."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from trm_nb.notebook import plots
+from trm_nb.records import GridTask, Item
+from trm_nb.render.renderer import Renderer
+
+HOSTILE = "$\\frac{a$ <b>\n日本 \x00 \U0001f600 " + "long " * 50
+IMAGES = np.random.default_rng(0).integers(0, 255, (5, 56, 56, 3), np.uint8)
+CURVE = [{"global_step": 1, "loss": 2.0}, {"global_step": 2, "loss": 1.0, "accuracy": 0.5}]
+
+
+def layout_of(payload: object, modality: str) -> Figure:
+    samples = Renderer().samples(Item("x", modality, payload))  # type: ignore[arg-type]
+    return plots.page_layout(Renderer().rasterise(samples)[0][0], samples[0].content)
+
+
+GRID = np.arange(9).reshape(3, 3)
+FIGURES: dict[str, Callable[[], Figure]] = {
+    "gallery": lambda: plots.gallery(IMAGES, [HOSTILE] * 5),
+    "gallery-of-one": lambda: plots.gallery(IMAGES[:1], ["x"]),
+    "layout-text": lambda: layout_of("a long line that wraps around " * 9, "text"),
+    "layout-task": lambda: layout_of(GridTask(((GRID, GRID),), (GRID,)), "grid"),
+    "layout-photograph": lambda: plots.page_layout(IMAGES[0], object()),
+    "layout-blank": lambda: plots.page_layout(np.zeros((56, 56, 3), np.uint8), object()),
+    "bars": lambda: plots.bars({HOSTILE: 3, 2: 1}, "x", "y"),
+    "bars-of-nothing": lambda: plots.bars({}, "x", "y"),
+    "histogram": lambda: plots.histogram(np.array([1.0, 2.0, np.nan, 2.0]), "x"),
+    "histogram-of-nothing": lambda: plots.histogram(np.zeros(0), "x"),
+    "before-after": lambda: plots.before_after(IMAGES[0], IMAGES[1]),
+    "looks": lambda: plots.looks(IMAGES[0], np.random.default_rng(0).random((12, 2, 2))),
+    "capsule-rows": lambda: plots.capsule_rows(np.zeros((12, 512))),
+    "capsule-map": lambda: plots.capsule_map(np.random.default_rng(0).normal(size=(30, 9)), [HOSTILE, "b", "c"] * 10),
+    "capsule-map-many": lambda: plots.capsule_map(np.eye(30), [str(i) for i in range(30)]),
+    "capsule-map-of-one": lambda: plots.capsule_map(np.ones((1, 9)), ["a"]),
+    "nearest": lambda: plots.nearest(IMAGES[None, :3], [[HOSTILE] * 3], np.array([[True, False]])),
+    "nearest-of-one": lambda: plots.nearest(IMAGES[None, :1], [["x"]], np.zeros((1, 0), bool)),
+    "curves": lambda: plots.curves(CURVE, ["loss", "accuracy", "absent"], "value"),
+    "curves-of-nothing": lambda: plots.curves([], ["loss"], "value"),
+    "confusion": lambda: plots.confusion(np.array([[5, 1], [0, 0]]), [HOSTILE, "b"]),
+    "confusion-many": lambda: plots.confusion(np.eye(40, dtype=np.int64), [str(i) for i in range(40)]),
+    "by-recursion-step": lambda: plots.by_recursion_step({"exact": [0.1, 0.5, 0.6]}, {"a": 0.4, "b": 0.7}),
+    "by-recursion-step-of-one": lambda: plots.by_recursion_step({"exact": [0.1], "cells": [0.5]}, {}),
+    "compared": lambda: plots.compared({"model": 0.5, "nearest": 1.0, "commonest": 0.0}, (0.3, 0.6)),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_it_draws(name: str) -> None:
+    data = io.BytesIO()
+    FIGURES[name]().savefig(data, dpi=40)
+    with Image.open(data) as image:
+        assert min(image.size) > 50
+
+
+@pytest.mark.parametrize(("points", "marked"), [(1, True), (plots.FEW_POINTS, True), (100, False)])
+def test_few_points_are_marked(points: int, marked: bool) -> None:
+    """A line through one point alone would show nothing."""
+    rendered = plots.curves([{"global_step": i, "loss": 1.0} for i in range(points)], ["loss"], "loss")
+    assert (rendered.axes[0].lines[0].get_marker() == "o") is marked
+
+
+def test_show_carries_the_description(capsys: pytest.CaptureFixture[str]) -> None:
+    shown: list[tuple[dict[str, object], dict[str, object]]] = []
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell.instance()
+    shell.display_pub.publish = lambda data, metadata=None, **rest: shown.append((data, metadata))
+    try:
+        plots.show(plots.bars({"a": 1}, "x", "y"), alt="one <bar>")
+    finally:
+        InteractiveShell.clear_instance()
+    (data, metadata) = shown[0]
+    assert metadata == {"image/png": {"alt": "one <bar>", "width": 634}}
+    assert set(data) == {"image/png", "text/plain"}
