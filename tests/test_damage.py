@@ -383,7 +383,7 @@ def test_a_cleared_cache_is_not_filled_again_after_a_kill(runs: Runs, tmp_path: 
     assert (report.content_digest, report.images_rendered) == (runs.digest, runs.report.rows - 50)
 
 
-def test_a_image_that_cannot_be_drawn_again_leaves_its_encoded_row_alone(runs: Runs, tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_drawn_again_leaves_its_encoded_row_alone(runs: Runs, tmp_path: Path) -> None:
     output = Path(runs.copy_of("whole", tmp_path).output_dir)
     tracker = TrainingProgressTracker(output)
     row = tracker.rows(0, 1)[0]

@@ -90,7 +90,7 @@ def test_processes_and_shards_change_no_pixel(tmp_path: Path, workers: int) -> N
     assert cache.stats()["shards"] == -(-len(set(report.keys)) // 7)
 
 
-def test_a_image_that_cannot_be_decoded_fails_alone_and_is_remembered(tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_decoded_fails_alone_and_is_remembered(tmp_path: Path) -> None:
     data = PHOTO.read_bytes()
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(data[: len(data) // 2])
@@ -177,7 +177,7 @@ def test_images_from_memory_keep_their_values(tmp_path: Path, image: Image.Image
     assert low < cache.get(cache.populate([image]).keys[0])[40:-40].mean() <= high
 
 
-def test_a_image_from_memory_is_turned_upright(tmp_path: Path) -> None:
+def test_an_image_from_memory_is_turned_upright(tmp_path: Path) -> None:
     upright = Image.open(PHOTO)
     turned = upright.transpose(Image.Transpose.ROTATE_90)
     turned.getexif()[0x0112] = 6
@@ -271,7 +271,7 @@ def _image(folder: Path) -> object:
     return content
 
 
-def test_copies_of_a_image_that_fails_in_passing_are_settled_too(tmp_path: Path) -> None:
+def test_copies_of_an_image_that_fails_in_passing_are_settled_too(tmp_path: Path) -> None:
     gone = Sample("0" * 32, "gone", "image", "gone", 0, 1, None, _image(tmp_path))
     others = [sample for text in TEXTS[:6] for sample in ImageCache(tmp_path / "c").samples(next(as_items([text])))]
     resolved: list[str] = []

@@ -37,7 +37,7 @@ def test_clean_pages_and_grids_have_no_noise() -> None:
 
 
 @pytest.mark.parametrize("louder", [0.5, 2.0, 5.0])
-def test_a_image_of_more_contrast_is_restored_alike(network: Noise2NoiseUNet, louder: float) -> None:
+def test_an_image_of_more_contrast_is_restored_alike(network: Noise2NoiseUNet, louder: float) -> None:
     x = _noisy(25)
     with torch.no_grad():
         expected = 0.5 + louder * (network(x) - 0.5)

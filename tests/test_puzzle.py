@@ -143,7 +143,7 @@ def test_what_is_no_puzzle_is_rejected(puzzle: Puzzle, message: str) -> None:
         R.render(puzzle)
 
 
-def test_a_image_too_small_for_the_digits_is_refused() -> None:
+def test_an_image_too_small_for_the_digits_is_refused() -> None:
     with pytest.raises(RejectedError, match="a sudoku of 9x9 needs 117 pixels, got 112"):
         PuzzleRenderer(112).render(sudoku(9))
     with pytest.raises(RejectedError, match="a maze of 30x30 needs 90 pixels, got 56"):

@@ -245,7 +245,8 @@ def test_pixels_are_the_font_s() -> None:
 
 
 IMPOSSIBLE = [
-    {"font_size": 11}, {"image_size": 13}, {"margin": 106}, {"foreground": "#ffffff"}, {"foreground": "#f8f8f8"}, {"foreground": "red"},
+    {"font_size": 11}, {"image_size": 13}, {"margin": 106}, {"foreground": "#ffffff"}, {"foreground": "#f8f8f8"},
+    {"foreground": "red"},
     {"foreground": "#12"}, {"margin": -10}, {"margin": 2.5}, {"wrap": "words"},
 ]  # fmt: skip
 

@@ -163,7 +163,7 @@ def ways_to_draw(size: int, unifont: Unifont) -> dict[int, list[Way]]:
 
 
 def resolve(ways: dict[int, list[Way]]) -> dict[int, np.ndarray]:
-    """Levels by code point, so that equal cells mean equal renderings in the font; the lower code point chooses first."""
+    """Levels by code point, so that equal cells mean equal glyphs in the font; the lower code point chooses first."""
     owner: dict[bytes, bytes] = {}
     chosen = {}
     for code in sorted(ways):

@@ -21,6 +21,7 @@ from trm_nb.records import CONFIGURED, Modality
 
 Stage: TypeAlias = Literal["plan", "denoise", "encode", "consolidate", "train", "free"]
 _COLOUR = r"^#[0-9a-fA-F]{6}$"
+RENAMED = {"ink": "foreground", "paper": "background"}
 FROZEN: tuple[Stage, ...] = ("plan", "denoise", "encode", "consolidate", "train")
 
 
@@ -213,6 +214,8 @@ def stage_of(name: str) -> Stage:
 
 def unknown_field(name: str) -> str:
     """One sentence about a parameter that does not exist, with the nearest one that does."""
+    if name in RENAMED:
+        return f"unknown parameter {name!r}, it is called {RENAMED[name]!r} now"
     near = difflib.get_close_matches(name, MultimodalDatasetConfig.model_fields, n=1, cutoff=0.5)
     return f"unknown parameter {name!r}" + (f", did you mean {near[0]!r}?" if near else "; `trm-nb doctor` lists them")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from trm_nb.describe import printable
 
@@ -49,12 +50,21 @@ def refuse_unknown(where: str, name: object, known: Collection[str]) -> None:
 NOT_HIGHLIGHTED = "not highlighted: "  # begins the note of a text that stays plain
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an item or an image cannot be rendered.
+
+    `retryable`: the reason is not in the content (a read error, a worker that died). The next run tries again, and
+    other samples of the same content are not affected.
+    """
+
+    reason: str
+    retryable: bool = False
+
+
 class RejectedError(Exception):
     """An item or an image that cannot be rendered; the message is the one-sentence reason for the quarantine."""
 
-
-class PassingReason(str):
-    """A reason that says nothing about the content (a read error, a worker that died): it may be gone the next time,
-    and holds for this sample only, not for others of the same content."""
-
-    __slots__ = ()
+    def __init__(self, reason: str, *, retryable: bool = False) -> None:
+        super().__init__(reason)
+        self.failure = Failure(reason, retryable)

@@ -59,7 +59,8 @@ class Puzzle:
     """A Sudoku or a maze, int8 (rows, columns).
 
     "sudoku": square, sides 4, 6 or 9; 0 is blank, else 1..side. "maze": sides 1 to 30; 0 free, 1 wall, 2 start, 3 goal
-    and, in a solution only, 4 the path. `solution` is the answer: never rendered, None where the source does not tell it.
+    and, in a solution only, 4 the path. `solution` is the answer: never rendered, None where the source does not tell
+    it.
     """
 
     kind: Literal["sudoku", "maze"]

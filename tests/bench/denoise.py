@@ -2,8 +2,8 @@
 
     python tests/bench/denoise.py [CHECKPOINT]    (default: the weights that come with the package)
 
-96 noisy photographs of 224x224 pixels in PNG files go through an ImageCache with two workers: rendered alone, denoised by
-the checkpoint's plain network and, where it has a companion, adapted to each image. Beside it the same network, as
+96 noisy photographs of 224x224 pixels in PNG files go through an ImageCache with two workers: rendered alone, denoised
+by the checkpoint's plain network and, where it has a companion, adapted to each image. Beside it the same network, as
 PyTorch runs it with nothing done about it, and as ours, on one thread.
 """
 

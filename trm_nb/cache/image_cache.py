@@ -52,12 +52,11 @@ def whole_shard(cache_dir: Path) -> tuple[int, ...] | None:
 class ImageCache:
     """Images by content key, uint8 (h, w, 3).
 
-    `cache_dir` is a Zarr group of its own (a run's is `<output_dir>/images.zarr`). With `use_denoiser`, images of
-    those modalities (True: photographs and scans) are denoised before they are cached, by what
-    `denoise.load_denoiser` finds at `denoiser_path` (None: the denoiser that comes with the package); nothing there
-    means none, and a warning. `shard_size` holds for a new cache; an existing one keeps its own. `workers` processes
-    render (None: one a core), or those of `cluster` (see workers/dask_cluster.py). `array` is the Zarr array's folder and
-    `layout` how it is cut.
+    `cache_dir` is a Zarr group of its own (a run's is `<output_dir>/images.zarr`). With `use_denoiser`, images of those
+    modalities (True: photographs and scans) are denoised before they are cached, by what `denoise.load_denoiser` finds
+    at `denoiser_path` (None: the denoiser that comes with the package); nothing there means none, and a warning.
+    `shard_size` holds for a new cache; an existing one keeps its own. `workers` processes render (None: one a core), or
+    those of `cluster` (see workers/dask_cluster.py). `array` is the Zarr array's folder and `layout` how it is cut.
     """
 
     def __init__(
@@ -218,8 +217,9 @@ class ImageCache:
                     receipt = self._commit(number, result)
                     number += 1
                     rendered += sum(1 for key in receipt.keys if key)
-                    transient |= result.passing
-                    resolved([key for key in receipt.keys if key], {**receipt.failed, **result.passing})
+                    failed = {key: failure.reason for key, failure in result.failed.items()}
+                    transient |= {key: reason for key, reason in failed.items() if key not in receipt.failed}
+                    resolved([key for key in receipt.keys if key], failed)
                     fault_point("images-resolved")
                 under_way.difference_update(sample.key for sample in task)
             if harmless:
@@ -287,7 +287,7 @@ class ImageCache:
             shard.staged.nbytes,
             shard.staged.sha256,
             shard.keys,
-            shard.failed,
+            {key: failure.reason for key, failure in shard.failed.items() if not failure.retryable},
             shard.denoised,
             shape=(self.layout.rows, *self.layout.item),
         )

@@ -1,4 +1,4 @@
-"""The rendering task: a shard of samples to pixels, to a staged file. It runs in a worker, or for few samples in the run.
+"""The rendering task: a shard of samples to a staged file of pixels, in a worker or, for few samples, in the run.
 
 Choice: a decoder that crashes or hangs takes its process along, so a worker records each sample of an untrusted
 modality before it decodes it (workers/pool.py), and where the run renders itself, it leaves a marker file in the cache:
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trm_nb.denoise import SHIPPED, load_denoiser
-from trm_nb.errors import PassingReason, UserError
+from trm_nb.errors import Failure, UserError
 from trm_nb.records import DenoiseResult, Modality, Sample
 from trm_nb.render.modalities import is_untrusted
 from trm_nb.render.renderer import Renderer, RenderSettings
@@ -47,14 +47,13 @@ class Recipe:
 class RenderedShard:
     """What a rendering task returns: its staged file, the keys in slot order ("" where one failed) and the failures.
 
-    `failed` are those of the content, which stay; `passing` may be gone the next time and are not kept in the cache.
+    Failures that are retryable are not kept in the cache.
     `denoised` says what the denoiser made of those that passed through it.
     """
 
     staged: Staged
     keys: tuple[str, ...]
-    failed: dict[str, str]
-    passing: dict[str, str]
+    failed: dict[str, Failure]
     denoised: dict[str, DenoiseResult]
 
 
@@ -75,13 +74,13 @@ def render_shard(samples: Task[Sample], recipe: Recipe, layout: Layout, folder: 
     """Render, denoise and stage one whole shard in `folder`."""
     renderer, denoiser = _tools(recipe)
     with _marked(Path(folder), samples):
-        images, reasons = renderer.rasterise(samples, working_on)
+        images, failures = renderer.rasterise(samples, working_on)
         working_on(None)
     denoised: dict[str, DenoiseResult] = {}
     if denoiser is not None:
         from trm_nb.models.hardware import cpu_threads
 
-        noisy = [i for i, sample in enumerate(samples) if sample.modality in recipe.denoised and i not in reasons]
+        noisy = [i for i, sample in enumerate(samples) if sample.modality in recipe.denoised and i not in failures]
         at_once = max(1, DENOISED_PIXELS // (images.shape[1] * images.shape[2]))
         for first in range(0, len(noisy), at_once):
             block = noisy[first : first + at_once]
@@ -92,10 +91,9 @@ def render_shard(samples: Task[Sample], recipe: Recipe, layout: Layout, folder: 
             }
             working_on(None)  # a sign of life
     staged = stage_shard(Path(folder), images, layout)
-    keys = tuple("" if i in reasons else sample.key for i, sample in enumerate(samples))
-    passing = {samples[i].key: str(reason) for i, reason in reasons.items() if isinstance(reason, PassingReason)}
-    failed = {samples[i].key: reason for i, reason in reasons.items() if samples[i].key not in passing}
-    return RenderedShard(staged, keys, failed, passing, denoised)
+    keys = tuple("" if i in failures else sample.key for i, sample in enumerate(samples))
+    failed = {samples[i].key: failure for i, failure in failures.items()}
+    return RenderedShard(staged, keys, failed, denoised)
 
 
 def marker(folder: Path) -> Path:

@@ -1,8 +1,8 @@
 """A judge from outside: an OCR engine that has never seen this renderer reads its pages.
 
 The engine (RapidOCR, the extra `ocr`) has its own settings and gets each page at its native pixels with 16 pixels of
-background around it, because it misses letters that touch the edge of an image. The lines that it finds are put in order
-by row and column, and its full-width punctuation is made plain.
+background around it, because it misses letters that touch the edge of an image. The lines that it finds are put in
+order by row and column, and its full-width punctuation is made plain.
 """
 
 from __future__ import annotations

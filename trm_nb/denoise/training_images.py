@@ -1,8 +1,8 @@
 """What the denoiser is trained on: crops of photographs, pages and grids.
 
 Photographs are made smaller, to up to three sizes, which takes their own noise and compression away, and cut into
-tiles; flat ones are left out, for there is nothing to learn from a sky. Pages are rendered by this package's renderer in
-several colours and, for what other scans show, in proportional fonts. One photograph in twenty is held out.
+tiles; flat ones are left out, for there is nothing to learn from a sky. Pages are rendered by this package's renderer
+in several colours and, for what other scans show, in proportional fonts. One photograph in twenty is held out.
 """
 
 from __future__ import annotations

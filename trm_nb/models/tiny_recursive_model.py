@@ -8,8 +8,8 @@
 
 A batch row stays in the carry until it halts; then the row of the batch that is handed in takes its place.
 
-Deviations: exploration samples from a generator that is handed in; `q_continue_logits` is returned and trained by nobody
-(as with the official no_ACT_continue, which all published configurations use); with `capsules` the prefix of the
+Deviations: exploration samples from a generator that is handed in; `q_continue_logits` is returned and trained by
+nobody (as with the official no_ACT_continue, which all published configurations use); with `capsules` the prefix of the
 sequence is the twelve capsules instead of a puzzle's embedding, and without tokens each answer place has an embedding
 of its own. Axes: b batch, s answer places (seq_len), p prefix and answer places, d hidden_size.
 """

@@ -106,7 +106,7 @@ class RunPaths:
 
 
 def read_frozen(folder: Path) -> dict[str, tuple[str, Any]]:
-    """What `.frozen.json` says of the frozen settings: field -> (stage, value); nothing where it is missing or damaged."""
+    """What `.frozen.json` says of the frozen settings: field -> (stage, value); {} where it is damaged."""
     try:
         return {
             name: (stage, value) for name, (stage, value) in read_json(RunPaths(folder).frozen_copy)["frozen"].items()

@@ -76,8 +76,13 @@ class RunTables:
             self._db = Database(self.path, _SCHEMA)
         except DamagedError as error:
             raise DamagedError(f"{error}; {_REBUILD}") from None
+        if self.value("SELECT count(*) FROM sqlite_master WHERE name = 'bound'"):
+            self._db.close()
+            raise UserError(
+                f"{self.output_dir}: this run was made by an earlier version of trm-nb, in which settings, columns and "
+                "files had other names; build it again in another output_dir"
+            )
         if create:
-            self._add_what_older_versions_lack()
             if not self.frozen():
                 self._restore_frozen()
             if not self.rows_planned() and is_run(self.output_dir):  # lost, or of a run that was reset
@@ -97,14 +102,6 @@ class RunTables:
             aside = self.path.with_suffix(f".damaged-{taken + 1}")
             log.warning("%s; it is put aside as %s and made again from the receipts", trouble, aside.name)
             self.path.rename(aside)
-
-    def _add_what_older_versions_lack(self) -> None:
-        if not self.value("SELECT count(*) FROM pragma_table_info('rows') WHERE name = 'target'"):
-            with self.transaction() as db:
-                db.execute("ALTER TABLE rows ADD COLUMN target TEXT")
-        if not self.value("SELECT count(*) FROM sqlite_master WHERE name = 'fit_steps'"):
-            with self.transaction() as db:
-                db.execute("CREATE TABLE fit_steps (global_step INTEGER PRIMARY KEY, metrics TEXT NOT NULL)")
 
     def rows_planned(self) -> int:
         """How many rows the plan has so far."""

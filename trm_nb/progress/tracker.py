@@ -23,9 +23,9 @@ COUNTED_ROWS = 100_000  # a tenth of a second
 class TrainingProgressTracker(PlanTables, Described):
     """The tracker of the run in `output_dir`; made on first use by a writer (`create`), or opened to be read.
 
-    A writer puts a damaged one aside and makes another; the frozen settings of a lost one are read from `.frozen.json`, the
-    rest is made again from the receipts (`pipeline.run.Run.prepare`). Raises UserError when `output_dir` holds no run,
-    DamagedError when its tracker is lost or damaged, both with `create` False. Safe to use from several threads.
+    A writer puts a damaged one aside and makes another; the frozen settings of a lost one are read from `.frozen.json`,
+    the rest is made again from the receipts (`pipeline.run.Run.prepare`). Raises UserError when `output_dir` holds no
+    run, DamagedError when its tracker is lost or damaged, both with `create` False. Safe to use from several threads.
     """
 
     _last_beat = 0.0

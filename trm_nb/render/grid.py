@@ -1,11 +1,11 @@
 """ARC grids and whole tasks to pixels, in ARC's own colours, and back to the numbers.
 
-Choice: cells are whole pixels, never resized, with ARC's gray line around each, so that an image tells how many cells
-a plain area has. A task is rendered whole at one scale: one panel a demonstration pair (input, arrow, output), blue panels
-for test inputs (input, arrow, question mark; the answer is never rendered). Panels are packed on shelves in order, or the
-tallest first where that gives larger cells; so it is with the two grids of a pair side by side or one above the other.
-A task that would have cells below 3 pixels takes more pages, and a larger grid than ARC's a page for each 30x30 cells.
-Cost: about 0.1 ms a grid; a task 2 ms to pack and 1 ms to render.
+Choice: cells are whole pixels, never resized, with ARC's gray line around each, so that an image tells how many cells a
+plain area has. A task is rendered whole at one scale: one panel a demonstration pair (input, arrow, output), blue
+panels for test inputs (input, arrow, question mark; the answer is never rendered). Panels are packed on shelves in
+order, or the tallest first where that gives larger cells; so it is with the two grids of a pair side by side or one
+above the other. A task that would have cells below 3 pixels takes more pages, and a larger grid than ARC's a page for
+each 30x30 cells. Cost: about 0.1 ms a grid; a task 2 ms to pack and 1 ms to render.
 
 Source of the colours: fchollet/ARC-AGI, apps/css/common.css.
 """

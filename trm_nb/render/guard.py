@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
-from trm_nb.errors import PassingReason, RejectedError
+from trm_nb.errors import RejectedError
 from trm_nb.render.image_files.time_limit import TimeLimitError, time_limit
 
 T = TypeVar("T")
@@ -24,8 +24,8 @@ def guarded(work: Callable[[], T], what: str) -> T:
     """The result of `work`, which decodes `what` ("the image").
 
     Raises:
-        RejectedError: `work` raised it, or anything else; with a PassingReason where it took longer than
-            DECODE_SECONDS or more memory than there is.
+        RejectedError: `work` raised it, or anything else; retryable where it took longer than DECODE_SECONDS
+            or more memory than there is.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # damaged metadata and the like; what matters raises
@@ -35,8 +35,8 @@ def guarded(work: Callable[[], T], what: str) -> T:
         except RejectedError:
             raise
         except TimeLimitError:
-            raise RejectedError(PassingReason(f"took longer than {DECODE_SECONDS:g} s to decode")) from None
+            raise RejectedError(f"took longer than {DECODE_SECONDS:g} s to decode", retryable=True) from None
         except MemoryError:
-            raise RejectedError(PassingReason("there was not enough memory to decode it")) from None
+            raise RejectedError("there was not enough memory to decode it", retryable=True) from None
         except Exception as error:
             raise RejectedError(f"{what} cannot be decoded: {str(error) or type(error).__name__}") from error

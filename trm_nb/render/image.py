@@ -21,7 +21,7 @@ import numpy as np
 import PIL
 from PIL import Image, ImageCms, features
 
-from trm_nb.errors import PassingReason, RejectedError
+from trm_nb.errors import Failure, RejectedError
 from trm_nb.render.guard import guarded
 from trm_nb.render.image_files import tiff_samples, value_range
 from trm_nb.render.image_files.fit import Fit, Fitted, fitted
@@ -74,6 +74,9 @@ def render_image(
     return ImageReader(image_size, fit).rasterise(data, frame, tile)
 
 
+_NOTHING = Failure("nothing was read yet")
+
+
 class ImageReader:
     """Renders pages, frames and tiles, one after the other.
 
@@ -86,7 +89,7 @@ class ImageReader:
         self._data: bytes | None = None
         self._image: Image.Image | None = None
         self._frame: int | None = None
-        self._rendered: np.ndarray | str = ""  # the page's squares side by side, or why there are none
+        self._rendered: np.ndarray | Failure = _NOTHING  # the page's squares side by side, or why there are none
         self._gave_up = False
 
     def close(self) -> None:
@@ -94,7 +97,7 @@ class ImageReader:
         if self._image is not None:
             self._image.close()
         self._data = self._image = self._frame = None
-        self._rendered, self._gave_up = "", False
+        self._rendered, self._gave_up = _NOTHING, False
 
     def rasterise(self, data: bytes, frame: int = 0, tile: int = 0) -> np.ndarray:
         """uint8 (h, w, 3): one square of one page. Raises RejectedError with the reason.
@@ -111,10 +114,10 @@ class ImageReader:
                 self._rendered = _guarded(lambda: self._page(data, frame))
             except RejectedError as error:
                 builds = self._image is not None and self._image.format in ANIMATED
-                self._image, self._rendered = None, error.args[0]
-                self._gave_up = builds or isinstance(self._rendered, PassingReason)
-        if isinstance(self._rendered, str):
-            raise RejectedError(self._rendered)
+                self._image, self._rendered = None, error.failure
+                self._gave_up = builds or error.failure.retryable
+        if isinstance(self._rendered, Failure):
+            raise RejectedError(self._rendered.reason, retryable=self._rendered.retryable)
         top, left = (place * self.image_size for place in divmod(tile, self._rendered.shape[1] // self.image_size))
         square = self._rendered[top : top + self.image_size, left : left + self.image_size]
         if not square.size:

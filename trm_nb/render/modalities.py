@@ -17,7 +17,7 @@ from functools import cached_property
 
 import numpy as np
 
-from trm_nb.errors import RejectedError, UserError
+from trm_nb.errors import Failure, RejectedError, UserError
 from trm_nb.records import GridTask, ImageBytes, ImageFile, Item, Payload, Puzzle
 from trm_nb.render import image as image_files
 from trm_nb.render.comparison import compare_grid, compare_puzzle, compare_task, compare_text
@@ -73,7 +73,7 @@ class Text(Modality):
         pages = self.renderer.pages(item.payload, _file_name(item), plain=item.plain)
         return [Page(page, page.content_bytes(), page.note) for page in pages]
 
-    def render(self, pages: Pages, images: np.ndarray, begin: Begin) -> dict[int, str]:
+    def render(self, pages: Pages, images: np.ndarray, begin: Begin) -> dict[int, Failure]:
         for first, run in _runs(pages):
             self.renderer.rasterise(run, images[first : first + len(run)])
         return {}
@@ -135,7 +135,7 @@ class Image(Modality):
         except OSError as error:
             raise RejectedError(f"the file cannot be read: {error.strerror or error}") from None
 
-    def render(self, pages: Pages, images: np.ndarray, begin: Begin) -> dict[int, str]:
+    def render(self, pages: Pages, images: np.ndarray, begin: Begin) -> dict[int, Failure]:
         files = PlannedFiles()
         with closing(image_files.ImageReader(self.settings.image_size, self.settings.fit)) as reader:
 
@@ -182,7 +182,7 @@ class Grid(Modality):
             pages = self._grids.grid_pages(payload)
         return [Page(page, page.content_bytes()) for page in pages]
 
-    def render(self, pages: Pages, images: np.ndarray, begin: Begin) -> dict[int, str]:
+    def render(self, pages: Pages, images: np.ndarray, begin: Begin) -> dict[int, Failure]:
         for number, page in pages:
             images[number] = (self._puzzles if isinstance(page, PuzzlePage) else self._grids).rasterise(page)
         return {}

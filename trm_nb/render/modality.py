@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import numpy as np
 
 from trm_nb.config import MultimodalDatasetConfig
-from trm_nb.errors import PassingReason, RejectedError
+from trm_nb.errors import Failure, RejectedError
 from trm_nb.records import Item, StoredFile
 from trm_nb.render.image_files.fit import Fit
 
@@ -121,7 +121,7 @@ class Modality(ABC):
         """
 
     @abstractmethod
-    def render(self, pages: Pages, images: np.ndarray, begin: Begin) -> dict[int, str]:
+    def render(self, pages: Pages, images: np.ndarray, begin: Begin) -> dict[int, Failure]:
         """Render pages, in any process and with the same pixels everywhere.
 
         Args:
@@ -130,7 +130,7 @@ class Modality(ABC):
             begin: to be called with the number of each page whose content is decoded; `one_by_one` does it.
 
         Returns:
-            The number of each page that failed, with the reason (a PassingReason if it may be gone the next time).
+            The number of each page that failed, with the reason.
         """
 
     def read_back(self, item: Item, images: np.ndarray, whole: bool) -> Found:
@@ -141,15 +141,17 @@ class Modality(ABC):
         raise NotImplementedError(f"images of {self.name!r} cannot be read back")
 
 
-def one_by_one(render: Callable[[Any], np.ndarray], pages: Pages, images: np.ndarray, begin: Begin) -> dict[int, str]:
+def one_by_one(
+    render: Callable[[Any], np.ndarray], pages: Pages, images: np.ndarray, begin: Begin
+) -> dict[int, Failure]:
     """`Modality.render` for a function that renders one page's content: uint8 (h, w, 3), or raises RejectedError."""
-    failed: dict[int, str] = {}
+    failed: dict[int, Failure] = {}
     for number, content in pages:
         begin(number)
         try:
             images[number] = render(content)
         except RejectedError as error:
-            failed[number] = error.args[0]
+            failed[number] = error.failure
     return failed
 
 
@@ -161,7 +163,7 @@ class PlannedFiles:
         self._data = b""
 
     def read(self, file: StoredFile) -> bytes:
-        """The file's bytes, the same object for the same file. Raises RejectedError with a PassingReason."""
+        """The file's bytes, the same object for the same file. Raises a retryable RejectedError."""
         if (file.path, file.sha256) != self._file:
             self._file, self._data = None, b""
             self._data = read_planned(file)
@@ -170,14 +172,14 @@ class PlannedFiles:
 
 
 def read_planned(file: StoredFile) -> bytes:
-    """The bytes of a file, the very ones that were planned. Raises RejectedError with a PassingReason."""
+    """The bytes of a file, the very ones that were planned. Raises a retryable RejectedError."""
     try:
         data = file.path.read_bytes()
     except OSError as error:
-        raise RejectedError(PassingReason(f"the file cannot be read: {error.strerror or error}")) from None
+        raise RejectedError(f"the file cannot be read: {error.strerror or error}", retryable=True) from None
     found = hashlib.sha256(data).hexdigest()
     if found != file.sha256:
         raise RejectedError(
-            PassingReason(f"the file changed after it was planned: sha256 {file.sha256[:16]}, now {found[:16]}")
+            f"the file changed after it was planned: sha256 {file.sha256[:16]}, now {found[:16]}", retryable=True
         )
     return data

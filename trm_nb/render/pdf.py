@@ -29,7 +29,7 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from trm_nb.errors import PassingReason, RejectedError
+from trm_nb.errors import Failure, RejectedError
 from trm_nb.records import Item, StoredFile
 from trm_nb.render.guard import guarded
 from trm_nb.render.image import ImageReader, on_squares
@@ -93,7 +93,7 @@ class Pdf(Modality):
         for size in sizes:
             yield 1 if size is None else _view(self.settings.fit, *size, self.settings.image_size).fitted.squares
 
-    def render(self, pages: Pages, images: np.ndarray, begin: Begin) -> dict[int, str]:
+    def render(self, pages: Pages, images: np.ndarray, begin: Begin) -> dict[int, Failure]:
         files = PlannedFiles()
         with closing(_PageReader(self.settings.image_size, self.settings.fit)) as reader:
             return one_by_one(
@@ -163,7 +163,7 @@ class _PageReader(ImageReader):
 
 
 class _Document:
-    """A document in a process of its own. Each method raises RejectedError, with a PassingReason where it died."""
+    """A document in a process of its own. Each method raises RejectedError, retryable where it died."""
 
     def __init__(self, data: bytes) -> None:
         program = Path(__file__).with_name("pdf_process.py")  # not imported: PDFium would be loaded here
@@ -207,8 +207,8 @@ class _Document:
             line = self._process.stdout.readline()
         if not line.endswith(b"\n"):
             if time.monotonic() - asked >= SECONDS:
-                raise RejectedError(PassingReason(f"a PDF document that takes longer than {SECONDS:g} s"))
-            raise RejectedError(PassingReason("a PDF document at which PDFium crashes or takes too much memory"))
+                raise RejectedError(f"a PDF document that takes longer than {SECONDS:g} s", retryable=True)
+            raise RejectedError("a PDF document at which PDFium crashes or takes too much memory", retryable=True)
         answer = json.loads(line)
         if isinstance(answer, dict):
             raise RejectedError(f"a PDF document that cannot be rendered: {answer['error']}")

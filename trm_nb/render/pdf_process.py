@@ -86,7 +86,7 @@ def _size(document: Any, page: int) -> tuple[float, float] | None:
 
 
 def _rendered(document: Any, page: int, width: int, height: int, left: int, top: int, *full: int) -> bytes:
-    """The part of a page, rendered `full` width and height pixels large, that begins at `left`, `top`: BGR, on white."""
+    """The part of a page of `full` width and height in pixels that begins at `left`, `top`: BGR, on white."""
     opened = document[page]
     bitmap = pypdfium2.PdfBitmap.new_native(width, height, raw.FPDFBitmap_BGR)
     bitmap.fill_rect(_WHITE, 0, 0, width, height)

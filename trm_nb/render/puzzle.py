@@ -2,9 +2,8 @@
 
 Choice: cells are whole pixels and lie on the encoder's patches of 28 where that leaves them legible: a cell of a 4x4
 Sudoku is four patches, of a 6x6 one; a patch holds one, four or sixteen cells of a maze. A 9x9 Sudoku has cells of 24
-pixels on 224, as large as fits. Digits are bitmaps of 5x7 enlarged by a whole number. `decode` takes what, rendered again,
-gives the very same image.
-Cost: about 0.4 ms an image, 3 ms to decode.
+pixels on 224, as large as fits. Digits are bitmaps of 5x7 enlarged by a whole number. `decode` takes what, rendered
+again, gives the very same image. Cost: about 0.4 ms an image, 3 ms to decode.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from trm_nb.errors import RejectedError
+from trm_nb.errors import Failure, RejectedError
 from trm_nb.records import Item, Sample
 from trm_nb.render.modalities import MODALITIES, Text, kind_of, kind_of_page
 from trm_nb.render.modality import Found, Modality, RenderSettings
@@ -83,11 +83,12 @@ class Renderer:
 
     def rasterise(
         self, samples: Sequence[Sample], begin: Callable[[int], None] = lambda number: None
-    ) -> tuple[np.ndarray, dict[int, str]]:
-        """uint8 (n, h, w, 3) in the order of the samples, and index -> reason for those that could not be rendered.
+    ) -> tuple[np.ndarray, dict[int, Failure]]:
+        """uint8 (n, h, w, 3) in the order of the samples, and index -> failure for those that could not be rendered.
 
         The image of a failed sample is zeros. Only untrusted content can fail: it is first decoded here. A file that
-        cannot be read, or changed, or takes too long, fails by a PassingReason. `begin` is called with the index of
+        cannot be read, or changed, or takes too long, fails with a retryable reason. `begin` is called with the index
+            of
         each untrusted sample before it is decoded: a decoder may not come back.
         """
         size = self.settings.image_size
@@ -98,7 +99,7 @@ class Renderer:
             if kind is None:
                 raise TypeError(f"{sample.sample_id}: {_unknown_page(sample.content)}")
             pages.setdefault(kind, []).append((number, sample.content))
-        failed: dict[int, str] = {}
+        failed: dict[int, Failure] = {}
         for kind in sorted(pages, key=lambda kind: MODALITIES[kind].untrusted):  # those last, as `begin` starts a clock
             announce = begin if MODALITIES[kind].untrusted else lambda number: None
             failed |= self.modality(kind).render(pages[kind], images, announce)

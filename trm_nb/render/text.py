@@ -1,10 +1,9 @@
 """Text to pages of pixels and back: every character is there, and can be read back from the pixels alone.
 
-Choice: glyphs are blitted from a prebuilt atlas (see typesetting/glyphs.py and tiles.py) instead of rendered, and a text
-that is longer than a page becomes more pages. A short gray line at the right edge of a row says that the line goes on
-in the next one (above: at once, below: after a blank); it is laid under the foreground of the last column so that both can be
-read.
-Cost: about 40 us a page of 32x16 characters in RGB, layout included.
+Choice: glyphs are blitted from a prebuilt atlas (see typesetting/glyphs.py and tiles.py) instead of rendered, and a
+text that is longer than a page becomes more pages. A short gray line at the right edge of a row says that the line goes
+on in the next one (above: at once, below: after a blank); it is laid under the foreground of the last column so that
+both can be read. Cost: about 40 us a page of 32x16 characters in RGB, layout included.
 """
 
 from __future__ import annotations
@@ -30,7 +29,8 @@ BATCH = 16  # pages blitted together: what fits the processor's cache
 @dataclass(frozen=True, eq=False)
 class TextPage:
     """What one page shows: `cells` int32 (rows, columns) of the atlas, `wrapped` uint8 (rows) how a row goes on in the
-    next one, `overlays` int32 (n, 3) of row, column and cell of marks laid over others, `foregrounds` uint8 (rows, columns)
+    next one, `overlays` int32 (n, 3) of row, column and cell of marks laid over others, `foregrounds` uint8 (rows,
+    columns)
     the colour of each cell, None where all have the first. `note` says what was not done as asked, "" for nothing."""
 
     cells: np.ndarray
@@ -49,11 +49,11 @@ class TextPage:
 class TextRenderer:
     """Text to pages (h = w = image_size) of 7x14 cells (font_size 12: 32x16 on 224 pixels) or 5x10 cells (8: 44x22).
 
-    `decode(render_pages(t)) == fold(normalise(t))` for every text whose lines all run left to right: what was rendered can
-    be read, up to characters that look the same pixel for pixel. Lines of which a part runs right to left stand in
+    `decode(render_pages(t)) == fold(normalise(t))` for every text whose lines all run left to right: what was rendered
+    can be read, up to characters that look the same pixel for pixel. Lines of which a part runs right to left stand in
     visual order; for them `layout` tells which character is where. `wrap` "word" wraps after a blank where there is
-    one, `margin` is in pixels, `foreground` and `background` are colours as "#rrggbb", `highlight` colours the tokens of source
-    code. Raises ValueError for a font size, an image without room for cells, or colours that are too similar.
+    one, `margin` is in pixels, `foreground` and `background` are colours as "#rrggbb", `highlight` colours the tokens
+    of source code. Raises ValueError for a font size, an image without room for cells, or colours that are too similar.
     """
 
     def __init__(

@@ -38,10 +38,10 @@ DIGITS = [
 class Atlas:
     """Cells and tables of one font size.
 
-    `gray`: uint8 (cells, h, w), 255 background to 0 foreground, steps of 17; the last cell fills a row that a wide character did
-    not fit. `first`: int32 (0x110000) code point -> its first cell. `props`: uint8 (0x110000), bits WIDTH (cells it
-    takes: 1 or 2), MARK (laid over its base where that can be read back), BOXED_ALONE (a hex box when it is not).
-    `codes`: uint32, the code points with a rendering, in cell order. `digest`: sha256 of the file.
+    `gray`: uint8 (cells, h, w), 255 background to 0 foreground, steps of 17; the last cell fills a row that a wide
+    character did not fit. `first`: int32 (0x110000) code point -> its first cell. `props`: uint8 (0x110000), bits WIDTH
+    (cells it takes: 1 or 2), MARK (laid over its base where that can be read back), BOXED_ALONE (a hex box when it is
+    not). `codes`: uint32, the code points with a rendering, in cell order. `digest`: sha256 of the file.
     """
 
     font_size: int

@@ -239,7 +239,7 @@ def _overlaid(codes: np.ndarray, props: np.ndarray, overlayable: Overlayable, re
 
 
 def _with_forms(text: str, codes: np.ndarray, lines: Lines, taken: np.ndarray, atlas: Atlas) -> np.ndarray:
-    """uint32: the code points to render, Arabic joined and brackets mirrored; sets `taken` for what a ligature holds."""
+    """uint32: the code points to render, Arabic joined and brackets mirrored; sets `taken` for what ligatures hold."""
     rendered = codes.copy()
     for (start, end), levels in lines.items():
         line = text[start:end]

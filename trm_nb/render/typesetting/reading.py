@@ -177,7 +177,7 @@ class Reader:
 
     @lru_cache(maxsize=65536)  # noqa: B019
     def _read_overlaid(self, pixels: bytes, width: int) -> str | None:
-        """Base and one or two marks whose darkest pixels together are these (h, width * w); the base of most foreground."""
+        """Base and one or two marks whose darkest pixels together are these (h, width * w); the darkest base."""
         levels = (255 - np.frombuffer(pixels, np.uint8)) // 17
         bases, marks = (renderings.inside(levels) for renderings in self._drawings(width))
         if not len(marks.codes):

@@ -49,7 +49,7 @@ class Tiles:
             for level, colour in enumerate(of_one_ink):
                 if levels.setdefault(colour, level) != level:
                     raise ValueError(
-                        "foreground and background: expected colours with 16 levels between them that can be distinguished"
+                        "foreground and background: expected colours with 16 different levels between them"
                     )
         return levels
 
