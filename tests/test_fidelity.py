@@ -41,7 +41,7 @@ BY_WORD = TextRenderer(wrap="word", margin=7)
 both = pytest.mark.parametrize("r", RENDERERS.values(), ids=RENDERERS.keys())
 
 # Classes of UAX #9 that reorder a line, and the blocks whose unassigned code points have them by default (and whose
-# marks go with them). Controls that only enclose or end (LRE, LRO, LRI, FSI, PDF, PDI) reorder nothing and have a glyph.
+# marks go with them). Controls that only enclose or end (LRE, LRO, LRI, FSI, PDF, PDI) reorder nothing.
 RIGHT_TO_LEFT = {"R", "AL", "AN", "RLE", "RLO", "RLI"}
 BLOCKS = [(0x590, 0x8FF), (0xFB1D, 0xFDFF), (0xFE70, 0xFEFE), (0x10800, 0x10FFF), (0x1E800, 0x1EFFF)]
 EVERYTHING = [chr(code) for code in range(sys.maxunicode + 1)]

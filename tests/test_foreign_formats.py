@@ -116,7 +116,7 @@ NAMED = [
     ("a.mp3", b"ID3\4" + bytes(30), "a sound"),
     ("a.wav", b"RIFF\x24\0\0\0WAVEfmt " + bytes(30), "a sound"),
     ("a.tfrecord", bytes(range(40)), "a TFRecord file, .* export it"),
-    ("rendering.png", b"<?xml version='1.0'?>\n<!-- a -->\n<svg xmlns='b'/>", "an SVG rendering, .* convert"),
+    ("drawing.png", b"<?xml version='1.0'?>\n<!-- a -->\n<svg xmlns='b'/>", "an SVG file, .* convert"),
     ("page.jpg", b"<!DOCTYPE html>\n<html>Log in</html>", "an HTML page, .* the download failed"),
     ("words.jpg", b"words", "no image in a .jpg file: its first bytes are those of no known format"),
     *((name, POINTER, "a Git LFS pointer in place of the file: run `git lfs pull`") for name in
@@ -182,7 +182,7 @@ def test_what_a_table_names_is_named_too(tmp_path: Path) -> None:
              "a.heic": "'a.heic': a HEIC image, .* convert it",
              "a.jpg": "'a.jpg': a Git LFS pointer .* run `git lfs pull`",
              "annex.png": "'annex.png': a git-annex link whose file is not here: run `git annex get`",
-             "a.svg": "'a.svg': an SVG rendering, .* convert it",
+             "a.svg": "'a.svg': an SVG file, .* convert it",
              "https://example.org/a.png": "the address .*; download it",
              base64.b64encode(ftyp(b"heic") * 3).decode(): "a HEIC image, .* convert it"}  # fmt: skip
     (tmp_path / "folder").mkdir()

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 from trm_nb.errors import RejectedError
 from trm_nb.records import GridTask
-from trm_nb.render.grid import PALETTE, PAPER, TEST, GridRenderer
+from trm_nb.render.grid import BACKGROUND, PALETTE, TEST, GridRenderer
 
 R = GridRenderer()
 
@@ -140,7 +140,7 @@ def test_image_sizes(size: int) -> None:
 def test_colours_are_arc_s_own() -> None:
     image = R.render(np.arange(10).reshape(2, 5))
     seen = {tuple(colour) for colour in image.reshape(-1, 3).tolist()}
-    assert seen == {tuple(c) for c in PALETTE.tolist()} | {(0x55, 0x55, 0x55), tuple(PAPER.tolist())}
+    assert seen == {tuple(c) for c in PALETTE.tolist()} | {(0x55, 0x55, 0x55), tuple(BACKGROUND.tolist())}
     assert tuple(PALETTE[3].tolist()) == (0x2E, 0xCC, 0x40)
 
 

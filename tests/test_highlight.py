@@ -238,7 +238,7 @@ def test_without_a_telling_name_the_language_is_guessed(name: str) -> None:
 
 @pytest.mark.parametrize("background", ["#ffffff", "#1e1e1e"])
 def test_pages_have_the_colours_and_read_back(background: str) -> None:
-    r = TextRenderer(highlight=True, background=paper, foreground="#808080")
+    r = TextRenderer(highlight=True, background=background, foreground="#808080")
     for text in (CODE, Path(trm_nb.__file__).with_name("config.py").read_text(encoding="utf-8")):
         pages = r.render_pages(text, "config.py")
         assert r.decode(pages) == r.fold(r.normalise(text))

@@ -37,7 +37,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "histogram": lambda: plots.histogram(np.array([1.0, 2.0, np.nan, 2.0]), "x"),
     "histogram-of-nothing": lambda: plots.histogram(np.zeros(0), "x"),
     "before-after": lambda: plots.before_after(IMAGES[0], IMAGES[1]),
-    "looks": lambda: plots.looks(IMAGES[0], np.random.default_rng(0).random((12, 2, 2))),
+    "attention": lambda: plots.attention(IMAGES[0], np.random.default_rng(0).random((12, 2, 2))),
     "capsule-rows": lambda: plots.capsule_rows(np.zeros((12, 512))),
     "capsule-map": lambda: plots.capsule_map(np.random.default_rng(0).normal(size=(30, 9)), [HOSTILE, "b", "c"] * 10),
     "capsule-map-many": lambda: plots.capsule_map(np.eye(30), [str(i) for i in range(30)]),

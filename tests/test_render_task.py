@@ -80,7 +80,7 @@ def test_no_marker_is_left_by_text_by_whole_images_or_by_an_error(
             assert marker(tmp_path / "cache" / "images" / "receipts").exists()
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("trm_nb.render.renderer.Renderer.render", stopped)
+        monkeypatch.setattr("trm_nb.render.renderer.Renderer.rasterise", stopped)
         with pytest.raises(KeyboardInterrupt):
             cache.populate([photo.convert("L")])
     assert not marker(tmp_path / "cache" / "images" / "receipts").exists()

@@ -173,7 +173,7 @@ def test_one_file_is_read_once_for_its_tiles(tmp_path: Path) -> None:
     images, failed = renderer.rasterise(samples, take_away)
     assert len(samples) == 9 and not failed
     assert np.array_equal(images[4], render_image(PHOTO.read_bytes(), 224, 0, 4, "tiles"))
-    assert "cannot be read" in renderer.rasterise(samples)[1][8]
+    assert "cannot be read" in renderer.rasterise(samples)[1][8].reason
 
 
 def test_fingerprints_hold_what_matters_to_the_modality() -> None:
@@ -198,13 +198,13 @@ def test_a_mixture_is_drawn_in_order_and_failures_are_named(tmp_path: Path) -> N
     images, failed = R.rasterise([*samples, *gone])
     assert images.shape == (8, 224, 224, 3) and images.dtype == np.uint8
     assert set(failed) == {2, 4, 7}
-    assert "changed after it was planned" in failed[2] and "cannot be decoded" in failed[4]
+    assert "changed after it was planned" in failed[2].reason and "cannot be decoded" in failed[4].reason
     assert not images[[2, 4, 7]].any()
     assert np.array_equal(images[1], TextRenderer().render_pages(ITEMS["text"].payload)[0])  # type: ignore[arg-type]
     for number in (0, 1, 3, 5, 6):
         assert np.array_equal(R.rasterise([samples[number]])[0][0], images[number])
     changed.unlink()
-    assert "cannot be read: No such file" in R.rasterise(gone)[1][0]
+    assert "cannot be read: No such file" in R.rasterise(gone)[1][0].reason
 
 
 def test_nothing_to_draw() -> None:

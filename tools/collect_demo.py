@@ -6,7 +6,7 @@
 
 WORK keeps the Debian packages (`apt-get download`, about 250 MB), so a second run is quick. Versions of the packages
 are in the SOURCES.md that is written; other versions give other bytes. Documents are cut at blank lines to some four
-pages of 32x16 characters, images are made small. Text in many small files keeps labels balanced and splits honest:
+pages of 32x16 characters, pictures are made small. Text in many small files keeps labels balanced and splits honest:
 all pages of a document are on one side.
 """
 
@@ -77,8 +77,8 @@ TABLES = {
 LOMIRI = {  # file -> who, licence (the package's debian/copyright)
     "Bridge_by_Sander_Klootwijk": ("Sander Klootwijk", "CC-BY-SA-4.0"),
     "Dragonfly_by_Bolly": ("Bolly", "CC-BY-SA-4.0"),
-    "Image_0B_by_freespace": ('Trevor "Freespace"', "CC-BY-4.0"),
-    "Image_1A_by_freespace": ('Trevor "Freespace"', "CC-BY-4.0"),
+    "Picture_0B_by_freespace": ('Trevor "Freespace"', "CC-BY-4.0"),
+    "Picture_1A_by_freespace": ('Trevor "Freespace"', "CC-BY-4.0"),
     "Wine_by_Jakkub_Mede": ("Jakub Mede", "CC-BY-4.0"),
     "aitzgorri_by_Aitzol_Berasategi": ("Aitzol Berasategi", "CC-BY-4.0"),
     "analogpattern_by_Peter_Nerlich": ("Peter Nerlich", "CC-BY-SA-4.0"),
@@ -140,7 +140,7 @@ def main() -> None:
         ),
         *tables(to / "tables"),
         *photographs(work, to / "photographs"),
-        *renderings(work, to / "renderings"),
+        *drawings(work, to / "drawings"),
         *tasks(to / "arc"),
     ]
     write_sources(to / "SOURCES.md", origins, versions)
@@ -262,7 +262,7 @@ def tables(folder: Path) -> list[Origin]:
     return origins
 
 
-# ---------------------------------------------------------------------------------------------- images
+# ---------------------------------------------------------------------------------------------- pictures
 
 
 def photographs(work: Path, folder: Path) -> list[Origin]:
@@ -290,8 +290,8 @@ def photographs(work: Path, folder: Path) -> list[Origin]:
     return origins
 
 
-def renderings(work: Path, folder: Path) -> list[Origin]:
-    """Every n-th rendering of four themes, made small with its transparency."""
+def drawings(work: Path, folder: Path) -> list[Origin]:
+    """Every n-th drawing of four themes, made small with its transparency."""
     top = work / "openclipart-png/usr/share/openclipart/png"
     folder.mkdir(parents=True, exist_ok=True)
     origins = []
@@ -308,7 +308,7 @@ def renderings(work: Path, folder: Path) -> list[Origin]:
             file = folder / f"{theme}_{path.stem.strip('_.')}.png"
             small.quantize(128).save(file, "PNG", optimize=True)
             origin = f"openclipart-png, {path.relative_to(top).as_posix()}"
-            origins.append(Origin(f"renderings/{file.name}", origin, PUBLIC))
+            origins.append(Origin(f"drawings/{file.name}", origin, PUBLIC))
     return origins
 
 
@@ -359,7 +359,7 @@ def write_sources(path: Path, origins: list[Origin], versions: dict[str, str]) -
         "# Where the demo data comes from",
         "",
         "All of it is free to use and to pass on. `tools/collect_demo.py` made it: texts are excerpts, cut at a blank",
-        f"line; photographs are {PHOTO_SIDE} pixels wide or high, as JPEG; renderings {DRAWING_SIDE}, in 128 colours.",
+        f"line; photographs are {PHOTO_SIDE} pixels wide or high, as JPEG; drawings {DRAWING_SIDE}, in 128 colours.",
         "Creative Commons licences are at creativecommons.org/licenses under the name given here, the texts of others",
         "lie beside this file. The photographs under the GPL are data that is shipped along; no code depends on them.",
         "",

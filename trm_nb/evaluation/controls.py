@@ -18,7 +18,7 @@ INPUTS = ("vocab_size", "seq_len", "tokens", "capsules")  # of a model's size, w
 
 
 def shuffled_between(examples: CapsuleTargets, seed: int) -> CapsuleTargets:
-    """The same samples and answers, the capsules rendered from all of them by chance; in place."""
+    """The same samples and answers, the capsules sampled at random from all of them; in place."""
     order = np.random.default_rng(seed).permutation(len(examples.rows))
     examples.capsules = examples.capsules[order]
     examples.name = hashlib.sha256(examples.name.encode() + order.tobytes()).hexdigest()[:16]

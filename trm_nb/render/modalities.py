@@ -1,8 +1,8 @@
-"""The table of modalities: one line for each kind of content that becomes images. README and CONTRIBUTING say how to
-add one.
+"""The table of modalities: one line for each kind of content that becomes images. CONTRIBUTING shows how to add one.
 
-Choice: what an item or a page is, the class of its payload or content tells; several lines may share a modality's name
-(the pages of a PDF are images). A module outside the package may add its line when it is imported.
+Choice: the class of an item's payload, and of a page's content, decides which line it belongs to. Several lines may
+share the name of a modality, as the pages of a PDF are images. A module outside the package may add its line when it is
+imported.
 Cost: a few `isinstance` a sample.
 """
 
