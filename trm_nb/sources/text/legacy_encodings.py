@@ -4,8 +4,8 @@ charset-normalizer proposes: what decodes without an error and is not a mess. It
 above 127 fits thirty code pages), and its own choice among them is often not the likely one: `étés` came out as Big5,
 Danish as code page 852. So the choice among its proposals is made here, by how common the characters they give are in
 the languages written with them: the letters of each language stand below in the order of their frequency, which is
-taken as Zipf's law, with a small handicap for encodings that are rare. On 5287 snippets of 1, 3 and 30 messages in 36
-languages and 45 pairs of language and encoding, the library alone decoded 63 % to the very text and this 96 %.
+taken as Zipf's law, with a small handicap for encodings that are rare. Of 3,465 held-out snippets in 19 languages and
+22 encodings this decodes 97.2 % to the very text, chardet 7.7 90.4 % (LOG.md, 2026-11-27).
 Only encodings in which text files are found are tried: no EBCDIC, no UTF-16 without a byte order mark.
 Cost: some milliseconds, as the caller bounds the sample. The same bytes always give the same answer.
 """
