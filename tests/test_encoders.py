@@ -12,7 +12,8 @@ from runs import walk_through
 
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.errors import UserError
-from trm_nb.models.encoders import ENCODERS, encoder_for, load_encoder
+from trm_nb.models.encoder import Encoder
+from trm_nb.models.encoders import ENCODERS, encoder_class, encoder_for, load_encoder
 from trm_nb.models.vision_encoder import TRMVisionEncoder
 from trm_nb.pipeline.run import Run, build
 from trm_nb.pipeline.verify import verify
@@ -25,7 +26,7 @@ def config(folder: Path, **fields: object) -> MultimodalDatasetConfig:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        pytest.param("huge", "encoder: expected one of base, tiny, got 'huge'", id="unknown"),
+        pytest.param("huge", rf"encoder: expected one of {', '.join(ENCODERS)}, got 'huge'", id="unknown"),
         pytest.param("tny", r"got 'tny', did you mean 'tiny'\?", id="misspelt"),
     ],
 )
@@ -37,7 +38,7 @@ def test_an_unknown_encoder_is_refused_when_the_run_is_made(tmp_path: Path, name
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 @pytest.mark.parametrize("name", ENCODERS)
 def test_a_checkpoint_says_which_encoder_it_is_of(tmp_path: Path, name: str, suffix: str) -> None:
-    encoder = TRMVisionEncoder(name, seed=3, weights="random")
+    encoder = encoder_class(name)(name, seed=3, weights="random")
     encoder.save(tmp_path / f"encoder{suffix}")
     loaded = load_encoder(tmp_path / f"encoder{suffix}")
     assert (loaded.preset, loaded.fingerprint, loaded.trained) == (name, encoder.fingerprint, True)
@@ -46,7 +47,7 @@ def test_a_checkpoint_says_which_encoder_it_is_of(tmp_path: Path, name: str, suf
 def test_a_checkpoint_of_an_encoder_that_is_not_in_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     TRMVisionEncoder("tiny", weights="random").save(tmp_path / "encoder.pt")
     monkeypatch.delitem(ENCODERS, "tiny")
-    with pytest.raises(UserError, match=r"encoder\.pt: preset: expected one of base, got 'tiny'"):
+    with pytest.raises(UserError, match=rf"encoder\.pt: preset: expected one of {', '.join(ENCODERS)}, got 'tiny'"):
         load_encoder(tmp_path / "encoder.pt")
 
 
@@ -55,6 +56,21 @@ def test_a_device_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
         pytest.skip("there is an mps device")
     with pytest.raises(UserError, match="device 'mps' cannot be used here"):
         encoder_for(config(tmp_path, encoder="tiny", device="mps"), tmp_path / "none")
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_capsules_do_not_depend_on_the_rest_of_the_batch(name: str) -> None:
+    _alone_or_together(encoder_class(name)(name))
+
+
+def _alone_or_together(encoder: Encoder) -> None:
+    """Bit for bit, in both precisions."""
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (5, 224, 224, 3), np.uint8))
+    for bfloat16 in (False, True):
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            together = encoder(images)
+            assert together.shape == (5, 12, 512) and together.dtype == torch.float32 and together.isfinite().all()
+            assert torch.equal(torch.cat([encoder(image[None]) for image in images]), together)
 
 
 @pytest.fixture
@@ -84,8 +100,5 @@ def test_a_new_encoder_takes_one_module_and_one_line(linear: str, tmp_path: Path
     run.close()
     again = build(asked.with_changes(output_dir=str(tmp_path / "again"), encoder="base", encoder_path=str(weights)))
     assert again.content_digest == report.content_digest, "the checkpoint says which encoder it is of"
-    images = np.stack([np.full((224, 224, 3), value, np.uint8) for value in (0, 90, 255)])
-    encoder = load_encoder(weights)
-    with torch.inference_mode():
-        together = encoder(torch.from_numpy(images))
-        assert torch.equal(encoder(torch.from_numpy(images[1:2])), together[1:2])
+    assert "a fixed transform" in (report.output_dir / "README.md").read_text()
+    _alone_or_together(load_encoder(weights))

@@ -213,7 +213,15 @@ def _altered_receipt(state: Storage) -> None:
     state.damage(which="images.zarr/images/receipts/00000000.json", how="a flipped bit")
 
 
-EXAMPLES = (_lost_settings, _altered_chunk, _altered_receipt)
+def _altered_info(state: Storage) -> None:
+    """A chunk is lost and the run killed while it is made again; then dataset_info.json is altered."""
+    state.work(step="build", fault=None, passing=1)
+    state.damage(which="capsules.zarr/capsules/c/2/0/0", how="missing")
+    state.work(step="encode", fault="batch-recorded", passing=1)
+    state.damage(which="dataset_info.json", how="a flipped bit")
+
+
+EXAMPLES = (_lost_settings, _altered_chunk, _altered_receipt, _altered_info)
 
 
 def main(examples: int, number: int) -> None:

@@ -90,7 +90,9 @@ class MultimodalDatasetConfig(BaseModel):
         "denoise", None, "the denoiser's checkpoint; None: the one that comes with the package"
     )
 
-    encoder: str = _field("encode", "base", "encoder, by its name in `models/encoders.py`: base or tiny")
+    encoder: str = _field(
+        "encode", "base", "the encoder's name in `models/encoders.py`, such as base or tiny"
+    )
     encoder_weights: Literal["trained", "random"] | None = _field(
         "encode", None, "trained: those that come with the package; random: from the seed; None: trained for base"
     )

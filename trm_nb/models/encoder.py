@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor, nn
 
@@ -33,6 +33,8 @@ class Encoder(nn.Module, ABC):
         image_size: side of the images in pixels.
         weights: "trained" or "random"; None: trained where there are such.
     """
+
+    about: ClassVar[str] = ""  # how it works, in a sentence or two of Markdown, for notebook 03
 
     def __init__(
         self,
@@ -62,8 +64,16 @@ class Encoder(nn.Module, ABC):
         """Whether `decode(capsules)` shows what capsules hold."""
         return False
 
+    @property
+    def weight_count(self) -> int:
+        """How many numbers can be trained; 0 for a fixed transform."""
+        return sum(weight.numel() for weight in self.parameters())
+
     def architecture(self) -> dict[str, str | int | list[int]]:
-        """What the meaning of the weights depends on; a checkpoint of another one is refused."""
+        """What capsules depend on besides the weights: sizes, and a version that goes up with a change of `forward`.
+
+        A checkpoint of another architecture is refused. A subclass adds to what `super().architecture()` returns.
+        """
         return {"preset": self.preset}
 
     @property

@@ -113,6 +113,7 @@ def write_dataset(
     computed_in = tracker.frozen().get(COMPUTED_IN, "float32")
     weights = {
         "preset": encoder.preset, "fingerprint": encoder.fingerprint, "trained": encoder.trained,
+        "weights": encoder.weight_count,
         "computed_in": computed_in,
     }  # fmt: skip
     shards = [
@@ -205,7 +206,8 @@ def _card(info: dict[str, Any]) -> str:
     modalities = ", ".join(f"{count} {name}" for name, count in counts["modalities"].items())
     splits = ", ".join(f"{count} {name}" for name, count in counts["splits"].items())
     unusable = f"{counts['quarantined_items']} items and {counts['quarantined_samples']} samples"
-    trained = "trained" if info["encoder"]["trained"] else "UNTRAINED (weights random, from the seed)"
+    weights = "random, from the seed" if info["encoder"]["weights"] else "a fixed transform, without any"
+    trained = "trained" if info["encoder"]["trained"] else f"UNTRAINED (weights: {weights})"
     denoised = f"by the denoiser {info['denoiser']}" if info["denoiser"] else "by nothing, they are as rendered"
     return f"""---
 pretty_name: {json.dumps(info["name"])}

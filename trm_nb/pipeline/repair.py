@@ -13,6 +13,7 @@ from typing import Any
 
 from trm_nb.cache.image_cache import ImageCache
 from trm_nb.pipeline.consolidate import Consolidator
+from trm_nb.pipeline.dataset_files import damaged_files
 from trm_nb.pipeline.encode_task import COMPUTED_IN, ENCODER, encoding_of
 from trm_nb.pipeline.inspection import Damage, inspect
 from trm_nb.progress.planned import PlannedRow
@@ -79,6 +80,8 @@ def repair(tracker: TrainingProgressTracker, cache: ImageCache, consolidator: Co
         tracker.make_pending(keys - cache.present(sorted(keys)))
     tracker.write_frozen_copy()
     if deep:
+        if damaged_files(tracker, deep):
+            tracker.set("dataset_made_of", None)  # they are written again
         tracker.set(SUSPECT, False)
 
 

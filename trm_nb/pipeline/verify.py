@@ -101,6 +101,7 @@ class _Check:
                 self.copies.append(trouble)
         # while another process writes, a file may be there a moment before its receipt is
         self.arrays += [damage.message for damage in damages if self.deep or damage.what != "stray"]
+        self.tables += damaged_files(self.tracker, self.deep)  # also where chunks are missing: they may come back
         if consolidator and consolidator.complete():
             self._finished()
         else:
@@ -122,7 +123,6 @@ class _Check:
             log.warning("%s cannot be written, so the damage is not noted: %s", self.path, again)
 
     def _finished(self) -> None:
-        self.tables += damaged_files(self.tracker, self.deep)
         if not self.tables and not self.tracker.get("dataset_made_of"):
             self.unfinished.append(f"{self.path}: its tables and card are not written yet; run again, it continues")
         elif self.deep and not self.arrays and not self.tables:
