@@ -16,8 +16,6 @@ from trm_nb.cli.main import main
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.errors import UserError
 from trm_nb.evaluation.controls import shuffled_between
-from trm_nb.evaluation.results import result_of
-from trm_nb.evaluation.verdicts import accuracy
 from trm_nb.notebook.training_report import LearningProblem, TrainingReport
 from trm_nb.pipeline.run import Run
 from trm_nb.pipeline.verify import verify
@@ -27,7 +25,9 @@ from trm_nb.training.objectives.label import Labels
 from trm_nb.training.objectives.next_page import NextPages, has_next_page, predicted_rows
 from trm_nb.training.predictions import Predictions
 from trm_nb.training.reasoning import ROW
+from trm_nb.training.results import result_of
 from trm_nb.training.train_objective import examples_of, train_objective
+from trm_nb.training.verdicts import accuracy
 
 LABELS = ["a", "b", "c"] * 14
 SPLITS = ((["train"] * 6 + ["test"] * 3) * 5)[: len(LABELS)]

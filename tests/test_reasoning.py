@@ -21,7 +21,6 @@ from runs import train_in as train
 from torch import Tensor
 
 from trm_nb.errors import UserError
-from trm_nb.evaluation.verdicts import accuracy
 from trm_nb.models.tiny_recursive_model import TinyRecursiveModel
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import Puzzle
@@ -30,6 +29,7 @@ from trm_nb.sources.puzzles.sudoku import sudokus
 from trm_nb.training.predictions import evaluate
 from trm_nb.training.puzzle_tokens import PuzzleTokens
 from trm_nb.training.reasoning import ROW, Settings
+from trm_nb.training.verdicts import accuracy
 
 SMALL = {"hidden_size": 32, "num_heads": 2, "H_cycles": 1, "L_cycles": 2, "mlp_t": True, "halt_max_steps": 4}
 SETTINGS = Settings(steps=40, batch=8, log_every=10, checkpoint_every=10, torch_threads=1, warm_up=10)

@@ -10,12 +10,12 @@ import pytest
 from runs import make_run, write_batches
 
 from trm_nb import CapsuleDataset
-from trm_nb.evaluation.results import Result, result_of
 from trm_nb.training.objective import Confusion, Groups, Note, constant_baseline
 from trm_nb.training.objectives.grid import Grids
 from trm_nb.training.objectives.label import Labels
 from trm_nb.training.objectives.next_page import NextPages
 from trm_nb.training.predictions import Predictions
+from trm_nb.training.results import Result, result_of
 
 
 def with_columns(folder: Path, **columns: object) -> CapsuleDataset:

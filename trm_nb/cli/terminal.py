@@ -120,9 +120,9 @@ def quarantined(run: Path, count: int) -> list[str]:
 
 def result_of(predictions: Predictions, config: MultimodalDatasetConfig) -> str:
     """A training's result on the held-out samples, and the best constant prediction, which needs no model."""
-    from trm_nb.evaluation.verdicts import accuracy
     from trm_nb.training.objective import constant_baseline
     from trm_nb.training.objectives import objective_named
+    from trm_nb.training.verdicts import accuracy
 
     objective = objective_named(config.objective)
     constant = constant_baseline(predictions.labels).all(1).mean()

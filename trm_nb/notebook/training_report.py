@@ -1,7 +1,7 @@
 """A training as notebook 06 shows it: each part of a report is the value of a cell, also where nothing was trained.
 
 What there is to learn is a `LearningProblem`; training it returns a `TrainingReport`, or `NothingTrained` with the
-reason. Both render what evaluation/results.py computed and what the objective provides as details; no objective is
+reason. Both render what training/results.py computed and what the objective provides as details; no objective is
 known by name here.
 """
 
@@ -15,15 +15,15 @@ from typing import Any, Self
 import numpy as np
 
 from trm_nb.errors import NothingToLearnError
-from trm_nb.evaluation.results import Result, result_of
-from trm_nb.evaluation.verdicts import most_missed
 from trm_nb.notebook import plots, sampling
 from trm_nb.notebook.prose import Table, escaped, finding, percent, table
 from trm_nb.notebook.shown import Plot, Shown, Text
 from trm_nb.pipeline.run import Run
 from trm_nb.records import Progress
 from trm_nb.training.objective import Boards, Confusion, Detail, Groups, Images, Note, Objective
+from trm_nb.training.results import Result, result_of
 from trm_nb.training.train_objective import examples_of
+from trm_nb.training.verdicts import most_missed
 
 _REASON = 1000  # characters of a reason that are shown
 _NAME = 26  # characters in a line of a baseline's name beside its bar

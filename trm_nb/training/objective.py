@@ -1,7 +1,7 @@
 """What an objective is: the examples it makes of a finished run, its recipe, and what is worth showing of its result.
 
 An objective is one class in `objectives/` and one line in the table there. It provides data and words only: the target
-of each sample, what untrained baselines predict, and which details to show. evaluation/results.py computes intervals
+of each sample, what untrained baselines predict, and which details to show. training/results.py computes intervals
 and verdicts from these, notebook/training_report.py renders tables and plots; neither knows any objective by name.
 """
 
