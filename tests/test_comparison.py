@@ -10,7 +10,7 @@ import pytest
 
 from trm_nb.errors import UserError
 from trm_nb.evaluation.comparison import Outcomes, compare_methods, holm, methods_of
-from trm_nb.evaluation.verdicts import paired
+from trm_nb.training.verdicts import paired
 
 DRAWS = 1000
 

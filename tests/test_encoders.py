@@ -91,7 +91,7 @@ def test_a_new_encoder_takes_one_module_and_one_line(linear: str, tmp_path: Path
     fields = {"source_paths": [str(tmp_path / "texts")], "output_dir": str(tmp_path / "run"), "encoder": linear}
     asked = MultimodalDatasetConfig(**fields, workers=0, batch_size=8, train_steps=4, test_fraction=0.4)
     report = build(asked)
-    assert report.training is not None and len(report.training.items)
+    assert report.training is not None and report.training.accuracy.items
     assert verify(report.output_dir, deep=True) == []
     run = Run(asked)
     assert run.info()["encoder"]["preset"] == linear and not run.info()["encoder"]["trained"]

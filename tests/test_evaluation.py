@@ -14,8 +14,8 @@ from runs import make_run
 
 from trm_nb import CapsuleDataset
 from trm_nb.evaluation import verdicts
-from trm_nb.evaluation.verdicts import accuracy, most_missed, outcome_of, p_value, paired, sign_flip, wilson
 from trm_nb.training.objectives.label import Labels
+from trm_nb.training.verdicts import accuracy, most_missed, outcome_of, p_value, paired, sign_flip, wilson
 
 
 def rows_of(both: int, gained: int, lost: int, neither: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -56,7 +56,7 @@ def test_the_fitted_encoder_is_what_the_capsules_come_from(fitted: Path) -> None
 
 
 def test_run_again_it_is_not_fitted_again(fitted: Path) -> None:
-    path = fitted / "model" / "encoder" / "encoder.pt"
+    path = fitted / "encoder" / "encoder.pt"
     before = path.stat().st_mtime_ns
     run = Run(config(fitted))
     assert run.up_to("fit") == 0 and run.up_to("export") == 0
@@ -66,9 +66,9 @@ def test_run_again_it_is_not_fitted_again(fitted: Path) -> None:
         build(config(fitted, fit_steps=13))
 
 
-@pytest.mark.parametrize("lost", ["encoder.pt", "encoder.pt and trm.pt"])
+@pytest.mark.parametrize("lost", ["encoder.pt", "encoder.pt and training.pt"])
 def test_a_lost_encoder_is_made_again_and_is_the_same(fitted: Path, lost: str) -> None:
-    digest, folder = CapsuleDataset(fitted).info["content_digest"], fitted / "model" / "encoder"
+    digest, folder = CapsuleDataset(fitted).info["content_digest"], fitted / "encoder"
     weights = (folder / "encoder.pt").read_bytes()
     for name in lost.split(" and "):
         (folder / name).unlink()

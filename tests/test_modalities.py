@@ -32,7 +32,7 @@ import json, sys
 import {module}
 from trm_nb import MultimodalDatasetConfig, build
 report = build(MultimodalDatasetConfig(**json.loads(sys.argv[1])))
-print(report.rows, report.quarantined, len(report.training.rows))
+print(report.rows, report.quarantined, len(report.training.predictions.rows))
 """
 
 

@@ -16,8 +16,6 @@ from trm_nb.cli.main import main
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.errors import UserError
 from trm_nb.evaluation.controls import shuffled_between
-from trm_nb.evaluation.results import result_of
-from trm_nb.evaluation.verdicts import accuracy
 from trm_nb.notebook.training_report import LearningProblem, TrainingReport
 from trm_nb.pipeline.run import Run
 from trm_nb.pipeline.verify import verify
@@ -28,6 +26,7 @@ from trm_nb.training.objectives.next_page import NextPages, has_next_page, predi
 from trm_nb.training.predictions import Predictions
 from trm_nb.training.reasoning import ROW
 from trm_nb.training.train_objective import examples_of, train_objective
+from trm_nb.training.verdicts import accuracy
 
 LABELS = ["a", "b", "c"] * 14
 SPLITS = ((["train"] * 6 + ["test"] * 3) * 5)[: len(LABELS)]
@@ -42,7 +41,7 @@ def trained(folder: Path, **changes: object) -> Predictions:
 
 
 def weights(folder: Path) -> dict[str, bytes]:
-    saved = torch.load(folder / "model" / "trm.pt", weights_only=True)
+    saved = torch.load(folder / "model" / "training.pt", weights_only=True)
     return {name: weight.numpy().tobytes() for name, weight in saved["average"].items()}
 
 
@@ -150,7 +149,7 @@ def test_what_cannot_be_learnt_is_refused(
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path, changes: dict[str, object], named: str) -> None:
     make_run(tmp_path, list(LABELS), SPLITS)
     trained(tmp_path, train_steps=1)
-    with pytest.raises(UserError, match=rf"trm\.pt: this training has .*{named}"):
+    with pytest.raises(UserError, match=rf"training\.pt: this training has .*{named}"):
         trained(tmp_path, train_steps=2, **changes)
 
 
@@ -159,7 +158,7 @@ def test_a_checkpoint_of_another_dataset_is_refused(tmp_path: Path) -> None:
     trained(tmp_path, train_steps=1)
     for labels, seed in ((list(LABELS), 1), (LABELS[::-1], 0)):
         make_run(tmp_path, labels, SPLITS, seed=seed)
-        with pytest.raises(UserError, match=r"trm\.pt: this training has examples="):
+        with pytest.raises(UserError, match=r"training\.pt: this training has examples="):
             trained(tmp_path, train_steps=1)
 
 
@@ -212,11 +211,11 @@ def test_an_objective_is_added_as_contributing_says(tmp_path: Path, monkeypatch:
 
     pages = pq.read_table(report.output_dir / "samples.parquet")["pages"].to_numpy()
     assert set(pages) == {1, 2}, "the texts differ in length"
-    assert np.array_equal(report.training.labels[:, 0], pages[report.training.rows])
+    assert np.array_equal(report.training.predictions.labels[:, 0], pages[report.training.predictions.rows])
     shown = LearningProblem.of(Run(config)).train()
     assert isinstance(shown, TrainingReport) and shown.steps.parts and "page counts" in shown.headline.parts[0].markdown
-    found = result_of(examples_of(report.output_dir, config), report.training)
-    assert len(found.baselines) == 2 and found.accuracy.rows == len(report.training.rows)
+    found = report.training
+    assert len(found.baselines) == 2 and found.accuracy.rows == len(found.predictions.rows)
     assert "held-out page counts are predicted correctly" in found.sentences()[0]
     assert build(config).content_digest == report.content_digest
     assert main(["verify", str(report.output_dir), "--deep"]) == 0

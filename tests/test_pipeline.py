@@ -353,14 +353,14 @@ def test_a_mistake_binds_nothing_so_that_it_can_be_corrected(
     assert (report.content_digest, report.quarantined) == (digest, 0)
 
 
-def test_an_objective_with_nothing_to_learn_binds_nothing(make_config: MakeConfig) -> None:
+def test_an_objective_with_nothing_to_learn_fixes_nothing(make_config: MakeConfig) -> None:
     values = {"train_steps": 1, "test_fraction": 0.5}
     with pytest.raises(UserError, match="training on next pages needs"):
         Run(make_config(objective="next", **values)).train()
     Run(make_config(objective="label", **values)).train()
     with pytest.raises(UserError, match=r"learning_rate=0\.001, not learning_rate=0\.01"):
         Run(make_config(objective="label", learning_rate=0.01, **values)).train()
-    (Path(make_config().output_dir) / "model" / "trm.pt").unlink()
+    shutil.rmtree(Path(make_config().output_dir) / "models" / "main")
     Run(make_config(objective="label", learning_rate=0.01, **values)).train()
 
 

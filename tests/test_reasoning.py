@@ -21,7 +21,6 @@ from runs import train_in as train
 from torch import Tensor
 
 from trm_nb.errors import UserError
-from trm_nb.evaluation.verdicts import accuracy
 from trm_nb.models.tiny_recursive_model import TinyRecursiveModel
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import Puzzle
@@ -30,6 +29,7 @@ from trm_nb.sources.puzzles.sudoku import sudokus
 from trm_nb.training.predictions import evaluate
 from trm_nb.training.puzzle_tokens import PuzzleTokens
 from trm_nb.training.reasoning import ROW, Settings
+from trm_nb.training.verdicts import accuracy
 
 SMALL = {"hidden_size": 32, "num_heads": 2, "H_cycles": 1, "L_cycles": 2, "mlp_t": True, "halt_max_steps": 4}
 SETTINGS = Settings(steps=40, batch=8, log_every=10, checkpoint_every=10, torch_threads=1, warm_up=10)
@@ -49,7 +49,7 @@ class Copied(PuzzleTokens):
 
 
 def weights(folder: Path) -> dict[str, bytes]:
-    saved = torch.load(folder / "trm.pt", weights_only=True)
+    saved = torch.load(folder / "training.pt", weights_only=True)
     parts = {f"{part}.{name}": value for part in ("model", "average") for name, value in saved[part].items()}
     parts |= {f"carry.{name}": value for name, value in (saved["carry"] | saved["data"]).items()}
     return {name: value.numpy().tobytes() for name, value in parts.items()}
@@ -85,7 +85,7 @@ def test_what_is_noted_while_it_trains(tmp_path: Path) -> None:
 def test_an_embedding_of_the_task_is_learnt_too(tmp_path: Path) -> None:
     task = {"num_puzzle_identifiers": 1, "puzzle_emb_len": 2}
     train(tmp_path, tokens(**task), SETTINGS)  # type: ignore[arg-type]
-    saved = torch.load(tmp_path / "trm.pt", weights_only=True)
+    saved = torch.load(tmp_path / "training.pt", weights_only=True)
     assert saved["model"]["puzzle_emb.weight"].abs().max() > 0, "it begins at nothing"
     assert len(saved["optimisers"]) == 2
 
@@ -127,7 +127,7 @@ def test_a_training_in_another_precision_goes_on(tmp_path: Path) -> None:
     for first, then in (("float32", "bfloat16"), ("bfloat16", "float32")):
         train(tmp_path / first, tokens(forward_dtype=first), replace(SETTINGS, steps=17))
         train(tmp_path / first, tokens(forward_dtype=then), SETTINGS)
-        saved = torch.load(tmp_path / first / "trm.pt", weights_only=True)
+        saved = torch.load(tmp_path / first / "training.pt", weights_only=True)
         assert saved["step"] == SETTINGS.steps and str(saved["carry"]["z_H"].dtype) == f"torch.{then}"
 
 
@@ -167,9 +167,9 @@ class Broken(PuzzleTokens):
 def test_a_loss_that_is_no_number_stops_it_and_names_the_rows(tmp_path: Path) -> None:
     puzzles = list(islice(sudokus(4, 0), 24))
     examples = Broken(puzzles[:20], puzzles[20:], **(SMALL | {"capsules": True}))  # type: ignore[arg-type]
-    with pytest.raises(UserError, match=r"no number at step \d+, on the rows \[\d+, .*checkpoint"):
+    with pytest.raises(UserError, match=r"NaN or infinite at step \d+, on the rows \[\d+, .*checkpoint"):
         train(tmp_path, examples, SETTINGS)
-    saved = torch.load(tmp_path / "trm.pt", weights_only=True)
+    saved = torch.load(tmp_path / "training.pt", weights_only=True)
     assert saved["step"] == 20
     assert all(value.isfinite().all() for value in saved["model"].values())
 
@@ -185,9 +185,9 @@ class Steep(PuzzleTokens):
 
 def test_a_gradient_that_is_no_number_stops_it_before_it_is_in_the_weights(tmp_path: Path) -> None:
     puzzles = list(islice(sudokus(4, 0), 24))
-    with pytest.raises(UserError, match=r"gradient is no number at step 1, on the rows \[\d+, .*checkpoint"):
+    with pytest.raises(UserError, match=r"gradient is NaN or infinite at step 1, on the rows \[\d+, .*checkpoint"):
         train(tmp_path, Steep(puzzles[:20], puzzles[20:], **SMALL), replace(SETTINGS, steps=1))  # type: ignore[arg-type]
-    assert not (tmp_path / "trm.pt").exists()
+    assert not (tmp_path / "training.pt").exists()
 
 
 @pytest.mark.parametrize("metrics", ["kept", "gone", "damaged"])

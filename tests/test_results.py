@@ -10,12 +10,12 @@ import pytest
 from runs import make_run, write_batches
 
 from trm_nb import CapsuleDataset
-from trm_nb.evaluation.results import Result, result_of
 from trm_nb.training.objective import Confusion, Groups, Note, constant_baseline
 from trm_nb.training.objectives.grid import Grids
 from trm_nb.training.objectives.label import Labels
 from trm_nb.training.objectives.next_page import NextPages
 from trm_nb.training.predictions import Predictions
+from trm_nb.training.results import Result, result_of
 
 
 def with_columns(folder: Path, **columns: object) -> CapsuleDataset:
@@ -32,7 +32,7 @@ def predicted(objective: Labels, predictions: list[int], items: list[int] | None
     exact = np.stack([(targets == 0)[:, 0], (targets == given)[:, 0]])
     grouped = None if items is None else np.array(items)
     rows = objective.rows[objective.test]
-    return result_of(objective, Predictions(exact, exact.astype(float), given, targets, rows, (1, 1), grouped))
+    return result_of(objective, Predictions(exact, exact.astype(float), given[None], targets, rows, (1, 1), grouped))
 
 
 LABELS = ["a", "b", None] * 8
@@ -98,7 +98,7 @@ def test_a_grid_is_compared_with_that_of_the_nearest_sample(tmp_path: Path) -> N
     objective = Grids(with_columns(tmp_path, target=grids))
     targets, exact = objective.labels[objective.test], np.array([[True, True, False]])
     predictions = Predictions(
-        exact, np.array([[1.0, 1.0, 0.5]]), targets, targets, objective.rows[objective.test], (1, 2)
+        exact, np.array([[1.0, 1.0, 0.5]]), targets[None], targets, objective.rows[objective.test], (1, 2)
     )
     looked_up, constant = objective.baselines(predictions)
     assert looked_up.correct.tolist() == [[True, False], [True, True], [True, True]]
@@ -127,7 +127,7 @@ def test_the_most_similar_page_is_never_the_page_itself(tmp_path: Path) -> None:
     labels = np.tile(np.arange(6), 2)[:, None]
     guessed = np.where(np.arange(12) == 3, 4, labels[:, 0])[:, None]
     exact = (guessed == labels).T
-    found = result_of(NextPages(dataset), Predictions(exact, exact.astype(float), guessed, labels, rows, (1, 1)))
+    found = result_of(NextPages(dataset), Predictions(exact, exact.astype(float), guessed[None], labels, rows, (1, 1)))
     assert found.baselines[0].against.second > 0.5
     assert found.chance == ("guessing among 6 pages", 1 / 6) and "not comparable" in found.gap(1.0, 64)
     (missed,) = found.details

@@ -64,7 +64,7 @@ def test_a_moved_run_without_its_sources_needs_its_folder_alone(here: Path) -> N
         assert getattr(run.config, name) == value
     run.complete()
     assert (run.up_to("render"), run.up_to("encode"), run.up_to("consolidate")) == (0, 0, 0)
-    assert run.train().labels.shape[1:] == (1,)
+    assert run.train().predictions.labels.shape[1:] == (1,)
     assert verify(run.path, deep=True) == []
     run.close()
     again = open_run_of(output_dir=here / "outputs/own")  # in a program
@@ -111,7 +111,7 @@ def test_the_params_file_of_a_run_serves_for_what_is_not_fixed(here: Path, caplo
     with pytest.raises(UserError, match=r"source path .* does not exist"):
         run.up_to("encode")  # but the stages of a run that is not opened by its folder do
     run.close()
-    (run.path / "model" / "trm.pt").unlink()  # train again, in another way
+    shutil.rmtree(run.paths.model("main").root)  # train again, in another way
     assert open_run(params="params/own.yaml").config.learning_rate == 0.5
     assert open_run(params="params/own.yaml").config.encoder == "tiny"
 

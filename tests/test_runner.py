@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from trm_nb.batch.outcome import Truth, as_bytes, read_notebook, resolve, runnin
 from trm_nb.batch.runner import NotebookEvent, find_notebooks, fingerprints, run_notebooks, up_to_date
 from trm_nb.errors import UserError
 from trm_nb.params import load_params
+from trm_nb.progress.model_record import settings_of, write_settings
 from trm_nb.progress.tracker import TrainingProgressTracker
 
 
@@ -118,18 +120,25 @@ def test_a_model_that_was_removed_is_trained_again_in_any_way(project: Callable[
     run, path = root / "outputs" / "demo", root / "notebooks" / "06_train.ipynb"
     tracker = TrainingProgressTracker(run, create=True)
     tracker.freeze("encode", {"micro_batch": 64})
-    tracker.freeze("train", {"learning_rate": 0.001})
-    tracker.already_done("train")
-    for made in (run / "notebooks" / path.name, run / "model" / "trm.pt"):
-        made.parent.mkdir()
+    tracker.set("summary:06_train", {"model": "main", "trained": True})
+    config, model = load_params("params/demo.yaml"), tracker.paths.model("main")
+    write_settings(model, settings_of(config, "a digest"))
+    for made in (run / "notebooks" / path.name, model.checkpoint, *model.results):
+        made.parent.mkdir(exist_ok=True)
         made.write_bytes(path.read_bytes())
-    same = fingerprints([path], load_params("params/demo.yaml"))["06_train"]
+    same = fingerprints([path], config)["06_train"]
     tracker.set("notebook:06_train", {"status": "done", "fingerprint": same})
     assert run_notebooks("params/demo.yaml").skipped == ("06_train",)
-    with pytest.raises(UserError, match=r"made with learning_rate=0.001, not .* or delete .*demo/model/trm\.pt"):
+    with pytest.raises(
+        UserError, match=r"models/main: this model was trained with learning_rate=0.001, not .*0.01; .*"
+    ):
         run_notebooks("params/demo.yaml", {"learning_rate": 0.01})
+    other = load_params("params/demo.yaml", {"model": "other", "learning_rate": 0.01})
+    assert fingerprints([path], other)["06_train"] != same, "another model makes the notebook stale"
 
-    (run / "model" / "trm.pt").unlink()
+    model.card.unlink()
+    assert not up_to_date(run, path, same)
+    shutil.rmtree(model.root)
     assert not up_to_date(run, path, same)
     with pytest.raises(UserError, match="made with micro_batch=64"):
         run_notebooks("params/demo.yaml", {"micro_batch": 8, "learning_rate": 0.01})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -13,7 +12,10 @@ from trm_nb.cli.terminal import result_of, say_what_came_out
 from trm_nb.notebook.prose import finding
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import Rejected
+from trm_nb.training.objectives import objective_named
 from trm_nb.training.predictions import Predictions
+from trm_nb.training.results import Result
+from trm_nb.training.verdicts import accuracy, paired
 
 HOSTILE = "<b>a*b_c</b> \x1b[31m & `d`"
 
@@ -74,11 +76,14 @@ def test_a_training_ends_with_its_result_and_what_needs_no_model(
     objective: str, targets: list[list[int]], correct: str, constant: str
 ) -> None:
     exact, asked = np.array([[True, True, True, False]]), np.array(targets, np.int32)
-    answers = Predictions(exact, exact.astype(float), asked, asked, np.arange(4), (1, asked.shape[1]))
-    lines = result_of(answers, SimpleNamespace(objective=objective)).splitlines()  # type: ignore[arg-type]
+    answers = Predictions(exact, exact.astype(float), asked[None], asked, np.arange(4), (1, asked.shape[1]))
+    same, measured = paired(exact[-1], exact[-1], np.arange(4)), accuracy(exact[-1])
+    found = Result(objective_named(objective), answers, measured, (), None, same, ())  # type: ignore[arg-type]
+    lines = result_of(found, Path.cwd() / "outputs" / "demo" / "models" / "main").splitlines()
     assert lines == [
         f"trained: 75.0% of 4 held-out {correct}",
         "  (95 % interval 30.1% to 95.4%;",
         f"  {constant})",
+        f"model: {Path('outputs/demo/models/main')}",
     ]
     assert max(map(len, lines)) <= 80

@@ -129,8 +129,9 @@ def test_a_complete_dataset_is_done_when_nothing_is_pending(
         tracker.log_step(trained)
         tracker.already_done("train")
     if model:
-        (tmp_path / "model").mkdir()
-        (tmp_path / "model" / "trm.pt").touch()
+        for path in tracker.paths.model("main").results:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
     stats = tracker.get_stats()
     assert (stats["state"], state_text(stats)) == (state, text)
     if state != "done":

@@ -90,7 +90,12 @@ def test_each_objective_is_shown(built: Path, tmp_path: Path, objective: str, he
     report.check()
     recorded = str(report.record())
     noted = run.tracker.get("summary:06_train")
-    assert (noted["objective"], noted["trained"], noted["steps"]) == (objective, True, 4) and "verdict" in recorded
+    assert (noted["model"], noted["objective"], noted["trained"], noted["steps"]) == (
+        "main",
+        objective,
+        True,
+        4,
+    ) and "verdict" in recorded
     run.close()
 
 
@@ -112,8 +117,10 @@ def test_where_nothing_is_trained_each_part_says_so(tmp_path: Path, changes: dic
     assert {words(getattr(report, name)) for name in PARTS} - {words(report.headline)} == {words(report.loss)}
     report.check()
     report.record()
-    assert run.tracker.get("summary:06_train") == {"objective": run.config.objective, "trained": False, "steps": 0}
-    assert not (run.path / "model").exists()
+    assert run.tracker.get("summary:06_train") == {
+        "model": "main", "objective": run.config.objective, "trained": False, "steps": 0,
+    }  # fmt: skip
+    assert not (run.path / "models").exists()
     run.close()
 
 

@@ -1,8 +1,9 @@
 """MultimodalDatasetConfig: one flat model for every setting of a run, and its YAML form.
 
-Each field belongs to a stage. A run binds a stage's fields when the stage begins; from then on a different value is
-refused, because data made with two settings must never be mixed. Fields of the stage "free" cannot change a byte
-of the dataset and may differ from call to call.
+Each field belongs to a stage. A run freezes a stage's fields when the stage begins; from then on a different value is
+refused, because data made with two settings must never be mixed. Fields of the stage "train" are fixed for each model
+of a run (progress/model_record.py). Fields of the stage "free" cannot change a byte of the dataset or of a model and
+may differ from call to call.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
@@ -22,7 +24,8 @@ from trm_nb.records import CONFIGURED, Modality
 Stage: TypeAlias = Literal["plan", "denoise", "encode", "consolidate", "train", "free"]
 _COLOUR = r"^#[0-9a-fA-F]{6}$"
 RENAMED = {"ink": "foreground", "paper": "background"}
-FROZEN: tuple[Stage, ...] = ("plan", "denoise", "encode", "consolidate", "train")
+FROZEN: tuple[Stage, ...] = ("plan", "denoise", "encode", "consolidate")
+MODEL_NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,100}")
 
 
 def _field(stage: Stage, default: Any, description: str, **limits: Any) -> Any:
@@ -54,7 +57,9 @@ class MultimodalDatasetConfig(BaseModel):
     max_errors: int | float | None = _field(
         "free", None, "stop when more is quarantined: a count, or below 1 a part of all samples; None: never", ge=0
     )
-    seed: int = _field("plan", 0, "splits, untrained weights and training order follow from it", ge=0, lt=2**32)
+    seed: int = _field(
+        "plan", 0, "splits and untrained weights follow from it; so does training without a train_seed", ge=0, lt=2**32
+    )
     test_fraction: float = _field("plan", 0.2, "part of the items held out, chosen by content", ge=0, lt=1)
     split_sudokus: Literal["solution", "relabelled"] = _field(
         "plan",
@@ -90,9 +95,7 @@ class MultimodalDatasetConfig(BaseModel):
         "denoise", None, "the denoiser's checkpoint; None: the one that comes with the package"
     )
 
-    encoder: str = _field(
-        "encode", "base", "the encoder's name in `models/encoders.py`, such as base or tiny"
-    )
+    encoder: str = _field("encode", "base", "the encoder's name in `models/encoders.py`, such as base or tiny")
     encoder_weights: Literal["trained", "random"] | None = _field(
         "encode", None, "trained: those that come with the package; random: from the seed; None: trained for base"
     )
@@ -114,6 +117,7 @@ class MultimodalDatasetConfig(BaseModel):
 
     batches_per_chunk: int = _field("consolidate", 100, "batches consolidated into one chunk", ge=1)
 
+    model: str = _field("free", "main", "the model to train: the name of its folder in models/ in the run's folder")
     train_steps: int = _field("free", 0, "optimiser steps of the TRM; 0: no training", ge=0)
     test_steps: int = _field("free", 0, "recursion steps at test time; 0: as many as in training", ge=0)
     objective: str = _field(
@@ -121,6 +125,9 @@ class MultimodalDatasetConfig(BaseModel):
         "label",
         "what the TRM learns, a name in the table training/objectives: label (a sample's label), grid (a puzzle's or "
         "task's answer grid), next (which page is the next one)",
+    )
+    train_seed: int | None = _field(
+        "train", None, "initial weights and order of the TRM's training follow from it; None: seed", ge=0, lt=2**32
     )
     train_batch_size: int = _field("train", 64, "samples in a training batch", ge=1)
     train_width: int = _field("train", 128, "width of the trained TRM, a multiple of 64", ge=64, multiple_of=64)
@@ -163,6 +170,13 @@ class MultimodalDatasetConfig(BaseModel):
             return True if ordered == ["image"] else ordered or False
         return value
 
+    @field_validator("model")
+    @classmethod
+    def _model_is_a_file_name(cls, value: str) -> str:
+        if not MODEL_NAME.fullmatch(value):
+            raise ValueError("expected a name of 1 to 100 letters, digits, -, _ and ., not beginning with a dot")
+        return value
+
     @field_validator("font_size")
     @classmethod
     def _known_font_size(cls, value: int) -> int:
@@ -198,11 +212,15 @@ class MultimodalDatasetConfig(BaseModel):
             raise UserError(_one_sentence(error, where, overrides)) from None
 
     def stage_fields(self, stage: Stage) -> dict[str, Any]:
-        """The values bound to one stage, by field name."""
+        """The values of one stage, by field name."""
         return {name: getattr(self, name) for name in type(self).model_fields if stage_of(name) == stage}
 
+    def training_fields(self) -> dict[str, Any]:
+        """The values of the stage "train", with the seed that is used."""
+        return {**self.stage_fields("train"), "train_seed": self.seed if self.train_seed is None else self.train_seed}
+
     def fingerprint(self, *stages: Stage) -> str:
-        """16 hex digits over the fields of these stages (all that can change bytes, when none is named)."""
+        """16 hex digits over the fields of these stages (all that can change a dataset, when none is named)."""
         fields = {stage: self.stage_fields(stage) for stage in (stages or FROZEN)}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 

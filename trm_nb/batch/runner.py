@@ -2,8 +2,9 @@
 
 A notebook is up to date when its fingerprint (its source, the config fields of the stages up to it, the package's
 version, and the fingerprints of the notebooks before it) is the one the tracker holds with the status "done", the
-executed file is there, and the stage it works on is done. The check reads a few files and the tracker, so that a
-complete run returns at once. Only the child imports papermill; nothing here imports torch or zarr.
+executed file is there, and the stage it works on is done, or the model it trained is there. The check reads a few files
+and the tracker, so that a complete run returns at once. Only the child imports papermill; nothing here imports torch or
+zarr.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from trm_nb.config import MultimodalDatasetConfig, Stage
 from trm_nb.errors import UserError
 from trm_nb.params import find_params, load_params, project_root
 from trm_nb.pipeline.names import check_names
+from trm_nb.progress.model_record import refuse_other_settings
 from trm_nb.progress.run_folder import RunPaths
 from trm_nb.progress.run_settings import fixed_settings
 from trm_nb.progress.stats import NOTEBOOKS
@@ -41,7 +43,7 @@ _STAGES: dict[int, tuple[Stage, ...]] = {
     5: ("plan", "denoise", "encode", "consolidate"),
     6: ("plan", "denoise", "encode", "consolidate", "train"),
 }
-_WORKS_ON = {1: "render", 3: "encode", 4: "consolidate", 5: "consolidate", 6: "train"}
+_WORKS_ON = {1: "render", 3: "encode", 4: "consolidate", 5: "consolidate"}
 _KILLED = "the process that executed it was killed (out of memory?)"
 _SECONDS_TO_STOP = 20.0  # a child that was asked to stop saves its notebook and shuts the kernel down
 
@@ -119,6 +121,7 @@ def run_notebooks(
     tracker = TrainingProgressTracker(run, create=True)
     tracker.check_frozen({name: getattr(config, name) for name in fixed_settings(run)})
     tracker.close()
+    refuse_other_settings(RunPaths(run).model(config.model), config.training_fields())
     parameters = {"params": str(params_file), **overrides, "output_dir": str(run)}
     executed: list[str] = []
     skipped: list[str] = []
@@ -162,7 +165,7 @@ def fingerprints(notebooks: Sequence[Path], config: MultimodalDatasetConfig) -> 
         number = number_of(path)
         parts = [before, __version__, _source(path), config.fingerprint(*_STAGES.get(number, _STAGES[LAST]))]
         if number >= LAST:
-            parts += [str(config.train_steps), str(config.test_steps)]
+            parts += [config.model, str(config.train_steps), str(config.test_steps)]
         before = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
         found[path.stem] = before
     return found
@@ -178,19 +181,19 @@ def up_to_date(run: Path, path: Path, fingerprint: str) -> bool:
         noted = tracker.get(f"notebook:{path.stem}") or {}
         if noted.get("status") != "done" or noted.get("fingerprint") != fingerprint:
             return False
+        summary = tracker.get(f"summary:{path.stem}") or {}
+        if number_of(path) == LAST and summary.get("trained") and not paths.model(summary["model"]).is_finished():
+            return False
         return _WORKS_ON.get(number_of(path)) not in _unfinished(tracker)
     finally:
         tracker.close()
 
 
 def _unfinished(tracker: TrainingProgressTracker) -> set[str]:
-    """The stages that began and are not done, or are incomplete again because data was damaged or the model removed."""
+    """The stages that began and are not done, or are incomplete again because data was damaged."""
     found = set()
     for name, measured in tracker.get_stats()["stages"].items():
-        if name == "train":
-            short = not tracker.paths.weights.is_file()
-        else:
-            short = measured["total"] is not None and measured["done"] < measured["total"]
+        short = measured["total"] is not None and measured["done"] < measured["total"]
         if measured["status"] != "waiting" and (measured["status"] != "done" or short):
             found.add(name)
     return found

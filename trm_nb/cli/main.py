@@ -1,11 +1,12 @@
 """The command line. What a command needs is imported inside it, so that `trm-nb --help` is instant.
 
 Exit codes: 0 well, 1 failed or damaged, 2 a mistake of the user (one sentence on standard error, never a traceback),
-130 interrupted, 128 and the signal's number when `run` or `build` were stopped by one (143 for SIGTERM).
+130 interrupted, 128 and the signal's number when `run`, `build` or `train` were stopped by one (143 for SIGTERM).
 """
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -92,6 +93,7 @@ def build(params: Params, output_dir: OutputDir = None, p: Override = None) -> i
     from trm_nb.params import load_params
     from trm_nb.pipeline.names import check_names
     from trm_nb.pipeline.run import build as build_dataset
+    from trm_nb.progress.run_folder import RunPaths
     from trm_nb.progress.tracker import TrainingProgressTracker
 
     config = load_params(params, _overrides(p, output_dir))
@@ -108,8 +110,35 @@ def build(params: Params, output_dir: OutputDir = None, p: Override = None) -> i
     if report.notes:
         print(f"{len(report.notes):,} used, but not as asked: `trm-nb status` shows the notes")
     if report.training:
-        print(result_of(report.training, config))
+        print(result_of(report.training, RunPaths(report.output_dir).model(config.model).root))
     print(f"content_digest {report.content_digest}")
+    return 0
+
+
+@app.command()
+@stopped_by_signals()
+def train(
+    folder: RunDir,
+    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="its name, as in models/NAME")] = None,
+    p: Override = None,
+) -> int:
+    """Train a model on a run's dataset; what was interrupted continues.
+
+    A model that is there keeps its settings. A new one takes those that the run was last built with, and what -p says.
+    """
+    from trm_nb.cli.terminal import TerminalView, result_of
+
+    given = _overrides(p, folder) | ({} if model is None else {"model": model})
+    run = _run_of(folder, given)
+    path = run.paths.model(run.config.model).root
+    try:
+        with TerminalView(run.tracker, title=f"train {run.config.model}") as view:
+            print(result_of(run.train(on_progress=view.tick), path))
+    except KeyboardInterrupt:
+        _say(f"`trm-nb train {shlex.quote(str(folder))} --model {run.config.model}` continues this training")
+        raise
+    finally:
+        run.close()
     return 0
 
 
@@ -225,7 +254,7 @@ def reset(
     with_cache: Annotated[bool, typer.Option("--with-cache", help="delete the cached images too")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
 ) -> int:
-    """Delete a run's dataset, tracker, model, executed notebooks and report."""
+    """Delete a run's dataset, tracker, models, executed notebooks and report."""
     from trm_nb.pipeline.maintenance import reset as reset_run
 
     if not yes and sys.stdin.isatty() and not typer.confirm(f"Delete what was built in {folder}?"):
@@ -240,8 +269,8 @@ def _tracker(folder: Path) -> TrainingProgressTracker:
     return TrainingProgressTracker(folder)
 
 
-def _run_of(folder: Path) -> Run:
-    """The run in a folder, with its frozen settings."""
+def _run_of(folder: Path, overrides: dict[str, Any] | None = None) -> Run:
+    """The run in a folder, with its frozen settings, and the overrides."""
     from trm_nb.errors import UserError
     from trm_nb.pipeline.run import open_run
 
@@ -249,8 +278,8 @@ def _run_of(folder: Path) -> Run:
     begun = "source_paths" in tracker.frozen()
     tracker.close()
     if not begun:
-        raise UserError(f"{folder}: this run has not begun, so it has no images; `trm-nb build PARAMS.yaml` begins it")
-    return open_run(output_dir=folder.resolve())
+        raise UserError(f"{folder}: this run has not begun, so it holds nothing; `trm-nb build PARAMS.yaml` begins it")
+    return open_run(overrides={**(overrides or {}), "output_dir": str(folder.resolve())})
 
 
 def _overrides(pairs: list[str] | None, output_dir: Path | None) -> dict[str, Any]:

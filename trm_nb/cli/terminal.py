@@ -18,9 +18,8 @@ from trm_nb.progress.run_folder import RunPaths
 if TYPE_CHECKING:
     from rich.live import Live
 
-    from trm_nb.config import MultimodalDatasetConfig
     from trm_nb.progress.tracker import TrainingProgressTracker
-    from trm_nb.training.predictions import Predictions
+    from trm_nb.training.results import Result
 
 _REDRAW_SECONDS = 0.5
 _LINE_SECONDS = 10.0
@@ -118,19 +117,17 @@ def quarantined(run: Path, count: int) -> list[str]:
     return [f"{count:,} quarantined, {where}"] if count else []
 
 
-def result_of(predictions: Predictions, config: MultimodalDatasetConfig) -> str:
-    """A training's result on the held-out samples, and the best constant prediction, which needs no model."""
-    from trm_nb.evaluation.verdicts import accuracy
+def result_of(result: Result, model: Path) -> str:
+    """A training's result on the held-out samples, the best constant prediction, and where the model is."""
     from trm_nb.training.objective import constant_baseline
-    from trm_nb.training.objectives import objective_named
 
-    objective = objective_named(config.objective)
-    constant = constant_baseline(predictions.labels).all(1).mean()
-    measured = accuracy(predictions.exact[-1], predictions.items)
+    constant = constant_baseline(result.predictions.labels).all(1).mean()
+    objective, measured = result.objective, result.accuracy
     return (
-        f"trained: {predictions.accuracy:.1%} of {measured.rows:,} held-out {objective.correct}\n"
+        f"trained: {measured.share:.1%} of {measured.rows:,} held-out {objective.correct}\n"
         f"  (95 % interval {measured.low:.1%} to {measured.high:.1%};\n"
-        f"  {objective.constant}: {constant:.1%})"
+        f"  {objective.constant}: {constant:.1%})\n"
+        f"model: {_from_here(model)}"
     )
 
 

@@ -1,1 +1,1 @@
-"""What a result is worth: intervals, paired tests and baselines that respect which samples belong to one item."""
+"""Studies of what the images and the capsules hold; intervals and verdicts are in training/verdicts.py."""

@@ -16,7 +16,7 @@ from itertools import combinations
 import numpy as np
 
 from trm_nb.errors import UserError
-from trm_nb.evaluation.verdicts import ALPHA, BETTER, NOT_SHOWN, WORSE, Outcome, p_value, sign_flip
+from trm_nb.training.verdicts import ALPHA, BETTER, NOT_SHOWN, WORSE, Outcome, p_value, sign_flip
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -22,10 +22,10 @@ from PIL import Image
 
 from trm_nb.errors import UserError
 from trm_nb.evaluation.study_sources import SIDE, Texts, crop, evaluation_tasks, natural_page, opened
-from trm_nb.evaluation.verdicts import Accuracy, accuracy
 from trm_nb.records import GridTask
 from trm_nb.render.grid import GridRenderer
 from trm_nb.render.text import TextRenderer
+from trm_nb.training.verdicts import Accuracy, accuracy
 
 FOLDS = 5
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # times the mean squared length of a code

@@ -23,8 +23,8 @@ from trm_nb.evaluation.meaning import Answer
 from trm_nb.evaluation.study_content import StudyContent
 from trm_nb.evaluation.study_decoder import Budget, decoded, train_decoder
 from trm_nb.evaluation.study_reading import Reading, Score, Summary, measures_of, summarised
-from trm_nb.evaluation.verdicts import Accuracy, Outcome, outcome_of
 from trm_nb.storage.files import write_file
+from trm_nb.training.verdicts import Accuracy, Outcome, outcome_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from trm_nb.evaluation.study_content import PHOTOGRAPHS, Shown, digit_templates
 from trm_nb.evaluation.study_decoder import nearness, scaled, text_cells
-from trm_nb.evaluation.verdicts import Accuracy, accuracy
 from trm_nb.render.grid import PALETTE
+from trm_nb.training.verdicts import Accuracy, accuracy
 
 SIZE_BINS = (5, 10, 15, 20, 25, 30)  # the longer side of a grid, up to and including
 _STUDENT = (12.706205, 4.302653, 3.182446, 2.776445)

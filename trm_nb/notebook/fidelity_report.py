@@ -19,8 +19,8 @@ from trm_nb.evaluation.reading_study import compare_arms
 from trm_nb.evaluation.study_arms import ENCODER, FLOORS, PCA, PIXELS, RANDOM, stored_bytes
 from trm_nb.evaluation.study_content import PHOTOGRAPHS
 from trm_nb.evaluation.study_reading import Score, Summary
-from trm_nb.evaluation.verdicts import BETTER, NOT_SHOWN, WORSE, Accuracy, outcome_of
 from trm_nb.notebook.prose import NO_BREAK, Table, finding, percent, table
+from trm_nb.training.verdicts import BETTER, NOT_SHOWN, WORSE, Accuracy, outcome_of
 
 THUMBNAILS = "pixels, 56x56"
 What = Literal["neighbour", "probe"]

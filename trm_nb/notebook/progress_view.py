@@ -281,7 +281,8 @@ def said(stage: dict[str, Any]) -> str:
 def _notes(stats: dict[str, Any]) -> list[str]:
     modalities = ", ".join(f"{number:,} {name}" for name, number in stats["modalities"].items())
     reasons = stats["quarantine_by_reason"]
-    notes = [modalities] if modalities else []
+    notes = [f"model: {' '.join(stats['model'].split())}"] if stats["model"] else []
+    notes += [modalities] if modalities else []
     if reasons:
         notes.append(
             "quarantined: "

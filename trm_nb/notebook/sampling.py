@@ -10,8 +10,8 @@ import numpy as np
 
 from trm_nb.errors import RejectedError, UserError
 from trm_nb.evaluation.fidelity import spread
-from trm_nb.evaluation.verdicts import Accuracy, accuracy
 from trm_nb.records import Item, Sample
+from trm_nb.training.verdicts import Accuracy, accuracy
 
 CLEARED = 160  # gray
 log = logging.getLogger(__name__)

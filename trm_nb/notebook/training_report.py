@@ -1,7 +1,7 @@
 """A training as notebook 06 shows it: each part of a report is the value of a cell, also where nothing was trained.
 
 What there is to learn is a `LearningProblem`; training it returns a `TrainingReport`, or `NothingTrained` with the
-reason. Both render what evaluation/results.py computed and what the objective provides as details; no objective is
+reason. Both render what training/results.py computed and what the objective provides as details; no objective is
 known by name here.
 """
 
@@ -15,15 +15,15 @@ from typing import Any, Self
 import numpy as np
 
 from trm_nb.errors import NothingToLearnError
-from trm_nb.evaluation.results import Result, result_of
-from trm_nb.evaluation.verdicts import most_missed
 from trm_nb.notebook import plots, sampling
 from trm_nb.notebook.prose import Table, escaped, finding, percent, table
 from trm_nb.notebook.shown import Plot, Shown, Text
 from trm_nb.pipeline.run import Run
 from trm_nb.records import Progress
 from trm_nb.training.objective import Boards, Confusion, Detail, Groups, Images, Note, Objective
+from trm_nb.training.results import Result
 from trm_nb.training.train_objective import examples_of
+from trm_nb.training.verdicts import most_missed
 
 _REASON = 1000  # characters of a reason that are shown
 _NAME = 26  # characters in a line of a baseline's name beside its bar
@@ -54,8 +54,8 @@ class LearningProblem:
         """Train for `train_steps` steps, or as many as are missing, and measure the result."""
         if self.why_not or self.objective is None:
             return NothingTrained(self.run, self.why_not)
-        predictions = self.run.train(on_progress)
-        return TrainingReport(self.run, result_of(self.objective, predictions), self.run.tracker.training_curve())
+        result = self.run.train(on_progress)
+        return TrainingReport(self.run, result, self.run.tracker.training_curve())
 
     @property
     def counts(self) -> Table:
@@ -68,8 +68,9 @@ class LearningProblem:
         said = _nothing(self.why_not)
         if self.objective and not self.why_not:
             train, test = len(self.objective.train), len(self.objective.test)
-            template = "The model learns **{0}**: {1:,} steps on {2:,} samples, measured on {3:,}."
-            said = finding(template, self.objective.target, self.run.config.train_steps, train, test)
+            template = "The model **{0}** learns **{1}**: {2:,} steps on {3:,} samples, measured on {4:,}."
+            config = self.run.config
+            said = finding(template, config.model, self.objective.target, config.train_steps, train, test)
         Shown(self.counts, Text(said))._ipython_display_()
 
 
@@ -137,7 +138,8 @@ class TrainingReport:
         bars = {textwrap.fill(name, _NAME): share for name, share in shares.items()}
         alt = "Accuracy, held out: " + "; ".join(f"{name} {percent(share, 1)}" for name, share in shares.items())
         plot = plots.compared(bars, (result.accuracy.low, result.accuracy.high))
-        return Shown(Text(finding("\n\n".join(result.sentences()))), Plot(plot, f"{alt}."))
+        said = finding("The model **{0}** predicts {1}.", self.run.config.model, result.objective.target)
+        return Shown(Text("\n\n".join([said, *map(finding, result.sentences())])), Plot(plot, f"{alt}."))
 
     @property
     def gap(self) -> Text:
@@ -242,6 +244,6 @@ def _steps(curve: list[dict[str, float]]) -> int:
 
 
 def _recorded(run: Run, summary: dict[str, object]) -> Table:
-    summary = {"objective": run.config.objective, **summary}
+    summary = {"model": run.config.model, "objective": run.config.objective, **summary}
     run.tracker.set("summary:06_train", summary)
     return table(summary, columns=("recorded", "value"))

@@ -55,7 +55,7 @@ def rebuild_tracker(output_dir: str | Path) -> dict[str, Any]:
 
 
 def reset(output_dir: str | Path, keep_cache: bool = True) -> list[str]:
-    """Delete a run's dataset, tracker, model, notebooks and report (and, unless kept, its images); returns the names.
+    """Delete a run's dataset, tracker, models, notebooks and report (and, unless kept, its images); returns the names.
 
     Only what a run makes is touched. Raises UserError when the folder holds no run or is being written.
     """

@@ -88,7 +88,6 @@ def repair(tracker: TrainingProgressTracker, cache: ImageCache, consolidator: Co
 def sweep_run(paths: RunPaths) -> None:
     """Remove the temporary files that a killed run left anywhere but in the image cache, which sweeps itself."""
     sweep(paths.root)
-    sweep(paths.model)
     for array in (paths.batches, paths.capsules, paths.labels):
         for where in (array.parent, array, array / "receipts", array / "c"):
             sweep(where)

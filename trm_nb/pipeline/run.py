@@ -28,8 +28,10 @@ from trm_nb.pipeline.plan import Planner
 from trm_nb.pipeline.repair import recover
 from trm_nb.pipeline.stages import STAGES, DatasetStage, fit, plan, render, train
 from trm_nb.pipeline.streaming import BatchEncoder, Producer
+from trm_nb.progress.model_record import recorded_fields
+from trm_nb.progress.run_folder import RunPaths
 from trm_nb.progress.run_settings import fixed_settings, in_project, last_settings, remember_settings
-from trm_nb.progress.stats import NOTEBOOKS, TRAIN_STEPS
+from trm_nb.progress.stats import NOTEBOOKS
 from trm_nb.progress.tables import SUSPECT
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import Progress, Sample
@@ -38,7 +40,7 @@ from trm_nb.storage.files import locked
 from trm_nb.workers.dask_cluster import connect
 
 if TYPE_CHECKING:
-    from trm_nb.training.predictions import Predictions
+    from trm_nb.training.results import Result
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +49,8 @@ log = logging.getLogger(__name__)
 class BuildReport:
     """A complete dataset, and what this call added to it.
 
-    `quarantined` counts items and samples that could not be used. `training` is None where the config asks for none.
+    `quarantined` counts items and samples that could not be used. `training` is what the config's model is worth, None
+    where the config asks for none.
     `notes` say, by item, what of those that are used was not done as asked.
     """
 
@@ -57,7 +60,7 @@ class BuildReport:
     quarantined: int
     images_rendered: int
     batches_encoded: int
-    training: Predictions | None
+    training: Result | None
     notes: dict[str, str]
 
 
@@ -85,10 +88,11 @@ def open_run(
 ) -> Run:
     """The run of a params file, with other values where `fields` are not None, and whatever `overrides` hold.
 
-    What the stages of an existing run have fixed comes before the params file, which serves for the rest and for a new
-    run; `fields` and `overrides` come first of all, and a stage refuses those that differ from what is fixed. Without
-    `params`, a run is opened by its folder alone, with the settings it was last worked on with; once it is finished,
-    its sources need not be there. Relative paths are relative to the project's root. Raises UserError.
+    What the stages of an existing run and the training of its `model` have fixed comes before the params file, which
+    serves for the rest and for a new run or model; `fields` and `overrides` come first of all, and a stage refuses
+    those that differ from what is fixed. Without `params`, a run is opened by its folder alone, with the settings it
+    was last worked on with, and its model with those that the model was last trained with; once it is finished, its
+    sources need not be there. Relative paths are relative to the project's root. Raises UserError.
     """
     given = {name: value for name, value in fields.items() if value is not None}
     given |= {} if output_dir is None else {"output_dir": str(output_dir)}
@@ -96,8 +100,12 @@ def open_run(
     if params is None:
         return _open_by_folder(given)
     config = load_params(params, given)
-    fixed = {n: v for n, v in fixed_settings(Path(config.output_dir)).items() if n not in given}
-    unused = [name for name, value in fixed.items() if json.loads(json.dumps(getattr(config, name))) != value]
+    folder = Path(config.output_dir)
+    fixed = fixed_settings(folder) | recorded_fields(RunPaths(folder).model(config.model), fixed=True)
+    fixed = {name: value for name, value in fixed.items() if name not in given}
+    asked = json.loads(config.model_dump_json())
+    unasked = {"train_seed"} if config.train_seed is None else set()  # which follows from the seed
+    unused = [name for name, value in fixed.items() if asked[name] != value and name not in unasked]
     if unused:
         shown = ", ".join(f"{name}={printable(repr(fixed[name]))}" for name in unused[:3])
         more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
@@ -109,6 +117,9 @@ def _open_by_folder(given: dict[str, Any]) -> Run:
     folder = in_project(given.get("output_dir") or "")
     own = last_settings(folder) | fixed_settings(folder) if given.get("output_dir") else {}
     config = MultimodalDatasetConfig.parse({**own, **given}, "open_run")
+    if given.get("output_dir"):
+        own |= recorded_fields(RunPaths(folder).model(config.model))
+        config = MultimodalDatasetConfig.parse({**own, **given}, "open_run")
     config = resolve_paths(config, in_project(""))
     return Run(config, sources_needed="source_paths" in given)
 
@@ -193,17 +204,19 @@ class Run(RunParts):
             if not self._finished():
                 self.up_to("export", on_progress)
 
-    def train(self, on_progress: Progress | None = None) -> Predictions:
-        """Train the TRM for `train_steps` steps on what `objective` says, and measure it on the held-out samples.
+    def train(self, on_progress: Progress | None = None) -> Result:
+        """Train the config's `model` for `train_steps` steps, and measure it on the held-out samples.
 
-        The dataset is completed first. After model/trm.pt is removed, training starts from the beginning, also with
-        other settings.
+        The dataset is completed first. A model that is there continues where it stopped; after its folder in models/ is
+        deleted, training starts from the beginning, also with other settings.
 
         Raises:
-            UserError: when there are no steps, or nothing to learn from or to measure on.
+            UserError: when there are no steps, nothing to learn from or to measure on, or a model of this name that was
+                trained with other settings.
         """
         if not self.config.train_steps:
             raise UserError("train_steps is 0, so there is nothing to train; set it, for example train_steps=1000")
+        refuse_former_model(self.paths)
         with self.writing("training"):
             self.complete(on_progress)
             return train(self.config, self.paths, self.tracker, on_progress)
@@ -217,7 +230,7 @@ class Run(RunParts):
             self._ask_the_cluster(self.config.cluster)
         remember_settings(self.tracker, self.config)
         recover(self.tracker, self.cache, self.consolidator, encode_settings(self.config), self._replan)
-        self.tracker.ask(TRAIN_STEPS, self.config.train_steps)
+        self.tracker.ask_training(self.config.model, self.config.train_steps)
 
     def rebuild(self) -> None:
         """Make a lost tracker again, and the dataset's files where nothing has to be rendered or encoded for that."""
@@ -314,7 +327,7 @@ class Run(RunParts):
     def _finished(self) -> bool:
         """Whether nothing has to be made; raises UserError for settings that differ from those it was made with."""
         c, tracker = self.config, self.tracker
-        tracker.check_frozen({name: value for stage in FROZEN[:-1] for name, value in c.stage_fields(stage).items()})
+        tracker.check_frozen({name: value for stage in FROZEN for name, value in c.stage_fields(stage).items()})
         if any(tracker.stage_status(stage) != "done" for stage in ("render", "encode", "consolidate")):
             return False
         if not (tracker.get("dataset_made_of") and self._all_rendered() and self._all_encoded()):
@@ -342,6 +355,16 @@ class Run(RunParts):
 
     def _all_encoded(self) -> bool:
         return len(self.tracker.batches()) == self.consolidator.batches_total()
+
+
+def refuse_former_model(paths: RunPaths) -> None:
+    """Raise UserError where a run has the one model of an earlier version, whose training cannot be continued."""
+    model = paths.former_model
+    if (model / "trm.pt").is_file() and not paths.models.exists():
+        raise UserError(
+            f"{model / 'trm.pt'}: this model was trained by an earlier version of trm-nb and cannot be continued; move "
+            f"{model / 'encoder'}, if there is one, to {paths.encoder}, delete {model}, and train again"
+        )
 
 
 def announce(tracker: TrainingProgressTracker) -> None:

@@ -18,7 +18,7 @@ from trm_nb.records import Progress, Sample
 
 if TYPE_CHECKING:
     from trm_nb.models.encoder import Encoder
-    from trm_nb.training.predictions import Predictions
+    from trm_nb.training.results import Result
 
 DatasetStage: TypeAlias = Literal["plan", "render", "denoise", "fit", "encode", "consolidate", "export"]
 Stage: TypeAlias = DatasetStage | Literal["train"]
@@ -100,17 +100,15 @@ def train(
     paths: RunPaths,
     tracker: TrainingProgressTracker,
     on_progress: Progress | None = None,
-) -> Predictions:
-    """Train the TRM on a finished dataset, and predict the held-out samples.
+) -> Result:
+    """Train the model of the config's name on a finished dataset, and measure it on the held-out samples.
 
     Raises:
-        UserError: when there is nothing to learn from or to measure on, or the trained model is one of other settings;
-            after its file is removed, training starts from the beginning.
+        UserError: when there is nothing to learn from or to measure on, or the model of this name is one of other
+            settings; after its folder is deleted, training starts from the beginning.
     """
-    from trm_nb.training.train_objective import examples_of, train_objective
+    from trm_nb.training.train_objective import examples_of, train_model
 
-    examples = examples_of(paths.root, config)  # first, so that a mistake can be corrected
-    if not paths.weights.is_file():
-        tracker.unfreeze("train")
-    tracker.freeze("train", config.stage_fields("train"))
-    return train_objective(paths.model, examples, config, tracker, on_progress)
+    objective = examples_of(paths.root, config)  # first, so that a mistake can be corrected
+    tracker.ask_training(config.model, config.train_steps)
+    return train_model(paths.model(config.model), objective, config, tracker, on_progress)

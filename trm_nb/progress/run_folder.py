@@ -1,4 +1,4 @@
-"""A run's folder: the names of what lies in it, whether it is a run's, and its frozen settings."""
+"""A run's folder and those of its models: the names in them, whether a folder is a run's, and its frozen settings."""
 
 from __future__ import annotations
 
@@ -68,19 +68,28 @@ class RunPaths:
         return self.root / "README.md"
 
     @property
-    def model(self) -> Path:
-        """The folder of the trained TRM."""
+    def models(self) -> Path:
+        """The folder of the models that were trained on this run's dataset, a folder each."""
+        return self.root / "models"
+
+    def model(self, name: str) -> ModelPaths:
+        """The folder of one of them; `name` is a config's `model`, which is checked there."""
+        return ModelPaths(self.models / name)
+
+    @property
+    def former_model(self) -> Path:
+        """The folder of the one model of a run that an earlier version made."""
         return self.root / "model"
 
     @property
-    def weights(self) -> Path:
-        """The trained TRM; after it is removed, training starts from the beginning."""
-        return self.model / "trm.pt"
+    def encoder(self) -> Path:
+        """The folder in which an encoder is fitted to this run; it belongs to the dataset."""
+        return self.root / "encoder"
 
     @property
     def fitted_encoder(self) -> Path:
         """The encoder that was fitted to this run."""
-        return self.model / "encoder" / "encoder.pt"
+        return self.encoder / "encoder.pt"
 
     @property
     def notebooks(self) -> Path:
@@ -100,9 +109,59 @@ class RunPaths:
     def made(self) -> list[Path]:
         """What a run makes in its folder, the image cache excepted, whether it is there or not."""
         return [
-            self.batches.parent, self.capsules.parent, *self.tables, self.frozen_copy, self.model, self.notebooks,
-            self.report, *self.root.glob(f"{self.tracker.stem}.*"),
+            self.batches.parent, self.capsules.parent, *self.tables, self.frozen_copy, self.encoder, self.models,
+            self.notebooks, self.report, *self.root.glob(f"{self.tracker.stem}.*"),
         ]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPaths:
+    """Where everything of one training lies; no other module knows a name in a model's folder."""
+
+    root: Path
+
+    @property
+    def settings(self) -> Path:
+        """What it is trained with and on, written before the first step."""
+        return self.root / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """How the training went: a line for each logged step up to the last checkpoint."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The state that training continues from. It stays at the end, as `train_steps` may be raised later."""
+        return self.root / "training.pt"
+
+    @property
+    def weights(self) -> Path:
+        """The trained model: the moving average of its weights, with all that is needed to make the model again."""
+        return self.root / "model.safetensors"
+
+    @property
+    def predictions(self) -> Path:
+        """What it predicts for the held-out samples."""
+        return self.root / "predictions.parquet"
+
+    @property
+    def card(self) -> Path:
+        """The model card, written last."""
+        return self.root / "model_card.md"
+
+    @property
+    def results(self) -> tuple[Path, ...]:
+        """What is written once the training is finished, the last one last."""
+        return (self.weights, self.predictions, self.card)
+
+    def is_begun(self) -> bool:
+        """Whether there is something that a training with other settings would overwrite."""
+        return self.checkpoint.is_file() or self.weights.is_file()
+
+    def is_finished(self) -> bool:
+        """Whether the training has come to its end, and all of its results are there."""
+        return all(path.is_file() for path in self.results)
 
 
 def read_frozen(folder: Path) -> dict[str, tuple[str, Any]]:

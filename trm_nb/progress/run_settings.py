@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from trm_nb.config import MultimodalDatasetConfig, stage_of
+from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.errors import DamagedError, UserError
 from trm_nb.params import load_params, project_root
 from trm_nb.progress.run_folder import RunPaths, read_frozen
@@ -30,8 +30,8 @@ def remember_settings(tracker: TrainingProgressTracker, config: MultimodalDatase
 def fixed_settings(folder: Path) -> dict[str, Any]:
     """The config fields that the stages of a folder's run have fixed; none where there is no run.
 
-    Training fields count only while the trained model exists; after it is removed, training starts from the beginning.
-    A run of samples in memory has the source IN_MEMORY.
+    Training fields are fixed for each model, not for the run: see `model_record.recorded_fields`. A run of samples in
+    memory has the source IN_MEMORY.
     """
     tracker = _tracker(folder)
     if tracker is not None:
@@ -41,8 +41,7 @@ def fixed_settings(folder: Path) -> dict[str, Any]:
         fixed = {name: value for name, (_, value) in read_frozen(folder).items()}
     if fixed and "source_paths" not in fixed:
         fixed["source_paths"] = [IN_MEMORY]
-    trained = RunPaths(folder).weights.is_file()
-    return {name: value for name, value in _fields(fixed).items() if trained or stage_of(name) != "train"}
+    return _fields(fixed)
 
 
 def last_settings(folder: Path) -> dict[str, Any]:

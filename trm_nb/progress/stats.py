@@ -13,7 +13,8 @@ from trm_nb.storage.lock_holder import Holder, holder_of
 
 STAGE_NAMES = ("render", "denoise", "fit", "encode", "consolidate", "train")  # fit only where an encoder is fitted
 STALLED_SECONDS = 120.0
-NOTEBOOKS, TRAIN_STEPS = "notebooks_asked", "train_steps_asked"  # what the tracker keeps of a command or a config
+# what the tracker keeps of a command or a config; its steps, and what is said of training, are those of MODEL
+NOTEBOOKS, MODEL, TRAIN_STEPS = "notebooks_asked", "model_asked", "train_steps_asked"
 
 
 def gather(tracker: PlanTables) -> dict[str, Any]:
@@ -22,7 +23,8 @@ def gather(tracker: PlanTables) -> dict[str, Any]:
     Counts: rows_planned, plan_frozen, samples_cached, samples_encoded, samples_quarantined, items_quarantined,
     batches_built, batches_total, consolidation {total_batches_consolidated, chunks_built, chunks_total}, global_step,
     train_steps, chunk_progress (0..1, part of the training chunks seen in this epoch), modalities and
-    quarantine_by_reason. Totals are None while the plan still grows.
+    quarantine_by_reason. model is the name of the one that was asked for last, whose training all of this is; None
+    where none was. Totals are None while the plan still grows.
     notes: item -> what of it was not done as asked, the first 20.
     stages: name -> status (waiting, running, done, failed, stopped), done, total, unit, started, finished, seconds,
     message. notebooks: name -> status (pending, running, done, failed, interrupted) of those that `trm-nb run` was
@@ -79,6 +81,7 @@ def _counts(tracker: PlanTables) -> dict[str, Any]:
             "chunks_built": int(tracker.value("SELECT count(*) FROM chunks")),
             "chunks_total": -(-batches_total // per_chunk) if batches_total is not None and per_chunk else None,
         },
+        "model": tracker.get(MODEL),
         "global_step": last[0][0] if last else 0,
         "train_steps": tracker.get(TRAIN_STEPS) or tracker.value("SELECT total FROM stages WHERE name = 'train'") or 0,
         "chunk_progress": json.loads(last[0][1]).get("chunk_progress", 0.0) if last else 0.0,
@@ -140,8 +143,8 @@ def _pending(tracker: PlanTables, stats: dict[str, Any]) -> list[str]:
     """
     notebooks = [name for name, status in stats["notebooks"].items() if status != "done"]
     asked, train = tracker.get(TRAIN_STEPS, 0), stats["stages"]["train"]
-    if train["status"] == "done":
-        lacking = train["done"] < asked or not tracker.paths.weights.is_file()
+    if train["status"] == "done" or train["done"]:
+        lacking = train["done"] < asked or not tracker.paths.model(tracker.get(MODEL, "main")).is_finished()
     else:
         lacking = bool(notebooks) or not stats["notebooks"]
     return [*notebooks, *(["train"] if asked and lacking else [])]

@@ -176,11 +176,6 @@ class RunTables:
         rows = self.query("SELECT field, stage, value FROM frozen ORDER BY stage, field")
         return {name: (stage, json.loads(value)) for name, stage, value in rows}
 
-    def unfreeze(self, stage: str) -> None:
-        """Forget the settings of a stage, when nothing is left that followed from it."""
-        with self.transaction() as db:
-            db.execute("DELETE FROM frozen WHERE stage = ?", (stage,))
-
     def _restore_frozen(self) -> None:
         rows = [(name, stage, json.dumps(value)) for name, (stage, value) in read_frozen(self.output_dir).items()]
         if rows:
@@ -194,11 +189,9 @@ class RunTables:
         held = self.frozen()
         for name, value in fields.items():
             if name in held and held[name] != json.loads(json.dumps(value)):
-                trained = self.value("SELECT stage FROM frozen WHERE field = ?", (name,)) == "train"
-                instead = f"delete {self.paths.weights}" if trained else f"`trm-nb reset {self.output_dir}`"
                 raise UserError(
                     f"{self.output_dir}: this run was made with {name}={held[name]!r}, not {name}={value!r}; "
-                    f"use another output_dir, or {instead}"
+                    f"use another output_dir, or `trm-nb reset {self.output_dir}`"
                 )
 
     # -- batches, chunks, steps -------------------------------------------------------------------------------------
@@ -255,6 +248,14 @@ class RunTables:
         """Drop the logged steps beyond `after`, when training goes on from a checkpoint of that step."""
         with self.transaction() as db:
             db.execute(f"DELETE FROM {_STEPS[stage]} WHERE global_step > ?", (after,))
+
+    def hold_steps(self, curve: Iterable[dict[str, Any]], stage: Training = "train") -> None:
+        """Put these logged steps, each with its global_step, in the place of those that are held."""
+        with self.transaction() as db:
+            db.execute(f"DELETE FROM {_STEPS[stage]}")
+            for step in curve:
+                metrics = {name: value for name, value in step.items() if name != "global_step"}
+                self.log_step(step["global_step"], stage, **metrics)
 
     def training_curve(self, stage: Training = "train") -> list[dict[str, float]]:
         """The logged steps of a stage in order, each with its global_step."""

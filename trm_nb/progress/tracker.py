@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from trm_nb.describe import Described, Facts, counted, named
+from trm_nb.progress.model_record import last_step, read_metrics
 from trm_nb.progress.plan_tables import PlanTables
-from trm_nb.progress.stats import disk_usage, gather, state_of
+from trm_nb.progress.stats import MODEL, TRAIN_STEPS, disk_usage, gather, state_of
 
 BEAT_SECONDS = 1.0
 COUNTED_ROWS = 100_000  # a tenth of a second
@@ -46,6 +47,7 @@ class TrainingProgressTracker(PlanTables, Described):
             "quarantined": self.quarantined(),
             "batches": int(self.value("SELECT count(*) FROM batches")),
             "chunks": int(self.value("SELECT count(*) FROM chunks")),
+            "model": self.get(MODEL),
             "training steps": self.value("SELECT max(global_step) FROM steps"),
             "stages": ", ".join(f"{name} {status}" for name, status in statuses.items()) or None,
         }
@@ -113,6 +115,22 @@ class TrainingProgressTracker(PlanTables, Described):
         if force or now - self._last_beat >= BEAT_SECONDS:
             self._last_beat = now
             self.set("heartbeat", now)
+
+    def ask_training(self, model: str, steps: int) -> None:
+        """Record which model is asked for, and how many steps of it; 0 steps ask for none.
+
+        The tracker then holds the steps of this model, up to its last checkpoint; those of the one before are in that
+        model's metrics.jsonl. For a process that has the run's lock.
+        """
+        if steps and self.get(MODEL) != model:
+            paths = self.paths.model(model)
+            with self.transaction() as db:
+                self.hold_steps(read_metrics(paths.metrics, last_step(paths.metrics)))
+                db.execute("DELETE FROM stages WHERE name = 'train'")
+                self.set(MODEL, model)
+            if paths.is_finished():
+                self.already_done("train")
+        self.ask(TRAIN_STEPS, steps)
 
     # -- metrics ----------------------------------------------------------------------------------------------------
 

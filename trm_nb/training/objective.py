@@ -1,7 +1,7 @@
 """What an objective is: the examples it makes of a finished run, its recipe, and what is worth showing of its result.
 
 An objective is one class in `objectives/` and one line in the table there. It provides data and words only: the target
-of each sample, what untrained baselines predict, and which details to show. evaluation/results.py computes intervals
+of each sample, what untrained baselines predict, and which details to show. training/results.py computes intervals
 and verdicts from these, notebook/training_report.py renders tables and plots; neither knows any objective by name.
 """
 
@@ -128,9 +128,22 @@ class Objective(Examples, ABC):
         """The name and the accuracy of guessing, where that is a fixed number."""
         return None
 
+    def readable(self, predictions: Predictions, classes: np.ndarray) -> list[Any]:
+        """What predicted classes or targets, int (n, s), stand for, one value a sample: for predictions.parquet.
+
+        By default the class itself where a target is one cell, otherwise a grid as nested lists.
+        """
+        return grids_of(classes, predictions.shape)
+
     def details(self, predictions: Predictions) -> tuple[Detail, ...]:
         """What else is worth showing of this result, in order."""
         return ()
+
+
+def grids_of(classes: np.ndarray, shape: tuple[int, int]) -> list[Any]:
+    """int (n, rows * columns) as nested lists of `shape`, or as numbers where that is one cell."""
+    nested: list[Any] = classes.ravel().tolist() if shape == (1, 1) else classes.reshape(-1, *shape).tolist()
+    return nested
 
 
 def constant_baseline(targets: np.ndarray) -> np.ndarray:

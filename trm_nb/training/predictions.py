@@ -17,18 +17,24 @@ from trm_nb.training.reasoning import ROW, Examples, Settings, to_device
 class Predictions:
     """What the averaged weights say about the held-out examples after each recursion step.
 
-    exact, cells: bool and float (t, n): whether every cell is right, and the part that is. predictions, labels: int32
-    (n, s), those of the last step; a label that is not asked for is IGNORED. rows: int64 (n,). shape: rows and columns
-    of an answer. items: int64 (n,), equal for examples of one item; None: each is an item of its own.
+    exact, cells: bool and float (t, n): whether every cell is right, and the part that is. by_step: int (t, n, s), the
+    predicted classes. labels: int32 (n, s); a label that is not asked for is IGNORED. rows: int64 (n,). shape: rows and
+    columns of a target. items: int64 (n,), equal for examples of one item; None: each is an item of its own.
     """
 
     exact: np.ndarray
     cells: np.ndarray
-    predictions: np.ndarray
+    by_step: np.ndarray
     labels: np.ndarray
     rows: np.ndarray
     shape: tuple[int, int]
     items: np.ndarray | None = None
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """The predicted classes after the last step: int32 (n, s)."""
+        last: np.ndarray = self.by_step[-1].astype(np.int32)
+        return last
 
     def boards(self, cells: np.ndarray) -> np.ndarray:
         """`predictions` or `labels` as grids (n, *shape)."""
@@ -44,25 +50,26 @@ class Predictions:
 def evaluate(model: TinyRecursiveModel, examples: Examples, settings: Settings, steps: int = 0) -> Predictions:
     """Ask for the held-out examples, `steps` outer steps deep (0: as many as in training; more is allowed)."""
     model.eval()
-    exact, cells, predictions, labels, rows = [], [], [], [], []
+    exact, cells, by_step, labels, rows = [], [], [], [], []
     with cpu_threads(settings.torch_threads):
         for on_cpu in examples.test_batches(settings.batch):
             batch = to_device(on_cpu, settings.device)
             carry = model.initial_carry(batch)
             known = batch["labels"] != IGNORED
-            right = []
+            right, said = [], []
             for _ in range(steps or model.config.halt_max_steps):
                 carry, outputs = model(carry, batch)
                 carry = replace(carry, halted=torch.zeros_like(carry.halted))  # all rows go on to the last step
-                said = outputs["logits"].argmax(-1)
-                right.append((known & (said == batch["labels"])).sum(-1))
+                said.append(outputs["logits"].argmax(-1))
+                right.append((known & (said[-1] == batch["labels"])).sum(-1))
             share = torch.stack(right) / known.sum(-1).clamp_min(1)
             exact.append((torch.stack(right) == known.sum(-1)).cpu().numpy())
             cells.append(share.cpu().numpy())
-            predictions.append(said.to(torch.int32).cpu().numpy())
+            smallest = np.min_scalar_type(-outputs["logits"].shape[-1])  # as all steps are kept
+            by_step.append(torch.stack(said).cpu().numpy().astype(smallest))
             labels.append(batch["labels"].to(torch.int32).cpu().numpy())
             rows.append(batch[ROW].cpu().numpy())
     return Predictions(
-        np.concatenate(exact, 1), np.concatenate(cells, 1), np.concatenate(predictions), np.concatenate(labels),
+        np.concatenate(exact, 1), np.concatenate(cells, 1), np.concatenate(by_step, 1), np.concatenate(labels),
         np.concatenate(rows), examples.shape, examples.items_of(np.concatenate(rows)),
     )  # fmt: skip

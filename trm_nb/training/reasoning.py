@@ -7,13 +7,12 @@ their scale).
 
 Everything a step does follows from the seed and its number, and the checkpoint holds model, average, optimisers and
 carry, so a training that was killed ends with the weights of one that was not, bit for bit on a CPU (same machine, same
-torch, same threads). A loss that is no number stops it: the checkpoint before stays, the batch's rows are named.
+torch, same threads). A loss that is NaN or infinite stops it: the checkpoint before stays, the batch's rows are named.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -31,8 +30,10 @@ from trm_nb.models.ema import follow
 from trm_nb.models.hardware import cpu_threads
 from trm_nb.models.tiny_recursive_model import Carry, TinyRecursiveModel, TRMConfig
 from trm_nb.models.trm import RecursiveNet
+from trm_nb.progress.model_record import read_metrics, write_metrics
+from trm_nb.progress.run_folder import ModelPaths
 from trm_nb.progress.tracker import TrainingProgressTracker
-from trm_nb.storage.files import fault_point, locked, write_file
+from trm_nb.storage.files import fault_point, locked, sweep
 from trm_nb.training.act_loss import act_loss
 from trm_nb.training.optimisers import AdamATan2, SignSGD
 
@@ -109,26 +110,30 @@ def train(
 ) -> TinyRecursiveModel:
     """Train in `folder` until `settings.steps` steps are done; goes on from the checkpoint there. Returns the average.
 
-    Writes trm.pt and metrics.jsonl, and notes loss, accuracies and chunk_progress (the part of the epoch) in `tracker`,
-    as steps of `stage`. Raises UserError when the checkpoint is of other examples, settings or another model, naming
-    the difference, and when the loss is no number.
+    Writes the checkpoint and metrics.jsonl (`ModelPaths`), and notes loss, accuracies and chunk_progress (the part of
+    the epoch) in `tracker`, as steps of `stage`; what it holds of another training is replaced. Raises UserError when
+    the checkpoint is of other examples, settings or another model, naming the difference, and when the loss is NaN or
+    infinite.
     """
+    paths = ModelPaths(folder)
     with locked(folder, "training"), cpu_threads(settings.torch_threads):
-        state = _open(folder / "trm.pt", examples, settings)
-        tracker.forget_steps(state.step, stage)
-        if state.step and not tracker.training_curve(stage):
-            _log_again(folder / "metrics.jsonl", state.step, tracker, stage)
+        sweep(folder)
+        state = _open(paths.checkpoint, examples, settings)
+        curve = read_metrics(paths.metrics, state.step)
+        tracker.hold_steps(curve, stage)
         with tracker.stage(stage, settings.steps):
             sums: list[dict[str, float]] = []
             while state.step < settings.steps:
                 sums.append(_step(state, examples, settings, folder))
                 if state.step % settings.log_every == 0 or state.step == settings.steps:
                     epoch = state.step * settings.batch / examples.per_epoch
-                    metrics = _means(sums, settings)
-                    tracker.log_step(state.step, stage, **metrics, chunk_progress=epoch % 1, epoch=epoch)
+                    metrics = _means(sums, settings) | {"chunk_progress": epoch % 1, "epoch": epoch}
+                    tracker.log_step(state.step, stage, **metrics)
+                    curve.append({"global_step": state.step, **metrics})
                     sums = []
                 if state.step % settings.checkpoint_every == 0 or state.step == settings.steps:
-                    _save(folder, state, examples, settings, tracker.training_curve(stage))
+                    write_metrics(paths.metrics, curve)
+                    _save(paths.checkpoint, state, examples, settings)
                     fault_point("train-checkpoint")
                 fault_point("train-step")
                 tracker.beat()
@@ -168,20 +173,9 @@ def _no_number(what: str, state: _State, folder: Path) -> UserError:
     assert state.carry is not None
     rows = state.carry.current_data[ROW].tolist()
     return UserError(
-        f"{folder}: the {what} is no number at step {state.step + 1}, on the rows {rows}; the checkpoint of the last "
-        "good step is kept: look at these rows, or remove trm.pt there and begin again with a lower learning_rate"
+        f"{folder}: the {what} is NaN or infinite at step {state.step + 1}, on the rows {rows}; the last checkpoint is "
+        "kept: look at these rows, or train another `model` with a lower learning_rate"
     )
-
-
-def _log_again(path: Path, step: int, tracker: TrainingProgressTracker, stage: Literal["train", "fit"]) -> None:
-    """The tracker was lost: it learns from metrics.jsonl how the training up to `step` went."""
-    try:
-        logged = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError):  # gone or damaged too: then only the step is known
-        logged = []
-    for metrics in logged or [{"global_step": step}]:
-        if metrics["global_step"] <= step:
-            tracker.log_step(metrics.pop("global_step"), stage, **metrics)
 
 
 def _means(sums: list[dict[str, float]], settings: Settings) -> dict[str, float]:
@@ -225,7 +219,7 @@ def _bound(examples: Examples, settings: Settings) -> dict[str, object]:
     return {name: value for name, value in values.items() if name not in FREE}
 
 
-def _save(folder: Path, state: _State, examples: Examples, settings: Settings, curve: list[dict[str, float]]) -> None:
+def _save(path: Path, state: _State, examples: Examples, settings: Settings) -> None:
     carry = state.carry
     values: dict[str, Any] = {
         "bound": _bound(examples, settings),
@@ -236,9 +230,7 @@ def _save(folder: Path, state: _State, examples: Examples, settings: Settings, c
         "carry": carry and {f.name: getattr(carry, f.name) for f in fields(carry) if f.name != "current_data"},
         "data": carry.current_data if carry else {},
     }
-    lines = "".join(json.dumps(step) + "\n" for step in curve)
-    write_file(folder / "metrics.jsonl", lines.encode())
-    save_checkpoint(folder / "trm.pt", KIND, values)
+    save_checkpoint(path, KIND, values)
 
 
 def dtype_on(device: str) -> str:

@@ -26,7 +26,7 @@ from trm_nb.errors import NothingToLearnError
 from trm_nb.models.tiny_recursive_model import TinyRecursiveModel, TRMConfig
 from trm_nb.records import CAPSULES, FEATURES
 from trm_nb.training.nearest import ROWS_AT_ONCE, nearest
-from trm_nb.training.objective import Baseline, Objective
+from trm_nb.training.objective import Baseline, Objective, grids_of
 from trm_nb.training.predictions import Predictions
 from trm_nb.training.reasoning import ROW, shuffled
 
@@ -37,8 +37,9 @@ class Targets(ABC):
     """Samples that each have one answer, in two parts. An `Examples` of training/reasoning.py.
 
     `labels` int32 (n, cells) are the answers, `rows` int64 (n,) the samples' rows in the run, `shape` the rows and
-    columns of the largest answer, `train` and `test` the places of either part. `model` is the size of the model that
-    learns. Raises NothingToLearnError where there is nothing to learn from or to measure on; `where` is named in it.
+    columns of the largest answer, `outside` the class of cells outside a smaller one (None: all have one size), `train`
+    and `test` the places of either part. `model` is the size of the model that learns.
+    Raises NothingToLearnError where there is nothing to learn from or to measure on; `where` is named in it.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Targets(ABC):
         self.rows = rows
         self.labels, self.shape = _canvases(grids)
         classes = int(self.labels.max()) + 1
+        self.outside = classes - 1 if len({grid.shape for grid in grids}) > 1 else None
         cells = self.labels.shape[1]
         size = {"mlp_t": cells <= SMALL_BOARD, **model}
         self.model = TRMConfig(classes, cells, tokens=False, capsules=True, **size)
@@ -138,6 +140,10 @@ class CapsuleTargets(Targets, Objective):
         """The target of the nearest training sample, and the most common target."""
         looked_up = self.labels[nearest(self.capsules, self.train, self.test)] == self.labels[self.test]
         return (Baseline(self.nearest_name, looked_up), *super().baselines(predictions))
+
+    def readable(self, predictions: Predictions, classes: np.ndarray) -> list[Any]:
+        """Numbers or grids; a cell outside of a grid is -1."""
+        return grids_of(np.where(classes == self.outside, -1, classes), predictions.shape)
 
     def _inputs(self, chosen: np.ndarray) -> dict[str, Tensor]:
         return {"capsules": torch.from_numpy(self.capsules[chosen].astype(np.float32))}

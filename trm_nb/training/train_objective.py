@@ -1,4 +1,8 @@
-"""Trains a TinyRecursiveModel on a finished run, with the examples and the recipe of the run's objective."""
+"""Trains a TinyRecursiveModel on a finished run, with the examples and the recipe of the run's objective.
+
+`train_model` makes one of the run's models, with all that its folder holds; `train_objective` only trains and measures,
+on any examples.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,56 @@ from pathlib import Path
 
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.dataset.capsule_dataset import CapsuleDataset
+from trm_nb.progress import model_record
+from trm_nb.progress.run_folder import ModelPaths
 from trm_nb.progress.tracker import TrainingProgressTracker
+from trm_nb.storage.files import fsync_folder
+from trm_nb.training.model_results import write_results
 from trm_nb.training.objective import Objective
 from trm_nb.training.objectives import objective_named
 from trm_nb.training.predictions import Predictions, evaluate
 from trm_nb.training.reasoning import Examples, Settings, dtype_on, train
+from trm_nb.training.results import Result, result_of
 
 HEAD_WIDTH = 32  # numbers of an attention head
 AVERAGE, WARM_UP = 0.99, 50
 LOG_EVERY, CHECKPOINT_EVERY = 10, 100
+
+
+def train_model(
+    paths: ModelPaths,
+    objective: Objective,
+    config: MultimodalDatasetConfig,
+    tracker: TrainingProgressTracker,
+    on_step: Callable[[], None] | None = None,
+) -> Result:
+    """Train the model of a folder for `config.train_steps` steps, measure it, and write what `ModelPaths` names.
+
+    Goes on from the checkpoint there, and only measures when that has enough steps. The results of an earlier end are
+    removed while the training goes on, so that they never contradict the checkpoint.
+
+    Raises:
+        UserError: when the model there was trained with other settings or on another dataset, naming the difference.
+    """
+    digest = str(objective.dataset.info["content_digest"])
+    model_record.refuse_other_settings(paths, {model_record.DIGEST: digest, **config.training_fields()})
+    values = model_record.settings_of(config, digest)
+    model_record.write_settings(paths, values)
+    settings = settings_of(config)
+    if not paths.checkpoint.is_file() or model_record.last_step(paths.metrics) < settings.steps:
+        _remove_results(paths)
+    model = train(paths.root, objective, settings, tracker, on_step=on_step)
+    result = result_of(objective, evaluate(model, objective, settings, config.test_steps))
+    steps = tracker.training_curve()[-1]["global_step"]
+    write_results(paths, result, model, {**values, "steps": int(steps)})
+    return result
+
+
+def _remove_results(paths: ModelPaths) -> None:
+    """The card first, as it says that the others are there."""
+    for path in reversed(paths.results):
+        path.unlink(missing_ok=True)
+    fsync_folder(paths.root)
 
 
 def train_objective(
@@ -48,7 +93,7 @@ def settings_of(config: MultimodalDatasetConfig) -> Settings:
     """How `config` trains its TRM."""
     return Settings(
         config.train_steps, batch=config.train_batch_size, learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay, average=AVERAGE, warm_up=WARM_UP, seed=config.seed, log_every=LOG_EVERY,
-        checkpoint_every=CHECKPOINT_EVERY,
+        weight_decay=config.weight_decay, average=AVERAGE, warm_up=WARM_UP,
+        seed=config.training_fields()["train_seed"], log_every=LOG_EVERY, checkpoint_every=CHECKPOINT_EVERY,
         torch_threads=config.torch_threads, device=config.device,
     )  # fmt: skip

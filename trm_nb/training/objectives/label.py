@@ -44,6 +44,10 @@ class Labels(CapsuleTargets):
         train, test = (Counter(self.labels[places, 0].tolist()) for places in (self.train, self.test))
         return {name: (train[number], test[number]) for number, name in enumerate(self.dataset.classes)}
 
+    def readable(self, predictions: Predictions, classes: np.ndarray) -> list[str]:
+        """The labels' names."""
+        return [self.dataset.classes[number] for number in classes[:, 0].tolist()]
+
     def details(self, predictions: Predictions) -> tuple[Detail, ...]:
         """Where the model is wrong, and how it does on each modality."""
         true, predicted = predictions.labels[:, 0], predictions.predictions[:, 0]

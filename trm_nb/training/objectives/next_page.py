@@ -145,6 +145,11 @@ class NextPages(Objective):
         pool = _pool(predictions)
         return f"guessing among {pool:,} pages", 1 / pool
 
+    def readable(self, predictions: Predictions, classes: np.ndarray) -> list[int]:
+        """The rows of the pages, as in samples.parquet."""
+        found: list[int] = _rows_of(predictions, classes).tolist()
+        return found
+
     def details(self, predictions: Predictions) -> tuple[Detail, ...]:
         """Some pages whose next one is not found."""
         missed = np.flatnonzero(~predictions.exact[-1])[:SHOWN]
@@ -170,7 +175,12 @@ def has_next_page(dataset: CapsuleDataset) -> np.ndarray:
 
 def predicted_rows(predictions: Predictions) -> np.ndarray:
     """The rows of the pages that the model takes for the next ones of `predictions.rows`: int64 (n,)."""
-    places = np.arange(len(predictions.rows)) + (predictions.predictions - predictions.labels)[:, 0]
+    return _rows_of(predictions, predictions.predictions)
+
+
+def _rows_of(predictions: Predictions, classes: np.ndarray) -> np.ndarray:
+    """The rows of the pages at these places of each one's pool, int (n, 1): int64 (n,)."""
+    places = np.arange(len(predictions.rows)) + (classes.astype(np.int64) - predictions.labels)[:, 0]
     found: np.ndarray = predictions.rows[places] + 1
     return found
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trm_nb.evaluation.verdicts import Accuracy, Paired, accuracy, paired
 from trm_nb.training.objective import Detail, Groups, Objective, constant_baseline
 from trm_nb.training.predictions import Predictions
+from trm_nb.training.verdicts import Accuracy, Paired, accuracy, paired
 
 
 @dataclass(frozen=True, slots=True)
