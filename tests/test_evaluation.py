@@ -13,7 +13,7 @@ import pytest
 from runs import make_run
 
 from trm_nb import CapsuleDataset
-from trm_nb.evaluation import verdicts
+from trm_nb.training import verdicts
 from trm_nb.training.objectives.label import Labels
 from trm_nb.training.verdicts import accuracy, most_missed, outcome_of, p_value, paired, sign_flip, wilson
 
