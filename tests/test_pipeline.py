@@ -386,7 +386,7 @@ def test_every_page_of_a_scan_is_a_sample(make_config: MakeConfig, sources: Path
     pages[0].save(sources / "photos" / "scan.tiff", save_all=True, append_images=pages[1:])
     run = Run(make_config())
     run.up_to("render")
-    samples = run.samples().to_pandas()
+    samples = run.samples()
     scan = samples[samples["item_id"].str.endswith("scan.tiff")]
     assert scan["page"].tolist() == [0, 1, 2]
     assert len({run.cache.get(key).tobytes() for key in scan["key"]}) == 3

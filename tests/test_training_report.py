@@ -7,11 +7,13 @@ import json
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from PIL import Image
 
 from trm_nb.config import MultimodalDatasetConfig
-from trm_nb.notebook.prose import NO_BREAK, Table
+from trm_nb.notebook.frames import as_html
+from trm_nb.notebook.prose import NO_BREAK
 from trm_nb.notebook.shown import Plot, Shown, Text
 from trm_nb.notebook.training_report import LearningProblem, NothingTrained, TrainingReport
 from trm_nb.pipeline.run import Run, build
@@ -60,8 +62,8 @@ def words(part: object) -> str:
             with Image.open(io.BytesIO(data["image/png"])) as image:
                 assert min(image.size) > 50
             found.append(described["image/png"]["alt"])
-        elif isinstance(one, Table):
-            found.append(one._repr_mimebundle_()["text/html"])
+        elif isinstance(one, pd.DataFrame):
+            found.append(as_html(one))
         else:
             assert isinstance(one, Text)
             found.append(one.markdown)

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import numpy as np
 from torch import Tensor, nn
 
 from trm_nb.errors import UserError
@@ -61,6 +62,10 @@ class Encoder(nn.Module, ABC):
     def has_decoder(self) -> bool:
         """Whether `decode(capsules)` shows what capsules hold."""
         return False
+
+    def decode(self, capsules: Tensor | np.ndarray) -> list[Any]:
+        """Images, uint8 (h, w, 3) each, of capsules (b, 12, 512); raises UserError where there is no decoder."""
+        raise UserError(f"the encoder {self.fingerprint} has no decoder")
 
     def architecture(self) -> dict[str, str | int | list[int]]:
         """What the meaning of the weights depends on; a checkpoint of another one is refused."""

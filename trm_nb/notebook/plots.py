@@ -16,8 +16,8 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from trm_nb.evaluation.capsule_stats import principal_plane
 from trm_nb.notebook.prose import percent, plain
-from trm_nb.notebook.sampling import principal_plane
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
