@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
-from trm_nb.notebook.prose import counted, escaped, finding, percent, plain, size
+from trm_nb.notebook.prose import escaped, finding, percent, plain, size
 from trm_nb.report.cells import _plain
 
 
@@ -61,7 +61,6 @@ def test_size(nbytes: float, expected: str) -> None:
 
 def test_small_words() -> None:
     assert percent(0.0829, 1) == "8.3\u00a0%" and percent(float("nan")) == "-"
-    assert counted({"grid": 151, "text": 1315}) == "151 grid, 1,315 text" and counted({}) == "none"
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,8 @@ def _columns(data: pd.DataFrame | pd.Series) -> list[tuple[str, list[Any]]]:
 def _rows(columns: list[tuple[str, list[Any]]], total: int) -> list[tuple[str, ...]]:
     """The rows as they are shown, with one that says how many are left out of a long table."""
     rows = list(zip(*([_text(value) for value in values] for _, values in columns), strict=True))
+    if not rows:
+        return [("no rows", *[""] * (len(columns) - 1))]
     if len(rows) < total:
         rows.insert(_HALF, (f"… {total - len(rows):,} more", *[""] * (len(columns) - 1)))
     return rows

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from html import escape, unescape
 from numbers import Number
 from typing import Any
 
 import numpy as np
-
-from trm_nb import describe
 
 _SPECIAL = str.maketrans({c: f"\\{c}" for c in r"\`*_{}[]()#+-.!|~$:^="})
 _SIGN = re.compile(r"(?<=\d) ?(?=%)")
@@ -43,11 +41,6 @@ def size(nbytes: float) -> Quantity:
             digits = 2 - sum(nbytes / factor >= limit for limit in (9.995, 99.95))
             return Quantity(f"{nbytes / factor:,.{digits}f}{NO_BREAK}{unit}")
     return Quantity(f"{nbytes:.0f}{NO_BREAK}bytes")
-
-
-def counted(counts: Mapping[str, int]) -> str:
-    """Counts as words: 151 grid, 89 image, 315 text."""
-    return describe.counted(counts, most=len(counts))
 
 
 def plain(text: object, length: int = 34) -> str:
