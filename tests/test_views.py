@@ -108,8 +108,8 @@ def test_maps_and_neighbours(run: Run) -> None:
     texts = int((samples["modality"] == "text").sum())
     assert f"coloured by text: {texts}; image: 1." in alt_of(views.plot_map(vectors, samples["modality"]))
     photo, *pages = samples["modality"].argsort().tolist()
-    samples["label"] = samples["label"].mask(samples["modality"] == "image")
-    groups, similar = np.array([[pages[0], pages[1], photo], [photo, pages[0], pages[1]]]), np.full((2, 2), 0.5)
+    samples.loc[[photo, pages[2]], "label"] = np.nan  # two samples without a label do not share one
+    groups, similar = np.array([[pages[0], pages[1], photo], [photo, pages[0], pages[2]]]), np.full((2, 2), 0.5)
     alt = alt_of(views.plot_neighbours(run, samples, groups, similar))
     same = int(samples["label"].iloc[pages[0]] == samples["label"].iloc[pages[1]])
     assert alt == f"2 samples, each with 2 nearest neighbours, {same} of the same label."

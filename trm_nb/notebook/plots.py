@@ -130,6 +130,7 @@ def bars(counts: Mapping[Any, int], xlabel: str, ylabel: str) -> Figure:
     if len(counts) <= 12:
         axes.bar_label(bars, fmt="{:,.0f}", fontsize=8, color=_GRAY)
     axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     _clean(axes)
     return figure
 

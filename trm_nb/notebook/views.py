@@ -68,7 +68,7 @@ def denoiser_state(run: Run) -> Text:
         return Text(f"**No denoiser** is at work ({why}): photographs are cached as they are.")
     kind = "self-adapting" if denoiser.adapts else "plain"
     what = " and ".join(name for name in MODALITIES if run.cache.denoises(name))
-    template = "The **{0}** denoiser {1} restores every {2} image before it is cached."
+    template = "The **{0}** denoiser {1} restores samples of modality {2} before they are cached."
     return Text(finding(template, kind, denoiser.fingerprint, what))
 
 

@@ -54,7 +54,7 @@ def samples_frame(tracker: TrainingProgressTracker, denoise_results: DenoiseResu
     """All rows as a DataFrame: the columns of samples.parquet but for `target`, whose nested lists are large in Python.
 
     The index is the row number. What is missing (a label, what the denoiser did) is NaN. Text stays in Arrow's
-    memory, some 400 bytes a row.
+    memory, some 230 bytes a row.
     """
     table = pa.Table.from_batches(_record_batches(tracker, denoise_results, _FLAT), schema=_FLAT)
     frame: pd.DataFrame = table.to_pandas()
