@@ -257,7 +257,7 @@ def test_an_altered_index_is_read_again_from_the_receipts(runs: Runs, tmp_path: 
     database.close()
     assert verify(config.output_dir, deep=True) == []
     run = Run(config)
-    key = run.samples()["key"][0].as_py()
+    key = run.samples().at[0, "key"]
     original = ImageCache(runs.whole / "images.zarr")
     assert np.array_equal(run.cache.get(key), original.get(key))
 
@@ -461,7 +461,7 @@ except OSError:
 codes = [main(arguments.split() + [str(whole)]) for arguments in ("verify", "verify --deep", "status", "cache stats")]
 assert codes == [0, 0, 0, 0], codes
 dataset, tracker, run = CapsuleDataset(whole), TrainingProgressTracker(whole), open_run(output_dir=whole)
-keys = run.samples()["key"].to_pylist()
+keys = run.samples()["key"].tolist()
 assert len(dataset) == dataset.all()[0].shape[0] == len(keys) == tracker.get_stats()["rows_planned"]
 assert ImageCache(whole / "images.zarr").get_many(keys).shape == run.cache.get_many(keys).shape
 assert main(["verify", "--deep", str(damaged)]) == 1

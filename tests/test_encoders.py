@@ -15,6 +15,8 @@ from trm_nb.errors import UserError
 from trm_nb.models.encoder import Encoder
 from trm_nb.models.encoders import ENCODERS, encoder_class, encoder_for, load_encoder
 from trm_nb.models.vision_encoder import TRMVisionEncoder
+from trm_nb.notebook import views
+from trm_nb.notebook.shown import Text
 from trm_nb.pipeline.run import Run, build
 from trm_nb.pipeline.verify import verify
 
@@ -100,5 +102,8 @@ def test_a_new_encoder_takes_one_module_and_one_line(linear: str, tmp_path: Path
     run.close()
     again = build(asked.with_changes(output_dir=str(tmp_path / "again"), encoder="base", encoder_path=str(weights)))
     assert again.content_digest == report.content_digest, "the checkpoint says which encoder it is of"
+    facts = views.encoder_facts(run_encoder := load_encoder(weights)).markdown
+    assert "**no** weights to train" in facts and run_encoder.about in facts
+    assert isinstance(views.plot_attention(run_encoder, np.zeros((224, 224, 3), np.uint8)), Text)
     assert "a fixed transform" in (report.output_dir / "README.md").read_text()
     _alone_or_together(load_encoder(weights))

@@ -27,7 +27,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trm_nb import GridRenderer, TextRenderer
-from trm_nb.evaluation.fidelity import by_source
+from trm_nb.evaluation.fidelity import by_source, sentence
 from trm_nb.pipeline.run import Run
 from trm_nb.records import GridTask, Item, Puzzle
 from trm_nb.render.modality import Found
@@ -380,15 +380,20 @@ def test_each_source_of_a_run_has_its_line(tmp_path: Path, sources: Path) -> Non
     run = Run(config)
     try:
         run.up_to("render")
-        code, photos, tasks = by_source(run, run.samples())
+        found = by_source(run, run.samples())
+        code, photos, tasks = found.to_dict("records")
         some = by_source(run, run.samples(), at_most=9)
     finally:
         run.close()
-    assert [one["source"] for one in (code, photos, tasks)] == ["code", "photos", "tasks"]
-    assert code == {"source": "code", "items": 4, "pages": code["pages"], "looked at": code["pages"],
+    assert found.index.tolist() == ["code", "photos", "tasks"]
+    assert code == {"items": 4, "pages": code["pages"], "looked at": code["pages"],
                     "rendered": length + len(legacy), "lost": 0, "glyph fallbacks": 1, "not UTF-8": 1,
                     "quarantined": 0}  # fmt: skip
-    assert (photos["items"], photos["looked at"], photos["lost"], photos["quarantined"]) == (1, 0, None, 1)
+    assert (photos["items"], photos["looked at"], photos["quarantined"]) == (1, 0, 1) and found["lost"].isna()["photos"]
     assert (tasks["items"], tasks["pages"], tasks["looked at"], tasks["lost"]) == (12, 12, 12, 0)
-    assert [one["looked at"] for one in some] == [3, 0, 3]
-    assert [one["lost"] for one in some] == [0, None, 0]
+    assert some["looked at"].tolist() == [3, 0, 3]
+    assert some["lost"].dropna().tolist() == [0, 0]
+    rendered = code["rendered"] + tasks["rendered"]
+    pages = f"**{code['pages'] + 12:,}** of {code['pages'] + 13:,} pages"
+    assert sentence(found) == f"On the {pages} looked at are **{rendered:,}** characters and cells; **0** are lost."
+    assert "**nothing to read back**" in sentence(found.loc[["photos"]])

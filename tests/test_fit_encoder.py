@@ -16,6 +16,7 @@ from trm_nb import CapsuleDataset, build
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.errors import UserError
 from trm_nb.models.vision_encoder import TRMVisionEncoder
+from trm_nb.pipeline.dataset_files import samples_table
 from trm_nb.pipeline.run import Run
 from trm_nb.training.encoder import ImageTargets, ImageTRM
 
@@ -43,7 +44,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_fitted_encoder_is_what_the_capsules_come_from(fitted: Path) -> None:
     run = Run(config(fitted))
     encoder, untrained = run.encoder, TRMVisionEncoder("tiny", image_size=112)
-    dataset, keys = CapsuleDataset(fitted), run.samples()["key"].to_pylist()
+    dataset, keys = CapsuleDataset(fitted), run.samples()["key"].tolist()
     assert encoder.trained and encoder.fingerprint != untrained.fingerprint
     assert dataset.info["encoder"]["fingerprint"] == encoder.fingerprint and dataset.info["encoder"]["trained"]
     with torch.inference_mode():
@@ -94,7 +95,12 @@ def test_killed_while_it_learns_the_dataset_is_the_same(fitted: Path, tmp_path: 
 
 def test_the_gradient_of_an_answer_reaches_every_weight_of_the_encoder(fitted: Path) -> None:
     run = Run(config(fitted))
-    examples = ImageTargets(run.samples(), run.cache, TRMVisionEncoder("tiny", image_size=112), run.path)
+    examples = ImageTargets(
+        samples_table(run.tracker, run.cache.denoise_results),
+        run.cache,
+        TRMVisionEncoder("tiny", image_size=112),
+        run.path,
+    )
     pair = examples.new_model(torch.Generator().manual_seed(0))
     batch = examples.train_batch(0, 4, 0)
     run.close()

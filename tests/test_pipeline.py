@@ -380,13 +380,28 @@ def test_an_output_folder_among_the_sources_is_refused(make_config: MakeConfig, 
         build(make_config(output_dir=str(sources / "out")))
 
 
+def test_samples_are_those_of_samples_parquet(make_config: MakeConfig, sources: Path) -> None:
+    (sources / "top.txt").write_text("has no folder of its own, so no label")
+    run = Run(make_config(source_paths=[str(sources), "sudoku:4:2"]))
+    run.up_to("export")
+    samples, written = run.samples(), pq.read_table(run.path / "samples.parquet").drop_columns("target")
+    run.close()
+    assert samples.index.tolist() == list(range(written.num_rows)) and samples.index.name == "row"
+    assert {name: str(samples.dtypes[name]) for name in ("sample_id", "page", "noise")} == {
+        "sample_id": "str", "page": "int32", "noise": "float32",
+    }  # fmt: skip
+    assert samples["noise"].isna().all() and samples["edit"].isna().all()
+    values = samples.astype(object).where(samples.notna(), None)
+    assert values.to_dict("list") == written.to_pydict()
+
+
 def test_every_page_of_a_scan_is_a_sample(make_config: MakeConfig, sources: Path) -> None:
     with Image.open(PHOTO) as photo:
         pages = [photo.resize((60, 70)), photo.resize((90, 50)), photo.resize((40, 80))]
     pages[0].save(sources / "photos" / "scan.tiff", save_all=True, append_images=pages[1:])
     run = Run(make_config())
     run.up_to("render")
-    samples = run.samples().to_pandas()
+    samples = run.samples()
     scan = samples[samples["item_id"].str.endswith("scan.tiff")]
     assert scan["page"].tolist() == [0, 1, 2]
     assert len({run.cache.get(key).tobytes() for key in scan["key"]}) == 3

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from trm_nb.notebook import plots
+from trm_nb.notebook.shown import show
 from trm_nb.records import GridTask, Item
 from trm_nb.render.renderer import Renderer
 
@@ -76,7 +77,7 @@ def test_show_carries_the_description(capsys: pytest.CaptureFixture[str]) -> Non
     shell = InteractiveShell.instance()
     shell.display_pub.publish = lambda data, metadata=None, **rest: shown.append((data, metadata))
     try:
-        plots.show(plots.bars({"a": 1}, "x", "y"), alt="one <bar>")
+        show(plots.bars({"a": 1}, "x", "y"), alt="one <bar>")
     finally:
         InteractiveShell.clear_instance()
     (data, metadata) = shown[0]

@@ -1,4 +1,4 @@
-"""Findings and tables: numbers are formatted, everything else shows as itself."""
+"""Findings: numbers are formatted, everything else shows as itself."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
-from trm_nb.notebook.prose import counted, escaped, finding, percent, plain, size, table
+from trm_nb.notebook.prose import escaped, finding, percent, plain, size
 from trm_nb.report.cells import _plain
 
 
@@ -61,9 +61,6 @@ def test_size(nbytes: float, expected: str) -> None:
 
 def test_small_words() -> None:
     assert percent(0.0829, 1) == "8.3\u00a0%" and percent(float("nan")) == "-"
-    assert counted({"grid": 151, "text": 1315}) == "151 grid, 1,315 text" and counted({}) == "none"
-    html = table([{"size": size(12_400)}])._repr_mimebundle_()["text/html"]
-    assert '<td class="number">12.4\u00a0KB</td>' in html
 
 
 @pytest.mark.parametrize(
@@ -84,14 +81,3 @@ def test_plain(text: str, expected: str) -> None:
 
 def test_long_text_loses_its_middle() -> None:
     assert len(escaped("x" * 10_000)) < 250
-
-
-def test_table() -> None:
-    made = table([{"name": "<b>", "count": 1234, "part": 0.5}, {"name": None, "count": 5, "part": 12345.678}])
-    html = made._repr_mimebundle_()["text/html"]
-    assert "&lt;b&gt;" in html and "<b>" not in html and '<td class="number">1,234</td>' in html
-    assert str(made).splitlines() == ["name  count  part", "<b>   1,234  0.5", "-     5      12,346"]
-    pairs = table({"limit": 3, "yes": True, "name": "x\ny"}, columns=("setting", "value"))
-    assert str(pairs).splitlines() == ["setting  value", "limit    3", "yes      yes", "name     x y"]
-    assert "number" not in pairs._repr_mimebundle_()["text/html"]
-    assert "<tbody></tbody>" in table([], columns=("a", "b"))._repr_mimebundle_()["text/html"]

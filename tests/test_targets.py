@@ -12,6 +12,7 @@ from runs import train_in as train
 
 from trm_nb import CapsuleDataset, build
 from trm_nb.config import MultimodalDatasetConfig
+from trm_nb.pipeline.dataset_files import samples_table
 from trm_nb.pipeline.run import open_run
 from trm_nb.training.encoder import ImageTargets
 from trm_nb.training.objectives.grid import Grids
@@ -72,7 +73,8 @@ def test_a_task_on_several_pages_is_not_asked_on_one_of_them(tmp_path: Path) -> 
     asked = set(Grids(dataset, **SMALL).rows.tolist())  # type: ignore[arg-type]
     assert asked == set(dataset.rows[(pages == 1) & (dataset.target_count == 1)].tolist())
     run = open_run(output_dir=config.output_dir)
-    assert set(ImageTargets(run.samples(), run.cache, run.encoder, run.path).rows.tolist()) == asked
+    table = samples_table(run.tracker, run.cache.denoise_results)
+    assert set(ImageTargets(table, run.cache, run.encoder, run.path).rows.tolist()) == asked
 
 
 def test_answers_of_several_sizes_are_laid_on_one_canvas() -> None:

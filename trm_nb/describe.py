@@ -23,22 +23,28 @@ class Described:
         return {}
 
     def __repr__(self) -> str:
-        lines = self._lines()
-        width = max((len(name) for name in lines), default=0)
-        return "\n".join([type(self).__name__, *(f"  {name:{width}}  {value}" for name, value in lines.items())])
+        lines = aligned(attempted("cannot be read", self._facts))
+        return "\n".join([type(self).__name__, *(f"  {line}" for line in lines)])
 
     def _repr_html_(self) -> str:
         left = 'style="text-align:left"'
         rows = "".join(
             f'<tr><th scope="row" {left}>{escape(name)}</th><td {left}>{escape(value)}</td></tr>'
-            for name, value in self._lines().items()
+            for name, value in _lines(attempted("cannot be read", self._facts)).items()
         )
         title = escape(type(self).__name__)
         return f'<div><strong>{title}</strong><table class="trm-table"><tbody>{rows}</tbody></table></div>'
 
-    def _lines(self) -> dict[str, str]:
-        facts = attempted("cannot be read", self._facts)
-        return {printable(name): _shown(value) for name, value in facts.items() if value is not None}
+
+def aligned(facts: Facts) -> list[str]:
+    """A line for each fact that is not None, the values one below the other."""
+    lines = _lines(facts)
+    width = max((len(name) for name in lines), default=0)
+    return [f"{name:{width}}  {value}" for name, value in lines.items()]
+
+
+def _lines(facts: Facts) -> dict[str, str]:
+    return {printable(name): _shown(value) for name, value in facts.items() if value is not None}
 
 
 def attempted(name: str, facts: Callable[[], Facts]) -> Facts:
@@ -72,4 +78,5 @@ def printable(text: object) -> str:
 def _shown(value: object) -> str:
     """One value; a long one loses its middle."""
     text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else printable(value)
+    text = f"{value:,.4g}" if isinstance(value, float) else text
     return text if len(text) <= MAX_LENGTH else f"{text[: MAX_LENGTH * 2 // 3]} … {text[-MAX_LENGTH // 4 :]}"

@@ -228,9 +228,10 @@ def doctor(
 @cache_app.command("stats")
 def cache_stats(folder: RunDir) -> int:
     """How many images are cached, and what they take."""
-    from trm_nb.notebook.prose import table
+    from trm_nb.describe import aligned
 
-    print(table(_run_of(folder).cache.stats(), columns=("cache", str(folder))))
+    stats = _run_of(folder).cache.stats()
+    print("\n".join(aligned({"cache": str(folder), **stats})))
     return 0
 
 

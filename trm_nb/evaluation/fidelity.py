@@ -9,8 +9,8 @@ Cost: bounded by `at_most` pages, spread over the files of every source; about h
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from trm_nb.sources.reader import list_files, read_items
 from trm_nb.sources.roots import find_roots
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    import pandas as pd
 
     from trm_nb.pipeline.run import Run
 
@@ -38,11 +38,13 @@ def reads_back(run: Run, item: Item) -> bool | None:
     return not run.cache.renderer.read_back(item, images).lost
 
 
-def by_source(run: Run, samples: pa.Table, at_most: int = 2000) -> list[dict[str, Any]]:
-    """One record a source path: items, pages, pages looked at, characters or cells rendered and lost, fallbacks,
+def by_source(run: Run, samples: pd.DataFrame, at_most: int = 2000) -> pd.DataFrame:
+    """One row a source path: items, pages, pages looked at, characters or cells rendered and lost, fallbacks,
     texts that were not UTF-8, quarantined. Items, pages and quarantined are of the whole run, the others of up to
-    `at_most` pages. None: nothing there can be read back, as in a source of photographs."""
-    item_ids = samples["item_id"].to_pylist()
+    `at_most` pages. Missing: nothing there can be read back, as in a source of photographs."""
+    import pandas as pd
+
+    item_ids = samples["item_id"].tolist()
     pages = Counter(name.partition("/")[0] for name in item_ids)
     items = Counter(name.partition("/")[0] for name in dict.fromkeys(item_ids))
     refused = Counter(entry.path.partition("/")[0] for entry in run.rejected())
@@ -58,13 +60,26 @@ def by_source(run: Run, samples: pa.Table, at_most: int = 2000) -> list[dict[str
             "glyph fallbacks": found.boxed if measured else None,
             "not UTF-8": found.recoded if measured else None, "quarantined": refused[root.name],
         })  # fmt: skip
-    return records
+    return pd.DataFrame(records).set_index("source").astype("Int64")
 
 
-def totals(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """The sums over all sources: pages (looked at), rendered, lost and boxed, as in `Found`."""
-    names = {"pages": "looked at", "rendered": "rendered", "lost": "lost", "boxed": "glyph fallbacks"}
-    return {total: sum(record[name] or 0 for record in records) for total, name in names.items()}
+def sentence(sources: pd.DataFrame) -> str:
+    """What `by_source` found, over all sources, as one sentence of Markdown."""
+    pages, of, rendered, lost = (int(sources[name].sum()) for name in ("looked at", "pages", "rendered", "lost"))
+    if not pages:
+        return "This run has neither text nor grids, so there is **nothing to read back**."
+    return (
+        f"On the **{pages:,}** of {of:,} pages looked at are **{rendered:,}** characters and cells; "
+        f"**{lost:,}** are lost."
+    )
+
+
+def item_sentence(exact: bool | None) -> str:
+    """What `reads_back` found, as one sentence of Markdown."""
+    if exact is None:
+        return "The item cannot be read back: as a photograph, it was scaled."
+    how = "**exactly**" if exact else "**not**"
+    return f"Read back from its pixels, the item is {how} what was rendered."
 
 
 def _planned_files(run: Run, item_ids: Sequence[str]) -> dict[int, list[SourceFile]]:

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
+import numpy as np
 from torch import Tensor, nn
 
 from trm_nb.errors import UserError
@@ -68,6 +69,10 @@ class Encoder(nn.Module, ABC):
     def weight_count(self) -> int:
         """How many numbers can be trained; 0 for a fixed transform."""
         return sum(weight.numel() for weight in self.parameters())
+
+    def decode(self, capsules: Tensor | np.ndarray) -> list[Any]:
+        """Images, uint8 (h, w, 3) each, of capsules (b, 12, 512); raises UserError where there is no decoder."""
+        raise UserError(f"the encoder {self.fingerprint} has no decoder")
 
     def architecture(self) -> dict[str, str | int | list[int]]:
         """What capsules depend on besides the weights: sizes, and a version that goes up with a change of `forward`.

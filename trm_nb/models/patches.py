@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-PATCH = 28
+from trm_nb.render.puzzle import PATCH
+
 CELL = (14, 7)  # rows and columns of pixels, as the text cells of font size 12
 CELLS = 8  # of a patch: 2 rows of 4
 PIXELS = 14 * 7 * 3  # values of a cell

@@ -32,10 +32,11 @@ from trm_nb.errors import UserError
 from trm_nb.models.capsule_decoder import decodes, shipped_decoder
 from trm_nb.models.checkpoints import read_weights
 from trm_nb.models.encoder import KIND, Encoder
-from trm_nb.models.patches import CELLS, PATCH, PIXELS, patches, positions, scaled
+from trm_nb.models.patches import CELLS, PIXELS, patches, positions, scaled
 from trm_nb.models.read_out import ReadOut
 from trm_nb.models.trm import RecursiveNet, affine, recurse, rotary_angles, truncated_normal
 from trm_nb.records import CAPSULES, FEATURES
+from trm_nb.render.puzzle import PATCH
 
 GROUP_TOKENS = {"cpu": 256, "cuda": 16_384}  # patches that are processed together; fixed, as it can change last bits
 CHECKPOINTS = Path(__file__).parents[1] / "assets" / "checkpoints"  # a card lies beside the weights
@@ -92,6 +93,12 @@ class TRMVisionEncoder(Encoder):
     Raises:
         UserError: for another preset or size, and for trained weights of a preset that has none.
     """
+
+    about = (
+        "It is a Tiny Recursive Model: an image is cut into patches, and one small net refines its view of all of them. "
+        "Capsules 0 to 7 read the bands of the image from top to bottom, 8 and 9 further detail of its upper and lower "
+        "half, 10 and 11 the image as a whole."
+    )
 
     def __init__(
         self,

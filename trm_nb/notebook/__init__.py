@@ -13,15 +13,18 @@ def open_run(**fields: Any) -> Run:
 
     `params`, `output_dir` and any config field; relative paths are relative to the project's root wherever the
     kernel started. Where `output_dir` holds a run that is not that of the params file, the run is opened by its folder
-    alone, unless papermill was given `params` too. Raises UserError for an unknown or wrong value.
+    alone, unless papermill was given `params` too. From then on DataFrames show themselves as in frames.py. Raises
+    UserError for an unknown or wrong value.
     """
     from IPython.core.getipython import get_ipython
 
+    from trm_nb.notebook.frames import install
     from trm_nb.notebook.parameters import injected, merge
     from trm_nb.pipeline.run import open_run as open_run_of
     from trm_nb.progress.run_settings import is_another_run
 
     shell = get_ipython()
+    install(shell)
     given = {} if shell is None else injected(shell.user_ns)
     params, overrides = merge(fields, given)
     if params and not given.get("params") and is_another_run(overrides.get("output_dir"), params):

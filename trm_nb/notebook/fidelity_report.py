@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 
 from trm_nb.evaluation.meaning import Answer
 from trm_nb.evaluation.published import Ratio
@@ -19,7 +20,7 @@ from trm_nb.evaluation.reading_study import compare_arms
 from trm_nb.evaluation.study_arms import ENCODER, FLOORS, PCA, PIXELS, RANDOM, stored_bytes
 from trm_nb.evaluation.study_content import PHOTOGRAPHS
 from trm_nb.evaluation.study_reading import Score, Summary
-from trm_nb.notebook.prose import NO_BREAK, Table, finding, percent, table
+from trm_nb.notebook.prose import NO_BREAK, finding, percent
 from trm_nb.training.verdicts import BETTER, NOT_SHOWN, WORSE, Accuracy, outcome_of
 
 THUMBNAILS = "pixels, 56x56"
@@ -45,17 +46,17 @@ def progress(decoders: int, steps: int, every: float = 2.0) -> Callable[[str, in
     return tell
 
 
-def reading_table(summaries: Sequence[Summary], bits: int = 16) -> Table:
+def reading_table(summaries: Sequence[Summary], bits: int = 16) -> pd.DataFrame:
     """A row for each kind, a column for each arm: characters or cells read right in per cent, photographs in dB."""
     shown = [summary for summary in summaries if summary.bits == bits]
     arms, kinds = (list(dict.fromkeys(getattr(s, name) for s in shown)) for name in ("arm", "kind"))
     found = {(s.kind, s.arm): s for s in shown}
-    return table([{"content": kind, **{arm: _value(found[kind, arm]) for arm in arms}} for kind in kinds])
+    return pd.DataFrame([{"content": kind, **{arm: _value(found[kind, arm]) for arm in arms}} for kind in kinds])
 
 
-def details(summaries: Sequence[Summary], arm: str = ENCODER, bits: int = 16) -> Table:
+def details(summaries: Sequence[Summary], arm: str = ENCODER, bits: int = 16) -> pd.DataFrame:
     """One arm's intervals, exact images and failures."""
-    return table([
+    return pd.DataFrame([
         {
             "content": s.kind, "right": _value(s), "95 % interval": _interval(s),
             "exact": percent(s.whole.share, 1), "exact, 95 %": _between(s.whole),
@@ -116,7 +117,7 @@ def bits_finding(summaries: Sequence[Summary]) -> str:
     return f"Characters and cells, mean of the kinds: {said}."
 
 
-def ratio_table(found: Iterable[Ratio]) -> Table:
+def ratio_table(found: Iterable[Ratio]) -> pd.DataFrame:
     """The compression of each kind, stated in three ways."""
     names = (
         "characters or cells",
@@ -128,7 +129,7 @@ def ratio_table(found: Iterable[Ratio]) -> Table:
     for ratio in found:
         values = ratio.symbols, ratio.per_capsule, ratio.of_bytes, ratio.of_pixels
         rows.append({"content": ratio.kind, **{name: _four(value) for name, value in zip(names, values, strict=True)}})
-    return table(rows)
+    return pd.DataFrame(rows)
 
 
 def ratio_finding(found: Sequence[Ratio]) -> str:
@@ -142,7 +143,7 @@ def ratio_finding(found: Sequence[Ratio]) -> str:
     )  # fmt: skip
 
 
-def meaning_table(answers: Sequence[Answer], what: What) -> Table:
+def meaning_table(answers: Sequence[Answer], what: What) -> pd.DataFrame:
     """A row for each question, a column for each arm."""
     arms, asked = (list(dict.fromkeys(getattr(a, name) for a in answers)) for name in ("arm", "question"))
     found = {(answer.question, answer.arm): answer for answer in answers}
@@ -154,7 +155,7 @@ def meaning_table(answers: Sequence[Answer], what: What) -> Table:
             measured = _of(found[question, arm], what)
             row[arm] = f"{percent(measured.share, 1)} ({_between(measured)})"
         rows.append({**row, "commonest": percent(first.majority, 1)})
-    return table(rows)
+    return pd.DataFrame(rows)
 
 
 def meaning_finding(answers: Sequence[Answer], what: What) -> str:

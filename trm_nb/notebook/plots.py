@@ -1,4 +1,4 @@
-"""The notebooks' figures: each function takes arrays and returns a matplotlib Figure; `show` displays it described.
+"""The notebooks' figures: each function takes arrays and returns a matplotlib Figure.
 
 Figures are made without pyplot, so nothing is shown twice and no state is left. They have a light ground, in reports
 too. Text of the data is escaped from mathtext, and characters the font lacks show as backslash escapes.
@@ -6,7 +6,6 @@ too. Text of the data is escaped from mathtext, and characters the font lacks sh
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
@@ -16,8 +15,8 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from trm_nb.evaluation.capsule_stats import principal_plane
 from trm_nb.notebook.prose import percent, plain
-from trm_nb.notebook.sampling import principal_plane
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,22 +24,10 @@ if TYPE_CHECKING:
     from trm_nb.render.grid import GridPage
     from trm_nb.render.text import TextPage
 
-DPI = 160
 COLOURS = ("#0b6a6a", "#c8553d", "#5b5ea6", "#b8860b", "#3d8b4f", "#a23b72", "#4f7cac", "#7a6a53", "#d08c60", "#2f4858")
 FEW_POINTS = 30
 _HEAT = ListedColormap([COLOURS[1]])
 _GRAY, _LINE = "#5b666b", "#dde0dd"
-
-
-def show(figure: Figure, alt: str) -> None:
-    """Display a figure as PNG with a description for those who do not see it; sharp on dense screens."""
-    from IPython.display import display
-
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
-    width = round(figure.get_figwidth() * 96)
-    described = {"image/png": {"alt": alt, "width": width}}
-    display({"image/png": data.getvalue(), "text/plain": f"[figure] {alt}"}, raw=True, metadata=described)  # type: ignore[no-untyped-call]
 
 
 def gallery(images: np.ndarray, captions: Sequence[str], columns: int = 4) -> Figure:
@@ -143,6 +130,7 @@ def bars(counts: Mapping[Any, int], xlabel: str, ylabel: str) -> Figure:
     if len(counts) <= 12:
         axes.bar_label(bars, fmt="{:,.0f}", fontsize=8, color=_GRAY)
     axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     _clean(axes)
     return figure
 

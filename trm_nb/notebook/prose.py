@@ -1,4 +1,4 @@
-"""What a notebook says about its data: findings and tables whose values are escaped, because the data is hostile.
+"""What a notebook says about its data: findings whose values are escaped, because the data is hostile.
 
 The template is the notebook author's Markdown; every value that is not a number is data, and shows as itself.
 A number and its unit are held together by a no-break space, percent signs too. `plain` does for figures what `escaped`
@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache
 from html import escape, unescape
 from numbers import Number
 from typing import Any
 
 import numpy as np
-
-from trm_nb import describe
 
 _SPECIAL = str.maketrans({c: f"\\{c}" for c in r"\`*_{}[]()#+-.!|~$:^="})
 _SIGN = re.compile(r"(?<=\d) ?(?=%)")
@@ -44,11 +41,6 @@ def size(nbytes: float) -> Quantity:
             digits = 2 - sum(nbytes / factor >= limit for limit in (9.995, 99.95))
             return Quantity(f"{nbytes / factor:,.{digits}f}{NO_BREAK}{unit}")
     return Quantity(f"{nbytes:.0f}{NO_BREAK}bytes")
-
-
-def counted(counts: Mapping[str, int]) -> str:
-    """Counts as words: 151 grid, 89 image, 315 text."""
-    return describe.counted(counts, most=len(counts))
 
 
 def plain(text: object, length: int = 34) -> str:
@@ -110,54 +102,3 @@ def say(template: str, *places: object, **values: object) -> None:
     from IPython.display import Markdown, display
 
     display(Markdown(finding(template, *places, **values)))  # type: ignore[no-untyped-call]
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A small table that prints as text and displays as escaped HTML. Columns of numbers align right."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[object]]
-
-    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
-        return {"text/plain": str(self), "text/html": self._html()}
-
-    def __str__(self) -> str:
-        lines = [list(self.columns), *([_shown(value) for value in row] for row in self.rows)]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
-        return "\n".join("  ".join(v.ljust(w) for v, w in zip(line, widths, strict=True)).rstrip() for line in lines)
-
-    def _html(self) -> str:
-        head = "".join(f'<th scope="col">{escape(name)}</th>' for name in self.columns)
-        numbers = [all(_is_number(row[i]) for row in self.rows) for i in range(len(self.columns))]
-        body = "".join(f"<tr>{''.join(map(_cell, row, numbers))}</tr>" for row in self.rows)
-        return f'<table class="trm-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-
-
-def table(rows: Sequence[Mapping[str, object]] | Mapping[str, object], columns: Sequence[str] = ("", "")) -> Table:
-    """A table of records with the same keys, or of one mapping's pairs."""
-    if isinstance(rows, Mapping):
-        return Table(tuple(columns), tuple(rows.items()))
-    names = tuple(rows[0]) if rows else tuple(columns)
-    return Table(names, tuple(tuple(row[name] for name in names) for row in rows))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (Number, Quantity)) and not isinstance(value, bool)
-
-
-def _cell(value: object, right: bool) -> str:
-    kind = ' class="number"' if right else ""
-    return f"<td{kind}>{escape(_shown(value))}</td>"
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "-"}[value]
-    if isinstance(value, Quantity):
-        return str(value)
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:,.4g}"
-    return " ".join(str(value).split())

@@ -6,12 +6,11 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from trm_nb.notebook.plots import DPI
-
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+DPI = 160
 Data: TypeAlias = dict[str, Any]  # by MIME type
 
 
@@ -52,3 +51,10 @@ class Shown:
 
         for part in self.parts:
             display(part)  # type: ignore[no-untyped-call]
+
+
+def show(figure: Figure, alt: str) -> None:
+    """Display a figure with its description, where it is not a cell's last expression."""
+    from IPython.display import display
+
+    display(Plot(figure, alt))  # type: ignore[no-untyped-call]

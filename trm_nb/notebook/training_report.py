@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 
 from trm_nb.errors import NothingToLearnError
 from trm_nb.notebook import plots, sampling
-from trm_nb.notebook.prose import Table, escaped, finding, percent, table
+from trm_nb.notebook.frames import recorded
+from trm_nb.notebook.prose import escaped, finding, percent
 from trm_nb.notebook.shown import Plot, Shown, Text
 from trm_nb.pipeline.run import Run
 from trm_nb.records import Progress
@@ -58,11 +60,11 @@ class LearningProblem:
         return TrainingReport(self.run, result, self.run.tracker.training_curve())
 
     @property
-    def counts(self) -> Table:
+    def counts(self) -> pd.DataFrame:
         """What is learnt, with the samples to learn from and to measure on."""
         counts = self.objective.counts() if self.objective else {}
         rows = [{"what": name, "train": train, "test": test} for name, (train, test) in counts.items()]
-        return table(rows, columns=("what", "train", "test"))
+        return pd.DataFrame(rows, columns=["what", "train", "test"])
 
     def _ipython_display_(self) -> None:
         said = _nothing(self.why_not)
@@ -96,7 +98,7 @@ class NothingTrained:
     def check(self) -> None:
         """Nothing to check."""
 
-    def record(self) -> Table:
+    def record(self) -> pd.DataFrame:
         """Note in the tracker that nothing was trained."""
         return _recorded(self.run, {"trained": False, "steps": _steps(self.run.tracker.training_curve())})
 
@@ -178,7 +180,7 @@ class TrainingReport:
                 assert detail.matrix.sum() == self.result.accuracy.rows, "each held-out sample must be counted once"
                 assert abs(right - self.result.accuracy.share) < 1e-9, "accuracy and confusion matrix disagree"
 
-    def record(self) -> Table:
+    def record(self) -> pd.DataFrame:
         """Note the result in the tracker, and show what was noted."""
         measured = self.result.accuracy
         summary: dict[str, object] = {"trained": True, "steps": _steps(self.curve), "accuracy": measured.share}
@@ -201,7 +203,7 @@ def _confusion(detail: Confusion, report: TrainingReport) -> list[object]:
 
 
 def _groups(detail: Groups, report: TrainingReport) -> list[object]:
-    return [table([
+    return [pd.DataFrame([
         {detail.by: one.name, "samples": one.accuracy.rows, "items": one.accuracy.items, "accuracy": one.accuracy.share,
          "from": one.accuracy.low, "to": one.accuracy.high, "baseline": one.against.second,
          "verdict": one.against.outcome, "p": one.against.p}
@@ -210,13 +212,13 @@ def _groups(detail: Groups, report: TrainingReport) -> list[object]:
 
 
 def _boards(detail: Boards, report: TrainingReport) -> list[object]:
-    images = sampling.images_of(report.run, report.run.samples(), detail.rows.tolist())
+    images = sampling.images_of(report.run, report.run.samples().iloc[detail.rows])
     alt = f"{len(images)} images, the predicted grids with their wrong cells framed, and the true grids."
     return [Plot(plots.predictions(images, detail.predicted, detail.true), alt)]
 
 
 def _images(detail: Images, report: TrainingReport) -> list[object]:
-    images = sampling.images_of(report.run, report.run.samples(), detail.rows.ravel().tolist())
+    images = sampling.images_of(report.run, report.run.samples().iloc[detail.rows.ravel()])
     captions = list(detail.captions) * len(detail.rows)
     alt = f"{len(detail.rows)} lines of images, each: {', '.join(detail.captions)}."
     return [Plot(plots.gallery(images, captions, columns=len(detail.captions)), alt)]
@@ -243,7 +245,5 @@ def _steps(curve: list[dict[str, float]]) -> int:
     return int(curve[-1]["global_step"]) if curve else 0
 
 
-def _recorded(run: Run, summary: dict[str, object]) -> Table:
-    summary = {"model": run.config.model, "objective": run.config.objective, **summary}
-    run.tracker.set("summary:06_train", summary)
-    return table(summary, columns=("recorded", "value"))
+def _recorded(run: Run, summary: dict[str, object]) -> pd.DataFrame:
+    return recorded(run, "06_train", model=run.config.model, objective=run.config.objective, **summary)

@@ -31,6 +31,8 @@ from trm_nb.storage.arrays import write_labels
 from trm_nb.storage.files import fault_point, publish, sha256_of, trouble_with, write_file, writing_into
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from trm_nb.cache.image_cache import ImageCache
     from trm_nb.models.encoder import Encoder
 
@@ -38,20 +40,25 @@ COLUMNS = {field.name: pa.int32() if field.type == "int" else pa.string() for fi
 del COLUMNS["row"], COLUMNS["target"]  # the first is the row's place, and the other one is grids here
 ROWS_AT_ONCE = 4_000  # some 3 KB each while they are written
 LIBRARIES = ("torch", "numpy", "pillow", "zarr")
-_SCHEMA = pa.schema(
-    [
-        *COLUMNS.items(),
-        ("noise", pa.float32()),
-        ("edit", pa.string()),
-        ("target", pa.list_(pa.list_(pa.list_(pa.int8())))),
-    ]
-)
+_FLAT = pa.schema([*COLUMNS.items(), ("noise", pa.float32()), ("edit", pa.string())])
+_SCHEMA = _FLAT.append(pa.field("target", pa.list_(pa.list_(pa.list_(pa.int8())))))
 DenoiseResults: TypeAlias = Callable[[Sequence[str]], Mapping[str, DenoiseResult]]
 
 
 def samples_table(tracker: TrainingProgressTracker, denoise_results: DenoiseResults) -> pa.Table:
     """All rows as samples.parquet holds them; `denoise_results` tells what the denoiser made of which keys."""
-    return pa.Table.from_batches(_record_batches(tracker, denoise_results), schema=_SCHEMA)
+    return pa.Table.from_batches(_record_batches(tracker, denoise_results, _SCHEMA), schema=_SCHEMA)
+
+
+def samples_frame(tracker: TrainingProgressTracker, denoise_results: DenoiseResults) -> pd.DataFrame:
+    """All rows as a DataFrame: the columns of samples.parquet but for `target`, whose nested lists are large in Python.
+
+    The index is the row number. What is missing (a label, what the denoiser did) is NaN. Text stays in Arrow's
+    memory, some 230 bytes a row.
+    """
+    table = pa.Table.from_batches(_record_batches(tracker, denoise_results, _FLAT), schema=_FLAT)
+    frame: pd.DataFrame = table.to_pandas()
+    return frame.rename_axis("row")
 
 
 def _blocks(tracker: TrainingProgressTracker) -> Iterator[list[PlannedRow]]:
@@ -59,15 +66,18 @@ def _blocks(tracker: TrainingProgressTracker) -> Iterator[list[PlannedRow]]:
         yield tracker.rows(first, first + ROWS_AT_ONCE)
 
 
-def _record_batches(tracker: TrainingProgressTracker, denoise_results: DenoiseResults) -> Iterator[pa.RecordBatch]:
+def _record_batches(
+    tracker: TrainingProgressTracker, denoise_results: DenoiseResults, schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
     for rows in _blocks(tracker):
         denoised = denoise_results([row.key for row in rows])
         columns = {name: [getattr(row, name) for row in rows] for name in COLUMNS}
         for name in ("noise", "edit"):
             columns[name] = [getattr(denoised.get(row.key), name, None) for row in rows]
-        columns["target"] = [row.target and json.loads(row.target) for row in rows]
-        arrays = [pa.array(columns[field.name], field.type) for field in _SCHEMA]
-        yield pa.RecordBatch.from_arrays(arrays, schema=_SCHEMA)
+        if "target" in schema.names:
+            columns["target"] = [row.target and json.loads(row.target) for row in rows]
+        arrays = [pa.array(columns[field.name], field.type) for field in schema]
+        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def content_digest(tracker: TrainingProgressTracker) -> str:
@@ -153,7 +163,7 @@ def _write_tables(paths: RunPaths, tracker: TrainingProgressTracker, denoise_res
     staged = paths.samples.with_name(f"{paths.samples.name}.tmp")
     with writing_into(paths.root):
         with pq.ParquetWriter(staged, _SCHEMA, compression="zstd") as writer:
-            for batch in _record_batches(tracker, denoise_results):
+            for batch in _record_batches(tracker, denoise_results, _SCHEMA):
                 writer.write_batch(batch)
         publish(staged, paths.samples)
     lines = [json.dumps({"path": r.path, "reason": r.reason}, ensure_ascii=False) + "\n" for r in tracker.rejected()]

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
 from trm_nb.cache.image_cache import ImageCache
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.describe import Described, Facts, attempted, counted, named
 from trm_nb.models.encoders import encoder_for
 from trm_nb.pipeline.consolidate import Consolidator
-from trm_nb.pipeline.dataset_files import samples_table
+from trm_nb.pipeline.dataset_files import samples_frame
 from trm_nb.pipeline.encode_task import COMPUTED_IN, encode_images, precision_for
 from trm_nb.pipeline.names import check_names
 from trm_nb.pipeline.plan import as_noted
@@ -29,6 +28,8 @@ from trm_nb.render.renderer import RenderSettings
 from trm_nb.sources.reader import scan
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from trm_nb.models.encoder import Encoder
 
 
@@ -125,9 +126,12 @@ class RunParts(Described):
         for reading in scan(self.config):
             yield from (as_noted(entry, self.tracker) for entry in reading.entries if isinstance(entry, Item))
 
-    def samples(self) -> pa.Table:
-        """The plan as a table with the columns of samples.parquet, in row order."""
-        return samples_table(self.tracker, self.cache.denoise_results)
+    def samples(self) -> pd.DataFrame:
+        """The plan as a DataFrame: a row a sample, in row order, with the columns of samples.parquet but for `target`.
+
+        A missing value is NaN. The targets of a finished dataset are in `CapsuleDataset.target`.
+        """
+        return samples_frame(self.tracker, self.cache.denoise_results)
 
     def rejected(self) -> list[Rejected]:
         """What is quarantined, with the reasons."""

@@ -184,12 +184,7 @@ def _counts(stats: dict[str, Any]) -> list[tuple[str, str]]:
         ("batches built", f"{stats['batches_built']:,}"),
         ("chunks", f"{consolidation['chunks_built']:,}"),
         ("training steps", f"{stats['global_step']:,}"),
-        (
-            "on disk",
-            f"{stats['disk_usage_gb'] * 1000:,.1f} MB"
-            if stats["disk_usage_gb"] < 1
-            else f"{stats['disk_usage_gb']:,.2f} GB",
-        ),
+        ("on disk", _disk(stats["disk_usage_gb"])),
     ]
 
 

@@ -44,7 +44,7 @@ class ImageTRM(TinyRecursiveModel):
 
 
 class ImageTargets(Targets):
-    """The cached images that hold a whole question with one answer grid; `table` is a run's samples.parquet."""
+    """The cached images that hold a whole question with one answer grid; `table` is as samples.parquet."""
 
     def __init__(self, table: pa.Table, cache: ImageCache, encoder: Encoder, where: Path) -> None:
         usable = [

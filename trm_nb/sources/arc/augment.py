@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from trm_nb.records import GridTask
+from trm_nb.sources.arc.tasks import COLOURS
 
-COLOURS = 10
 SYMMETRIES = 8
 _TRIES = 10  # tries for each form that is wanted; a task of one colour and one cell has few
 

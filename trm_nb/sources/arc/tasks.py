@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from trm_nb.records import GridTask
+from trm_nb.render.grid import MAX_SIDE
 
-MAX_SIDE = 30
 COLOURS = 10
 _MOST_DIGITS = 1000
 _DIGITS = 9  # Python refuses to convert integers of many digits, and no colour has so many

@@ -1,0 +1,190 @@
+"""What notebooks 01 to 05 plot: functions of the data that describe themselves for readers who do not see the plot.
+
+plots.py renders; this module says what is seen, from the same data. Where there is nothing to plot, a function returns
+a sentence that says so, so that no cell has to ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+
+from trm_nb.evaluation.capsule_stats import principal_plane
+from trm_nb.notebook import plots, sampling
+from trm_nb.notebook.prose import finding, percent
+from trm_nb.notebook.shown import Plot, Text
+from trm_nb.render.modalities import MODALITIES
+
+if TYPE_CHECKING:
+    from trm_nb.models.encoder import Encoder
+    from trm_nb.pipeline.run import Run
+    from trm_nb.records import Sample
+
+NAMED = 4  # samples and names that a description lists
+NO_LABEL = "no label"
+NO_IMAGES = Text("There are no images to show.")
+
+
+def plot_layout(image: np.ndarray, sample: Sample) -> Plot:
+    """A sample's image uint8 (h, w, 3), and beside it the same with its cells, panels or border marked."""
+    alt = f"Page {sample.page + 1} of {sample.pages} of {sample.item_id} ({sample.modality}), and its layout."
+    return Plot(plots.page_layout(image, sample.content), alt)
+
+
+def plot_samples(run: Run, samples: pd.DataFrame, notes: Sequence[str] | None = None) -> Plot | Text:
+    """The cached images of rows of `run.samples()` over their ids and labels, and a note each where there are some."""
+    if samples.empty:
+        return NO_IMAGES
+    labels = ["" if pd.isna(label) else f"[{label}]" for label in samples["label"]]
+    lines = zip(samples["sample_id"], labels, notes or [""] * len(samples), strict=True)
+    captions = ["\n".join(filter(None, shown)) for shown in lines]
+    alt = f"{len(samples)} images: {_listed(captions)}."
+    return Plot(plots.gallery(sampling.images_of(run, samples), captions), alt)
+
+
+def plot_decoded(run: Run, samples: pd.DataFrame) -> Plot | Text:
+    """The images of some samples over what their capsules decode to, with the PSNR."""
+    if not run.encoder.has_decoder:
+        return Text("This encoder has no decoder.")
+    if samples.empty:
+        return NO_IMAGES
+    originals = sampling.images_of(run, samples, measured=True)
+    decoded = np.stack(run.encoder.decode(run.encode_images(originals)))
+    captions = plots.decibels(originals, decoded)
+    named = [*samples["sample_id"], *captions]
+    figure = plots.gallery(np.concatenate([originals, decoded]), named, columns=len(originals))
+    return Plot(figure, f"{len(originals)} images, and below them what their capsules decode to: {_listed(captions)}.")
+
+
+def denoiser_state(run: Run) -> Text:
+    """Which denoiser restores which images of this run."""
+    denoiser = run.cache.denoiser
+    if denoiser is None:
+        why = "none was found" if run.config.use_denoiser else "none was asked for"
+        return Text(f"**No denoiser** is at work ({why}): photographs are cached as they are.")
+    kind = "self-adapting" if denoiser.adapts else "plain"
+    what = " and ".join(name for name in MODALITIES if run.cache.denoises(name))
+    template = "The **{0}** denoiser {1} restores samples of modality {2} before they are cached."
+    return Text(finding(template, kind, denoiser.fingerprint, what))
+
+
+def noise_found(noise: pd.Series) -> Text:
+    """The median of the noise that was estimated in images, of 255."""
+    if noise.empty:
+        return Text("**No image** passed through a denoiser.")
+    return Text(f"The median noise of {len(noise):,} samples is **{noise.median():.1f}** of 255.")
+
+
+def plot_denoised(before: np.ndarray, after: np.ndarray, name: str) -> Plot:
+    """An image as rendered, as cached, and ten times the difference; uint8 (h, w, 3)."""
+    changed = float((before != after).any(axis=-1).mean())
+    alt = f"{name} as rendered, as cached, and ten times the difference: {percent(changed)} of the pixels differ."
+    return Plot(plots.before_after(before, after), alt)
+
+
+def plot_counts(counts: pd.Series, xlabel: str, ylabel: str) -> Plot | Text:
+    """A bar for each value of a Series, in its order."""
+    if counts.empty:
+        return Text(f"There are no {ylabel} to count.")
+    named = {str(name): int(count) for name, count in counts.items()}
+    alt = f"{ylabel} by {xlabel}: {_listed([f'{name}: {count:,}' for name, count in named.items()], 12)}."
+    return Plot(plots.bars(named, xlabel, ylabel), alt)
+
+
+def plot_histogram(values: np.ndarray | pd.Series, xlabel: str, ylabel: str = "samples") -> Plot | Text:
+    """A distribution, with its median."""
+    numbers = np.asarray(values, np.float64).ravel()
+    finite = numbers[np.isfinite(numbers)]
+    if not len(finite):
+        return Text(f"There are no {ylabel} to show.")
+    spread = f"from {finite.min():.3g} to {finite.max():.3g}, median {np.median(finite):.3g}"
+    return Plot(plots.histogram(finite, xlabel, ylabel), f"Histogram of {xlabel} ({ylabel}): {spread}.")
+
+
+def plot_curves(curve: list[dict[str, float]], names: Sequence[str], ylabel: str) -> Plot | Text:
+    """What a training logged, against the optimiser step."""
+    logged = {name: [step[name] for step in curve if name in step] for name in names}
+    ends = [f"{name.replace('_', ' ')} from {of[0]:.3g} to {of[-1]:.3g}" for name, of in logged.items() if of]
+    if not ends:
+        return Text("Nothing is shown, as nothing was trained.")
+    return Plot(plots.curves(curve, names, ylabel), f"Against the optimiser step: {_listed(ends)}.")
+
+
+def encoder_facts(encoder: Encoder) -> Text:
+    """What the encoder is: how it works, its weights and its fingerprint."""
+    state = "are **trained**" if encoder.trained else "are **random**"
+    weights = (
+        f"has {encoder.weight_count:,} weights, which {state}"
+        if encoder.weight_count
+        else "has **no** weights to train"
+    )
+    template = "The **{0}** encoder {1}; its fingerprint is {2}."
+    return Text(f"{finding(template, encoder.preset, weights, encoder.fingerprint)} {encoder.about}".strip())
+
+
+def plot_attention(encoder: Encoder, image: np.ndarray) -> Plot | Text:
+    """What each of the 12 capsules of an image uint8 (h, w, 3) attends to."""
+    weights = [*encoder.parameters(), *encoder.buffers()]
+    pixels = torch.from_numpy(image[None]).to(weights[0].device if weights else "cpu")
+    found = encoder.attention_maps(pixels)
+    if found is None:
+        return Text("This encoder does not report what its capsules attend to.")
+    maps = found[0].cpu().numpy()
+    centres = (maps.sum(axis=2) * np.linspace(0, 1, maps.shape[1])).sum(axis=1) / maps.sum(axis=(1, 2))
+    where = ", ".join(percent(centre) for centre in centres)
+    alt = f"The image, and what each capsule attends to. Centres of attention, from the top edge down: {where}."
+    return Plot(plots.attention(image, maps), alt)
+
+
+def plot_capsules(capsules: np.ndarray) -> Plot:
+    """One sample's capsules, float (12, 512), as rows of colour."""
+    spread = f"mean {capsules.mean():.2f}, standard deviation {capsules.std():.2f}"
+    return Plot(plots.capsule_rows(capsules), f"{len(capsules)} capsules as rows of colour: {spread}.")
+
+
+def plot_map(vectors: np.ndarray, names: Sequence[str]) -> Plot:
+    """Samples on the plane of their two largest principal components, coloured by name."""
+    first, second = principal_plane(vectors)[1]
+    counts = pd.Series(list(names), dtype=object).value_counts()
+    groups = _listed([f"{name}: {count:,}" for name, count in counts.items()])
+    alt = f"Samples on two principal components ({percent(first + second)} of the variance), coloured by {groups}."
+    return Plot(plots.capsule_map(vectors, names), alt)
+
+
+def plot_neighbours(run: Run, samples: pd.DataFrame, groups: np.ndarray, similar: np.ndarray) -> Plot:
+    """Samples, each with its nearest neighbours; a neighbour with the label of its query is marked.
+
+    Args:
+        run: whose images are shown.
+        samples: rows of `run.samples()`.
+        groups: int (queries, 1 + count), places in `samples`; each row is a query and its neighbours.
+        similar: float (queries, count), the similarities of the neighbours.
+    """
+    chosen = samples.iloc[groups.ravel()]
+    images = sampling.images_of(run, chosen)
+    names, labels = (chosen[name].to_numpy(object).reshape(groups.shape) for name in ("sample_id", "label"))
+    labels = np.where(pd.isna(labels), NO_LABEL, labels)
+    same = (labels[:, 1:] == labels[:, :1]) & (labels[:, :1] != NO_LABEL)
+    captions = _neighbour_captions(names, labels, similar)
+    figure = plots.nearest(images.reshape(*groups.shape, *images.shape[1:]), captions, same)
+    alt = f"{len(groups)} samples, each with {similar.shape[1]} nearest neighbours, {same.sum()} of the same label."
+    return Plot(figure, alt)
+
+
+def _neighbour_captions(names: np.ndarray, labels: np.ndarray, similar: np.ndarray) -> list[list[str]]:
+    """Under each query and its neighbours: label, similarity to the query, and the name without its folder."""
+    likeness = [["", *(f", {value:.2f}" for value in row)] for row in similar]
+    return [
+        [f"{label}{like}\n{name.rsplit('/', 1)[-1]}" for name, label, like in zip(*row, strict=True)]
+        for row in zip(names, labels, likeness, strict=True)
+    ]
+
+
+def _listed(texts: Sequence[str], most: int = NAMED) -> str:
+    """The first of them on one line, and how many more there are."""
+    more = f" and {len(texts) - most:,} more" if len(texts) > most else ""
+    return "; ".join(" ".join(text.split()) for text in texts[:most]) + more
