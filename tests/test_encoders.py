@@ -103,7 +103,7 @@ def test_a_new_encoder_takes_one_module_and_one_line(linear: str, tmp_path: Path
     again = build(asked.with_changes(output_dir=str(tmp_path / "again"), encoder="base", encoder_path=str(weights)))
     assert again.content_digest == report.content_digest, "the checkpoint says which encoder it is of"
     facts = views.encoder_facts(run_encoder := load_encoder(weights)).markdown
-    assert "**no** weights to train" in facts and run_encoder.about in facts
+    assert "has no weights;" in facts and run_encoder.about in facts
     assert isinstance(views.plot_attention(run_encoder, np.zeros((224, 224, 3), np.uint8)), Text)
     assert "a fixed transform" in (report.output_dir / "README.md").read_text()
     _alone_or_together(load_encoder(weights))

@@ -95,7 +95,7 @@ class TRMVisionEncoder(Encoder):
     """
 
     about = (
-        "It is a Tiny Recursive Model: an image is cut into patches, and one small net refines its view of all of them. "
+        "It is a Tiny Recursive Model: an image is cut into patches, and one small net refines its view of them all. "
         "Capsules 0 to 7 read the bands of the image from top to bottom, 8 and 9 further detail of its upper and lower "
         "half, 10 and 11 the image as a whole."
     )

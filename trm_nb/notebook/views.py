@@ -116,14 +116,12 @@ def plot_curves(curve: list[dict[str, float]], names: Sequence[str], ylabel: str
 
 def encoder_facts(encoder: Encoder) -> Text:
     """What the encoder is: how it works, its weights and its fingerprint."""
-    state = "are **trained**" if encoder.trained else "are **random**"
+    state = "trained" if encoder.trained else "random"
     weights = (
-        f"has {encoder.weight_count:,} weights, which {state}"
-        if encoder.weight_count
-        else "has **no** weights to train"
+        f"has {encoder.weight_count:,} weights, which are **{state}**" if encoder.weight_count else "has no weights"
     )
-    template = "The **{0}** encoder {1}; its fingerprint is {2}."
-    return Text(f"{finding(template, encoder.preset, weights, encoder.fingerprint)} {encoder.about}".strip())
+    template = "The **{0}** encoder " + weights + "; its fingerprint is {1}."
+    return Text(f"{finding(template, encoder.preset, encoder.fingerprint)} {encoder.about}".strip())
 
 
 def plot_attention(encoder: Encoder, image: np.ndarray) -> Plot | Text:
