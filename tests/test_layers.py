@@ -95,10 +95,10 @@ def test_only_the_arrays_import_zarr() -> None:
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [
-        ("trm_nb", "torch zarr numpy pydantic"),
+        ("trm_nb", "torch zarr numpy pandas pydantic"),
         ("trm_nb.cli.main", "torch zarr numpy pandas matplotlib papermill"),
-        ("trm_nb.batch.runner", "torch zarr papermill matplotlib"),
-        ("trm_nb.pipeline.run", "torch papermill matplotlib"),
+        ("trm_nb.batch.runner", "torch zarr pandas papermill matplotlib"),
+        ("trm_nb.pipeline.run", "torch pandas papermill matplotlib"),
     ],
 )
 def test_what_must_start_at_once_imports_nothing_heavy(module: str, heavy: str) -> None:

@@ -27,6 +27,7 @@ MOST_ROWS = 40
 _HALF = MOST_ROWS // 2
 MOST_COLUMNS = 20
 MOST = 200  # characters of a cell
+_NUMBER = ' class="number"'
 _MEASURED = re.compile(rf"[-+]?\d[\d,.]*({NO_BREAK}\S+)?")  # as `prose.percent` and `prose.size` make them
 
 
@@ -44,7 +45,10 @@ def as_html(data: pd.DataFrame | pd.Series) -> str:
     """A table with a cell for each value, all text escaped; an index that only numbers the rows is left out."""
     columns = _columns(data)
     numbers = [all(map(_is_number, values)) for _, values in columns]
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name, _ in columns)
+    head = "".join(
+        f'<th scope="col"{_NUMBER if right else ""}>{escape(name)}</th>'
+        for (name, _), right in zip(columns, numbers, strict=True)
+    )
     rows = _rows(columns, len(data))
     body = "".join(f"<tr>{''.join(map(_cell, row, numbers))}</tr>" for row in rows)
     return f'<table class="trm-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
@@ -95,8 +99,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _cell(value: str, right: bool) -> str:
-    kind = ' class="number"' if right else ""
-    return f"<td{kind}>{escape(value)}</td>"
+    return f"<td{_NUMBER if right else ''}>{escape(value)}</td>"
 
 
 def _text(value: Any) -> str:

@@ -24,7 +24,12 @@ _MARKUP = {
     "h2", "h3", "h4", "h5", "h6", "hr", "i", "img", "kbd", "li", "ol", "p", "pre", "s", "small", "span", "strong",
     "sub", "sup", "table", "tbody", "td", "tfoot", "th", "thead", "tr", "ul",
 }  # fmt: skip
-_CLASSES = {"div": {"trm-progress", "trm-note", "highlight"}, "table": {"trm-bars", "trm-table"}, "td": {"number"}}
+_CLASSES = {
+    "div": {"trm-progress", "trm-note", "highlight"},
+    "table": {"trm-bars", "trm-table"},
+    "td": {"number"},
+    "th": {"number"},
+}
 _NAMED = {
     "a": {"href"},
     "img": {"src", "alt", "width", "height"},
