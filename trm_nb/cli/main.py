@@ -6,18 +6,18 @@ Exit codes: 0 well, 1 failed or damaged, 2 a mistake of the user (one sentence o
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trm_nb.cli import experiments
+from trm_nb.cli.common import Override, RunDir, overrides_of, run_of, say, tracker_of
 from trm_nb.cli.stopping import stopped_by_signals
 
 if TYPE_CHECKING:
-    from trm_nb.pipeline.run import Run
-    from trm_nb.progress.tracker import TrainingProgressTracker
+    pass
 
 app = typer.Typer(
     add_completion=False,
@@ -28,15 +28,12 @@ app = typer.Typer(
 )
 cache_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The cached images of a run.")
 app.add_typer(cache_app, name="cache")
+experiments.add_to(app)
 
 Params = Annotated[
     Path, typer.Argument(metavar="PARAMS.yaml", help="the params file; `trm-nb doctor` lists the fields")
 ]
 OutputDir = Annotated[Path | None, typer.Option("--output-dir", metavar="DIR", help="instead of the params file's")]
-Override = Annotated[
-    list[str] | None, typer.Option("-p", metavar="KEY=VALUE", help="another value for a field; repeatable")
-]
-RunDir = Annotated[Path, typer.Argument(metavar="DIR", help="the run's folder (its output_dir)")]
 
 
 @app.command()
@@ -61,7 +58,7 @@ def run(
         nonlocal view
         begun[:] = [event.run]
         if event.status == "running":
-            view = view or TerminalView(_tracker(event.run), title=event.notebook)
+            view = view or TerminalView(tracker_of(event.run), title=event.notebook)
             view.tick()
             return
         if view is not None:
@@ -74,14 +71,14 @@ def run(
         )
 
     try:
-        outcome = run_notebooks(params, _overrides(p, output_dir), first, last, force, on_event)
+        outcome = run_notebooks(params, overrides_of(p, output_dir), first, last, force, on_event)
     except KeyboardInterrupt:
         if begun:
             say_what_came_out(begun[0], new=True)
         raise
     say_what_came_out(outcome.output_dir, new=bool(outcome.executed or outcome.failure))
     if outcome.failure:
-        _say(outcome.failure.sentence)
+        say(outcome.failure.sentence)
     return outcome.exit_code
 
 
@@ -96,7 +93,7 @@ def build(params: Params, output_dir: OutputDir = None, p: Override = None) -> i
     from trm_nb.progress.run_folder import RunPaths
     from trm_nb.progress.tracker import TrainingProgressTracker
 
-    config = load_params(params, _overrides(p, output_dir))
+    config = load_params(params, overrides_of(p, output_dir))
     check_names(config)
     tracker = TrainingProgressTracker(config.output_dir, create=True)
     try:
@@ -116,40 +113,13 @@ def build(params: Params, output_dir: OutputDir = None, p: Override = None) -> i
 
 
 @app.command()
-@stopped_by_signals()
-def train(
-    folder: RunDir,
-    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="its name, as in models/NAME")] = None,
-    p: Override = None,
-) -> int:
-    """Train a model on a run's dataset; what was interrupted continues.
-
-    A model that is there keeps its settings. A new one takes those that the run was last built with, and what -p says.
-    """
-    from trm_nb.cli.terminal import TerminalView, result_of
-
-    given = _overrides(p, folder) | ({} if model is None else {"model": model})
-    run = _run_of(folder, given)
-    path = run.paths.model(run.config.model).root
-    try:
-        with TerminalView(run.tracker, title=f"train {run.config.model}") as view:
-            print(result_of(run.train(on_progress=view.tick), path))
-    except KeyboardInterrupt:
-        _say(f"`trm-nb train {shlex.quote(str(folder))} --model {run.config.model}` continues this training")
-        raise
-    finally:
-        run.close()
-    return 0
-
-
-@app.command()
 def status(folder: RunDir, as_json: Annotated[bool, typer.Option("--json", help="as JSON")] = False) -> int:
     """What the tracker holds about a run, also while it is being built."""
     import json
 
     from trm_nb.notebook.progress_view import ProgressView
 
-    tracker = _tracker(folder)
+    tracker = tracker_of(folder)
     try:
         print(
             json.dumps(tracker.get_stats(), indent=2, ensure_ascii=sys.stdout.encoding.lower() != "utf-8")
@@ -230,7 +200,7 @@ def cache_stats(folder: RunDir) -> int:
     """How many images are cached, and what they take."""
     from trm_nb.describe import aligned
 
-    stats = _run_of(folder).cache.stats()
+    stats = run_of(folder).cache.stats()
     print("\n".join(aligned({"cache": str(folder), **stats})))
     return 0
 
@@ -241,7 +211,7 @@ def cache_clear(
     keep_index: Annotated[bool, typer.Option("--keep-index", help="remember which images were rendered")] = False,
 ) -> int:
     """Delete a run's images; its capsules stay, and images are rendered again when they are needed."""
-    run = _run_of(folder)
+    run = run_of(folder)
     with run.writing("clearing the cache"):
         images = len(run.cache)
         run.cache.clear(keep_index)
@@ -264,36 +234,6 @@ def reset(
     return 0
 
 
-def _tracker(folder: Path) -> TrainingProgressTracker:
-    from trm_nb.progress.tracker import TrainingProgressTracker
-
-    return TrainingProgressTracker(folder)
-
-
-def _run_of(folder: Path, overrides: dict[str, Any] | None = None) -> Run:
-    """The run in a folder, with its frozen settings, and the overrides."""
-    from trm_nb.errors import UserError
-    from trm_nb.pipeline.run import open_run
-
-    tracker = _tracker(folder)
-    begun = "source_paths" in tracker.frozen()
-    tracker.close()
-    if not begun:
-        raise UserError(f"{folder}: this run has not begun, so it holds nothing; `trm-nb build PARAMS.yaml` begins it")
-    return open_run(overrides={**(overrides or {}), "output_dir": str(folder.resolve())})
-
-
-def _overrides(pairs: list[str] | None, output_dir: Path | None) -> dict[str, Any]:
-    from trm_nb.params import parse_override
-
-    given = {} if output_dir is None else {"output_dir": str(Path.cwd() / output_dir)}
-    return {**dict(parse_override(pair) for pair in pairs or []), **given}
-
-
-def _say(sentence: str) -> None:
-    print(" ".join(sentence.split()), file=sys.stderr)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     from trm_nb.cli.standard_output import forgiving_output
@@ -310,15 +250,15 @@ def _main(arguments: list[str] | None) -> int:
     try:
         code = app(args=arguments, prog_name="trm-nb", standalone_mode=False)
     except UserError as error:
-        _say(f"trm-nb: {error}")
+        say(f"trm-nb: {error}")
         return 2
     except DamagedError as error:
-        _say(f"trm-nb: {error}; `trm-nb verify DIR --deep` lists what is damaged, and running again repairs it")
+        say(f"trm-nb: {error}; `trm-nb verify DIR --deep` lists what is damaged, and running again repairs it")
         return 1
     except UnicodeEncodeError as error:
         if not isinstance(error.object, str) or error.encoding != sys.getfilesystemencoding():
             raise
-        _say(
+        say(
             f"trm-nb: {error.object!r} cannot be a file name in this locale, whose encoding is {error.encoding}; "
             "set LC_ALL=C.UTF-8 or PYTHONUTF8=1"
         )
@@ -329,7 +269,7 @@ def _main(arguments: list[str] | None) -> int:
     except typer.Abort:
         code = 130
     if code == 130:
-        _say("trm-nb: interrupted; what was done is kept, run again to continue")
+        say("trm-nb: interrupted; what was done is kept, run again to continue")
     return int(code or 0)
 
 

@@ -48,14 +48,14 @@ def recorded_fields(paths: ModelPaths, fixed: bool = False) -> dict[str, Any]:
         return {}
     known = [name for name in MultimodalDatasetConfig.model_fields if stage_of(name) == "train"]
     known += [] if fixed else _ALSO
-    return {name: value for name, value in _read(paths).items() if name in known}
+    return {name: value for name, value in read_settings(paths).items() if name in known}
 
 
 def refuse_other_settings(paths: ModelPaths, wanted: Mapping[str, Any]) -> None:
     """Raise UserError naming what a model was trained with otherwise than is `wanted`, by the names in config.yaml."""
     if not paths.is_begun():
         return
-    held = _read(paths)
+    held = read_settings(paths)
     different = [
         f"{name}={reprlib.repr(held[name])}, not {name}={value!r}"
         for name, value in wanted.items()
@@ -75,7 +75,8 @@ def write_settings(paths: ModelPaths, settings: Mapping[str, Any]) -> None:
         write_file(paths.settings, data)
 
 
-def _read(paths: ModelPaths) -> dict[str, Any]:
+def read_settings(paths: ModelPaths) -> dict[str, Any]:
+    """What a model's config.yaml holds, {} where there is none; raises UserError where it is damaged."""
     path = paths.settings
     if not path.is_file():
         return {}

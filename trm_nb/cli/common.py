@@ -1,0 +1,50 @@
+"""What several commands share: their arguments, and the run in a folder."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from trm_nb.pipeline.run import Run
+    from trm_nb.progress.tracker import TrainingProgressTracker
+
+Override = Annotated[
+    list[str] | None, typer.Option("-p", metavar="KEY=VALUE", help="another value for a field; repeatable")
+]
+RunDir = Annotated[Path, typer.Argument(metavar="DIR", help="the run's folder (its output_dir)")]
+
+
+def tracker_of(folder: Path) -> TrainingProgressTracker:
+    from trm_nb.progress.tracker import TrainingProgressTracker
+
+    return TrainingProgressTracker(folder)
+
+
+def run_of(folder: Path, overrides: dict[str, Any] | None = None) -> Run:
+    """The run in a folder, with its frozen settings, and the overrides."""
+    from trm_nb.errors import UserError
+    from trm_nb.pipeline.run import open_run
+
+    tracker = tracker_of(folder)
+    begun = "source_paths" in tracker.frozen()
+    tracker.close()
+    if not begun:
+        raise UserError(f"{folder}: this run has not begun, so it holds nothing; `trm-nb build PARAMS.yaml` begins it")
+    return open_run(overrides={**(overrides or {}), "output_dir": str(folder.resolve())})
+
+
+def overrides_of(pairs: list[str] | None, output_dir: Path | None) -> dict[str, Any]:
+    """The fields that -p and --output-dir give."""
+    from trm_nb.params import parse_override
+
+    given = {} if output_dir is None else {"output_dir": str(Path.cwd() / output_dir)}
+    return {**dict(parse_override(pair) for pair in pairs or []), **given}
+
+
+def say(sentence: str) -> None:
+    """Print a sentence to standard error."""
+    print(" ".join(sentence.split()), file=sys.stderr)
