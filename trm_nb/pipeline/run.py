@@ -260,7 +260,14 @@ class Run(RunParts):
         if self.config.fit_encoder:  # which needs all images: nothing is left to overlap
             return self._up_to("denoise", on_progress), self._up_to("encode", on_progress)
         producer = Producer(self._rendering(), self._planned())
+
+        def tick() -> None:
+            self.tracker.beat()
+            if on_progress:
+                on_progress()
+
         with producer, self.tracker.stage("encode"):
+            producer.wait(lambda: self.tracker.resolved() >= self.config.start_threshold, tick)
             encoded = self._batch_encoder().encode(on_progress, producer)
         return producer.rendered, encoded
 

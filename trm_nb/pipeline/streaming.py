@@ -8,6 +8,7 @@ They meet only in the tracker and the cache, both durable, so that either may ru
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from typing import TYPE_CHECKING
@@ -39,6 +40,9 @@ from trm_nb.workers.pool import Task, WorkerDied, run_tasks
 
 if TYPE_CHECKING:
     from trm_nb.models.encoder import Encoder
+
+
+POLL_SECONDS = 0.1
 
 
 class BatchEncoder:
@@ -106,8 +110,6 @@ class BatchEncoder:
 
     def _batches(self, producer: Producer | None) -> Iterator[list[Batch] | None]:
         """Each batch that is not encoded, in order, once all its rows are resolved; None while the next is not."""
-        while producer and producer.alive() and self.tracker.resolved() < self.config.start_threshold:
-            yield None
         done = self.tracker.batches()
         for number in count():
             if number in done:
@@ -212,6 +214,14 @@ class Producer:
     def _check(self) -> None:
         if self._stop.is_set():
             raise _StoppedError
+
+    def wait(self, enough: Callable[[], bool], on_wait: Progress) -> None:
+        """Wait until there is enough to begin with, or all; raises what the work raised."""
+        while self.alive() and not enough():
+            on_wait()
+            time.sleep(POLL_SECONDS)
+        if not self.alive():
+            self.raise_error()
 
     def alive(self) -> bool:
         """Whether there is more to come."""
