@@ -271,7 +271,7 @@ def consolidation(root: Path) -> None:
 
 def consolidate_here(folder: Path) -> None:
     tracker = TrainingProgressTracker(folder, create=True)
-    consolidator = Consolidator(folder, BATCH, 100, tracker)
+    consolidator = Consolidator(tracker, BATCH, 100)
     tracker.add_rows([PlannedRow(0, "a", "a", "text", "a", 0, 1, None, "train", "0")], [], [])
     for number in range(100):
         receipt = consolidator.batch_receipt_or_none(number)

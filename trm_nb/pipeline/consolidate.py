@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import NoReturn
 
 from trm_nb.errors import DamagedError
-from trm_nb.progress.run_folder import RunPaths
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import Progress, Receipt
 from trm_nb.storage.arrays import Layout, batch_layout, chunk_layout, read_stored, shard_index, write_metadata
@@ -27,12 +26,10 @@ from trm_nb.storage.receipts import file_numbers, read_receipt, receipt_path, wr
 class Consolidator:
     """Makes chunks of a run's batches as they become complete."""
 
-    def __init__(
-        self, paths: RunPaths, batch_size: int, batches_per_chunk: int, tracker: TrainingProgressTracker
-    ) -> None:
+    def __init__(self, tracker: TrainingProgressTracker, batch_size: int, batches_per_chunk: int) -> None:
         self.tracker, self.per_chunk = tracker, batches_per_chunk
         self.batch, self.chunk = batch_layout(batch_size), chunk_layout(batch_size, batches_per_chunk)
-        self.loose, self.array = paths.batches, paths.capsules
+        self.loose, self.array = tracker.paths.batches, tracker.paths.capsules
         self.batch_receipts, self.chunk_receipts = self.loose / "receipts", self.array / "receipts"
         self._hashed: dict[tuple[str, int], str] = {}  # (sha256 of a receipt, time of its file) -> sha256 of the file
 

@@ -9,14 +9,15 @@ micro-batch black, so that neighbours change no bit.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.records import CAPSULES, FEATURES
 from trm_nb.storage.arrays import Layout, read_places, stage_batch
 from trm_nb.storage.files import Staged
@@ -123,6 +124,11 @@ def precision_for(wanted: str, device: str) -> str:
     if wanted != "auto":
         return wanted
     return "bfloat16" if fast_in_bfloat16(device) else "float32"
+
+
+def precision_of(frozen: Mapping[str, Any], config: MultimodalDatasetConfig) -> str:
+    """The precision of a run: that of its first batch, or else what its config means here."""
+    return frozen.get(COMPUTED_IN) or precision_for(config.encoder_precision, config.device)
 
 
 def encode_images(encoder: Encoder, images: np.ndarray, device: str, precision: str) -> np.ndarray:

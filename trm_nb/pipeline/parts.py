@@ -18,7 +18,7 @@ from trm_nb.describe import Described, Facts, attempted, counted, named
 from trm_nb.models.encoders import encoder_for
 from trm_nb.pipeline.consolidate import Consolidator
 from trm_nb.pipeline.dataset_files import samples_frame
-from trm_nb.pipeline.encode_task import COMPUTED_IN, encode_images, precision_for
+from trm_nb.pipeline.encode_task import encode_images, precision_of
 from trm_nb.pipeline.names import check_names
 from trm_nb.pipeline.plan import as_noted
 from trm_nb.progress.run_folder import RunPaths, is_run, refuse_foreign
@@ -91,7 +91,7 @@ class RunParts(Described):
         """What makes chunks of batches."""
         if self._consolidator is None:
             c = self.config
-            self._consolidator = Consolidator(self.paths, c.batch_size, c.batches_per_chunk, self.tracker)
+            self._consolidator = Consolidator(self.tracker, c.batch_size, c.batches_per_chunk)
         return self._consolidator
 
     @property
@@ -106,9 +106,8 @@ class RunParts(Described):
         from trm_nb.models.hardware import cpu_threads
 
         c = self.config
-        precision = self.tracker.frozen().get(COMPUTED_IN) or precision_for(c.encoder_precision, c.device)
         with cpu_threads(c.torch_threads):
-            return encode_images(self.encoder, images, c.device, precision)
+            return encode_images(self.encoder, images, c.device, precision_of(self.tracker.frozen(), c))
 
     def close(self) -> None:
         """Close the run's databases; nothing is lost without it, but the files stay open until then."""

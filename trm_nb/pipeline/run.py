@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from trm_nb.config import FROZEN, MultimodalDatasetConfig
 from trm_nb.describe import printable
@@ -22,7 +22,7 @@ from trm_nb.models.encoders import encoder_for
 from trm_nb.params import load_params, resolve_paths
 from trm_nb.pipeline.check import check, encode_settings, plan_settings, refuse_overlap
 from trm_nb.pipeline.dataset_files import damaged_files, is_written, write_dataset
-from trm_nb.pipeline.encode_task import COMPUTED_IN, ENCODER, precision_for
+from trm_nb.pipeline.encode_task import COMPUTED_IN, ENCODER, precision_of
 from trm_nb.pipeline.parts import RunParts
 from trm_nb.pipeline.plan import Planner
 from trm_nb.pipeline.repair import recover
@@ -219,7 +219,7 @@ class Run(RunParts):
         refuse_former_model(self.paths)
         with self.writing("training"):
             self.complete(on_progress)
-            return train(self.config, self.paths, self.tracker, on_progress)
+            return train(self.config, self.tracker, on_progress)
 
     def _prepare(self) -> None:
         """See that the run can go on as the config says, and then recover what an interruption or damage left."""
@@ -242,9 +242,9 @@ class Run(RunParts):
     def _replan(self) -> dict[str, str]:
         """Plan once more, without rendering; returns what the batches were encoded with."""
         plan(self._planned(), self.tracker)
-        frozen, c = self.tracker.frozen(), self.config
+        frozen = self.tracker.frozen()
         weights = frozen.get(ENCODER) or self.encoder.fingerprint
-        return {ENCODER: weights, COMPUTED_IN: frozen.get(COMPUTED_IN) or precision_for(c.encoder_precision, c.device)}
+        return {ENCODER: weights, COMPUTED_IN: precision_of(frozen, self.config)}
 
     def _ask_the_cluster(self, address: str) -> None:
         """See that it answers, and that its workers see the run's folder and the sources."""
@@ -259,20 +259,17 @@ class Run(RunParts):
             return 0, 0
         if self.config.fit_encoder:  # which needs all images: nothing is left to overlap
             return self._up_to("denoise", on_progress), self._up_to("encode", on_progress)
-        producer = Producer(self._rendering(), self._planned())
-
-        def tick() -> None:
-            self.tracker.beat()
-            if on_progress:
-                on_progress()
-
+        producer = Producer(self._render_all, self._planned())
         with producer, self.tracker.stage("encode"):
-            producer.wait(lambda: self.tracker.resolved() >= self.config.start_threshold, tick)
+            threshold = self.config.start_threshold
+            producer.wait(lambda: self.tracker.resolved() >= threshold, self.tracker.beating(on_progress))
             encoded = self._batch_encoder().encode(on_progress, producer)
         return producer.rendered, encoded
 
-    def _rendering(self) -> Callable[[Iterable[Sample], Progress], int]:
-        return lambda samples, check: render(samples, self.cache, self.tracker, self.config.max_errors, check)
+    def _render_all(
+        self, samples: Iterable[Sample], on_progress: Progress | None, stage: Literal["render", "denoise"] = "render"
+    ) -> int:
+        return render(samples, self.cache, self.tracker, self.config.max_errors, on_progress, stage)
 
     def _render(self, on_progress: Progress | None) -> int:
         """Plan, and render every image that needs no denoising."""
@@ -280,14 +277,12 @@ class Run(RunParts):
             self.tracker.already_done("render")
             return 0
         plain = (sample for sample in self._planned() if not self.cache.denoises(sample.modality))
-        return render(plain, self.cache, self.tracker, self.config.max_errors, on_progress)
+        return self._render_all(plain, on_progress)
 
     def _denoise(self, on_progress: Progress | None) -> int:
         """Render and denoise what `_render` left to the denoiser."""
         if not self._all_rendered():
-            return render(
-                self._planned(), self.cache, self.tracker, self.config.max_errors, on_progress, stage="denoise"
-            )
+            return self._render_all(self._planned(), on_progress, "denoise")
         none = "no denoiser: images are cached as rendered"
         self.tracker.already_done("denoise", None if self.cache.denoiser else none)
         return 0
@@ -299,7 +294,7 @@ class Run(RunParts):
         if self.paths.fitted_encoder.is_file():
             self.tracker.already_done("fit")
             return 0
-        fit(self.encoder, self.config, self.cache, self.paths, self.tracker, on_progress)
+        fit(self.encoder, self.config, self.cache, self.tracker, on_progress)
         self._encoder = encoder_for(self.config, self.paths.fitted_encoder)
         return 1
 

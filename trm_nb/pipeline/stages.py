@@ -12,7 +12,6 @@ from trm_nb.cache.image_cache import ImageCache
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.pipeline.dataset_files import samples_table
 from trm_nb.pipeline.plan import refuse_too_many_errors
-from trm_nb.progress.run_folder import RunPaths
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import Progress, Sample
 
@@ -30,10 +29,9 @@ def plan(planned: Iterable[Sample], tracker: TrainingProgressTracker, on_progres
 
     It reads all sources. Rendering plans as it goes, so this is for those who want to know what a run will hold.
     """
+    tick = tracker.beating(on_progress)
     for _ in planned:
-        tracker.beat()
-        if on_progress:
-            on_progress()
+        tick()
     return tracker.rows_planned()
 
 
@@ -61,11 +59,7 @@ def render(
     Raises:
         UserError: when more is quarantined than `max_errors`.
     """
-
-    def tick() -> None:
-        tracker.beat()
-        if on_progress:
-            on_progress()
+    tick = tracker.beating(on_progress)
 
     def resolved(keys: list[str], failed: dict[str, str]) -> None:
         tracker.resolve(keys, failed)
@@ -83,21 +77,19 @@ def fit(
     encoder: Encoder,
     config: MultimodalDatasetConfig,
     cache: ImageCache,
-    paths: RunPaths,
     tracker: TrainingProgressTracker,
     on_progress: Progress | None = None,
 ) -> None:
     """Train an encoder on the cached images of a run, and save it in the run's folder."""
     from trm_nb.training.encoder import ImageTargets, fit_encoder
 
-    examples = ImageTargets(samples_table(tracker, cache.denoise_results), cache, encoder, paths.root)
+    examples = ImageTargets(samples_table(tracker, cache.denoise_results), cache, encoder, tracker.paths.root)
     tracker.freeze("encode", config.stage_fields("encode"))
-    fit_encoder(paths.fitted_encoder, examples, config, tracker, on_progress)
+    fit_encoder(tracker.paths.fitted_encoder, examples, config, tracker, on_progress)
 
 
 def train(
     config: MultimodalDatasetConfig,
-    paths: RunPaths,
     tracker: TrainingProgressTracker,
     on_progress: Progress | None = None,
 ) -> Result:
@@ -109,6 +101,6 @@ def train(
     """
     from trm_nb.training.train_objective import examples_of, train_model
 
-    objective = examples_of(paths.root, config)  # first, so that a mistake can be corrected
+    objective = examples_of(tracker.paths.root, config)  # first, so that a mistake can be corrected
     tracker.ask_training(config.model, config.train_steps)
-    return train_model(paths.model(config.model), objective, config, tracker, on_progress)
+    return train_model(tracker.paths.model(config.model), objective, config, tracker, on_progress)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from trm_nb.cache.image_cache import ImageCache
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.errors import DamagedError, UserError
+from trm_nb.pipeline.check import encode_settings
 from trm_nb.pipeline.consolidate import Consolidator
 from trm_nb.pipeline.encode_task import (
     COMPUTED_IN,
@@ -26,7 +27,7 @@ from trm_nb.pipeline.encode_task import (
     Place,
     encode_batch,
     encode_with,
-    precision_for,
+    precision_of,
 )
 from trm_nb.pipeline.repair import adopt_batch, made_from
 from trm_nb.progress.planned import PlannedRow
@@ -40,7 +41,6 @@ from trm_nb.workers.pool import Task, WorkerDied, run_tasks
 
 if TYPE_CHECKING:
     from trm_nb.models.encoder import Encoder
-
 
 POLL_SECONDS = 0.1
 
@@ -82,11 +82,7 @@ class BatchEncoder:
             UserError: for a batch that kills its worker each time, and for other settings than those that are frozen.
             DamagedError: for images that are damaged.
         """
-
-        def tick() -> None:
-            self.tracker.beat()
-            if on_progress:
-                on_progress()
+        tick = self.tracker.beating(on_progress)
 
         def here(task: Task[Batch]) -> EncodedBatch:
             return encode_with(self.encoder, task[0], tick)
@@ -143,9 +139,8 @@ class BatchEncoder:
     def _frozen_recipe(self) -> EncodeRecipe:
         """How to encode; freezes the settings of it first."""
         c, fingerprint = self.config, self.encoder.fingerprint
-        precision = self.tracker.frozen().get(COMPUTED_IN) or precision_for(c.encoder_precision, c.device)
-        fields = c.stage_fields("encode") | c.stage_fields("consolidate")
-        self.tracker.freeze("encode", {**fields, ENCODER: fingerprint, COMPUTED_IN: precision})
+        precision = precision_of(self.tracker.frozen(), c)
+        self.tracker.freeze("encode", {**encode_settings(c), ENCODER: fingerprint, COMPUTED_IN: precision})
         folder = self.consolidator.batch_receipts.absolute()  # a worker has another working directory
         weights = folder / f"encoder-{fingerprint}.tmp"  # swept when the run begins the next time
         if c.cluster is not None:

@@ -90,7 +90,7 @@ class _Check:
     def all(self) -> list[str]:
         frozen, paths = self.tracker.frozen(), self.tracker.paths
         consolidator = (
-            Consolidator(paths, frozen["batch_size"], frozen["batches_per_chunk"], self.tracker)
+            Consolidator(self.tracker, frozen["batch_size"], frozen["batches_per_chunk"])
             if "batch_size" in frozen
             else None
         )

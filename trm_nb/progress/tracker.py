@@ -16,6 +16,7 @@ from trm_nb.describe import Described, Facts, counted, named
 from trm_nb.progress.model_record import last_step, read_metrics
 from trm_nb.progress.plan_tables import PlanTables
 from trm_nb.progress.stats import MODEL, TRAIN_STEPS, disk_usage, gather, state_of
+from trm_nb.records import Progress
 
 BEAT_SECONDS = 1.0
 COUNTED_ROWS = 100_000  # a tenth of a second
@@ -108,6 +109,16 @@ class TrainingProgressTracker(PlanTables, Described):
     def stage_status(self, name: str) -> str:
         """waiting, running, done, failed or stopped."""
         return self.value("SELECT status FROM stages WHERE name = ?", (name,)) or "waiting"
+
+    def beating(self, on_progress: Progress | None) -> Progress:
+        """What a working loop calls often: it beats, and then calls `on_progress`."""
+
+        def tick() -> None:
+            self.beat()
+            if on_progress:
+                on_progress()
+
+        return tick
 
     def beat(self, force: bool = False) -> None:
         """Tell the readers that the run is alive; cheap to call often, writes once a second."""
