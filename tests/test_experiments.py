@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +76,24 @@ def test_a_sweep_that_was_killed_continues(
     assert main(["sweep", str(folder), *SWEEP]) == 0
     predictions = {model.name: model.paths.predictions.read_bytes() for model in trained_models([folder])}
     assert predictions == {model.name: model.paths.predictions.read_bytes() for model in trained_models([swept])}
+
+
+def test_in_a_terminal_each_training_has_bars_of_its_own(swept: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(swept, tmp_path / "run"))
+    leader, terminal = os.openpty()
+    command = [sys.executable, "-m", "trm_nb.cli", "sweep", str(folder), "--name", "long"]
+    command += ["-p", "train_steps=150", "-p", "train_seed=1,2"]
+    with subprocess.Popen(command, stdout=terminal, stderr=terminal) as process:
+        os.close(terminal)
+        said = b""
+        with suppress(OSError):  # the end, on Linux
+            while part := os.read(leader, 4096):
+                said += part
+    os.close(leader)
+    assert process.returncode == 0, said.decode()
+    assert b"1 of 2: long" in said and b"2 of 2: long" in said and b"2 of 2 models are trained" in said
+    hidden, shown = said.count(b"\x1b[?25l"), said.count(b"\x1b[?25h")
+    assert hidden == shown == 2, "the bars take the cursor away, and give it back before the next ones"
 
 
 def test_the_list_shows_what_differs(swept: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,6 +26,7 @@ import peers
 import zarr
 
 from trm_nb.cache.image_cache import ImageCache
+from trm_nb.dataset.capsules import read_capsules
 from trm_nb.denoise.noise2noise import Denoiser, Noise2NoiseUNet
 from trm_nb.pipeline.consolidate import Consolidator
 from trm_nb.progress.planned import PlannedRow
@@ -90,7 +91,7 @@ def write_batches(folder: Path, rows: np.ndarray) -> None:
 def read_batches(folder: Path) -> Iterator[np.ndarray]:
     rows = arrays.read_shape(folder / "capsules.zarr" / "capsules")[0]  # type: ignore[index]
     for first in range(0, rows, BATCH):
-        yield from arrays.read_capsules(folder, range(first, first + BATCH))
+        yield from read_capsules(folder, range(first, first + BATCH))
 
 
 def read_zarr(folder: Path, name: str, step: int, pipeline: str) -> Iterator[np.ndarray]:

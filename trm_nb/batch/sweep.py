@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -78,11 +79,8 @@ def trials_of(values: Mapping[str, Sequence[Any]], prefix: str = "") -> list[Tri
 
 
 def sweep(
-    output_dir: Path,
-    trials: Sequence[Trial],
-    on_start: Callable[[Trial, Run], Progress | None],
-    on_end: Callable[[Trained], None],
-) -> list[Trained]:
+    output_dir: Path, trials: Sequence[Trial], showing: Callable[[Trial, Run], AbstractContextManager[Progress]]
+) -> Iterator[Trained]:
     """Train a model for each trial, one after the other; one that fails does not stop the others.
 
     What is finished is not trained again, and what was interrupted continues.
@@ -90,22 +88,23 @@ def sweep(
     Args:
         output_dir: of a run whose dataset is finished.
         trials: what to train.
-        on_start: called before each training with its run; returns what is to be called often meanwhile.
-        on_end: called after each.
+        showing: entered for each training with its run; gives what is to be called often meanwhile.
+
+    Yields:
+        What became of each trial, as soon as it is known.
     """
-    found = []
     for trial in trials:
-        found.append(_trained(output_dir, trial, on_start))
-        on_end(found[-1])
-    return found
+        yield _trained(output_dir, trial, showing)
 
 
-def _trained(output_dir: Path, trial: Trial, on_start: Callable[[Trial, Run], Progress | None]) -> Trained:
+def _trained(
+    output_dir: Path, trial: Trial, showing: Callable[[Trial, Run], AbstractContextManager[Progress]]
+) -> Trained:
     try:
-        run = open_run(output_dir=output_dir, model=trial.name, **trial.values)
-        try:
-            return Trained(trial, run.train(on_start(trial, run)).accuracy.share)
-        finally:
-            run.close()
+        with (
+            closing(open_run(output_dir=output_dir, model=trial.name, **trial.values)) as run,
+            showing(trial, run) as tick,
+        ):
+            return Trained(trial, run.train(tick).accuracy.share)
     except (UserError, DamagedError) as error:
         return Trained(trial, None, str(error))

@@ -19,6 +19,7 @@ RunDir = Annotated[Path, typer.Argument(metavar="DIR", help="the run's folder (i
 
 
 def tracker_of(folder: Path) -> TrainingProgressTracker:
+    """The tracker of the run in a folder, to be read."""
     from trm_nb.progress.tracker import TrainingProgressTracker
 
     return TrainingProgressTracker(folder)

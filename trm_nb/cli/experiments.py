@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -74,22 +75,21 @@ def sweep(
     trials = trials_of(values_of(p), prefix)
     done: list[Trained] = []
 
-    def on_start(trial: Trial, run: Run) -> Progress:
-        view = TerminalView(run.tracker, title=f"{len(done) + 1} of {len(trials)}: {trial.name}")
-        return view.tick
-
-    def on_end(trained: Trained) -> None:
-        done.append(trained)
-        said = trained.error or f"{trained.accuracy:.1%}"
-        print(f"{len(done)} of {len(trials)}  {trained.trial.name}  {said}", flush=True)
+    @contextmanager
+    def showing(trial: Trial, run: Run) -> Iterator[Progress]:
+        with TerminalView(run.tracker, title=f"{len(done) + 1} of {len(trials)}: {trial.name}") as view:
+            yield view.tick
 
     try:
-        found = sweep_models(folder.resolve(), trials, on_start, on_end)
+        for trained in sweep_models(folder.resolve(), trials, showing):
+            done.append(trained)
+            outcome = trained.error or f"{trained.accuracy:.1%}"
+            print(f"{len(done)} of {len(trials)}  {trained.trial.name}  {outcome}", flush=True)
     except KeyboardInterrupt:
         say("run the same command again, it continues")
         raise
-    failed = sum(trained.accuracy is None for trained in found)
-    print(f"{len(found) - failed} of {len(found)} models are trained; `trm-nb compare {shlex.quote(str(folder))}`")
+    failed = sum(trained.accuracy is None for trained in done)
+    print(f"{len(done) - failed} of {len(done)} models are trained; `trm-nb compare {shlex.quote(str(folder))}`")
     return 1 if failed else 0
 
 
@@ -151,4 +151,4 @@ def _print(frame: pd.DataFrame) -> None:
     cells = [[str(name) for name in frame], *([printable(str(value)) for value in row] for row in frame.to_numpy())]
     widths = [max(len(row[n]) for row in cells) for n in range(len(cells[0]))]
     for row in cells:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip(), file=sys.stdout)
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import combinations
 
 import numpy as np
 
 from trm_nb.errors import UserError
-from trm_nb.training.verdicts import ALPHA, BETTER, NOT_SHOWN, WORSE, Outcome, p_value, sign_flip
+from trm_nb.training.verdicts import NOT_SHOWN, Outcome, outcome_at, p_value, sign_flip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,9 +67,7 @@ class Comparison:
     @property
     def outcome(self) -> Outcome:
         """What is shown of the first beside the second, at an adjusted p < 0.05."""
-        if not self.adjusted < ALPHA:
-            return NOT_SHOWN
-        return BETTER if self.first_accuracy > self.second_accuracy else WORSE
+        return outcome_at(self.adjusted, self.first_accuracy > self.second_accuracy)
 
     def sentence(self) -> str:
         """The verdict as one sentence."""
@@ -123,7 +122,7 @@ def _compared(
 ) -> tuple[str, str, float, float, int, int, int, float]:
     """The fields of a Comparison up to `p`."""
     every = [*first, *second]
-    common = _in_all([model.keys for model in every])
+    common = reduce(np.intersect1d, [model.keys for model in every])  # sorted
     names = first[0].method, second[0].method
     if not len(common):
         raise UserError(
@@ -137,14 +136,6 @@ def _compared(
     n, union = len(common), len(np.unique(np.concatenate([model.keys for model in every])))
     shares = float(one.mean()) / len(first), float(two.mean()) / len(second)
     return *names, *shares, n, len(differences), union - n, sign_flip(differences)
-
-
-def _in_all(keys: Sequence[np.ndarray]) -> np.ndarray:
-    """The keys that all have, sorted."""
-    common = np.unique(keys[0])
-    for more in keys[1:]:
-        common = np.intersect1d(common, more)
-    return common
 
 
 def _on(model: Outcomes, keys: np.ndarray, values: np.ndarray) -> np.ndarray:

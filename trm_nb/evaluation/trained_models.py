@@ -32,8 +32,7 @@ class TrainedModel:
     """One training.
 
     `run`: its run's folder. `settings`: what config.yaml holds. `state`: "done", or "begun" where results are missing.
-    `steps`: that are trained. `result`: on the held-out samples after the last recursion step, None where it is not
-    done. `changed`: when its record was last written, in UTC.
+    `steps`: that are trained. `changed`: when its record was last written, in UTC.
     """
 
     run: Path
@@ -41,7 +40,6 @@ class TrainedModel:
     settings: dict[str, Any]
     state: str
     steps: int
-    result: Accuracy | None
     changed: datetime
 
     @property
@@ -49,10 +47,12 @@ class TrainedModel:
         """Unique in its run."""
         return self.paths.root.name
 
-    @property
-    def method(self) -> dict[str, Any]:
-        """What the training follows from, but for the seed: trainings that agree in it are one method."""
-        return {name: value for name, value in self.settings.items() if name not in {*_NOT_COMPARED, SEED}}
+    def result(self) -> Accuracy | None:
+        """The accuracy on the held-out samples after the last recursion step; None where the training is not done."""
+        if self.state != "done":
+            return None
+        last = _last_step_of(self.paths)
+        return accuracy(last["correct"].to_numpy(), last["item"].to_numpy())
 
 
 def trained_models(folders: Iterable[str | Path]) -> list[TrainedModel]:
@@ -77,12 +77,12 @@ def differing(models: Sequence[TrainedModel]) -> list[str]:
 
 def to_dataframe(models: Sequence[TrainedModel]) -> pd.DataFrame:
     """A row for each model: run, name, objective, what differs, state, steps, accuracy with its interval, date."""
-    rows = []
+    rows, different = [], [name for name in differing(models) if name != "objective"]
     for model in models:
         row = {"run": str(model.run), "model": model.name, "objective": model.settings.get("objective")}
-        row |= {name: model.settings.get(name) for name in differing(models) if name != "objective"}
+        row |= {name: model.settings.get(name) for name in different}
         row |= {"state": model.state, "steps": model.steps}
-        measured = model.result
+        measured = model.result()
         row |= {"accuracy": measured.share, "low": measured.low, "high": measured.high} if measured else {}
         rows.append({**row, "changed": model.changed})
     return pd.DataFrame(rows)
@@ -120,14 +120,9 @@ def _models_folder(folder: Path) -> Path:
 
 def _model(run: Path, root: Path) -> TrainedModel:
     paths = RunPaths(run).model(root.name)
-    done = paths.is_finished()
-    result = None
-    if done:
-        last = _last_step_of(paths)
-        result = accuracy(last["correct"].to_numpy(), last["item"].to_numpy())
     written = [path.stat().st_mtime for path in (paths.card, paths.metrics, paths.settings, root) if path.exists()]
     return TrainedModel(
-        run, paths, read_settings(paths), "done" if done else "begun", last_step(paths.metrics), result,
+        run, paths, read_settings(paths), "done" if paths.is_finished() else "begun", last_step(paths.metrics),
         datetime.fromtimestamp(max(written), UTC),
     )  # fmt: skip
 

@@ -87,9 +87,7 @@ class Paired:
     @property
     def outcome(self) -> Outcome:
         """What is shown of the first beside the second, at p < 0.05."""
-        if not self.p < ALPHA:
-            return NOT_SHOWN
-        return BETTER if self.gained > self.lost else WORSE
+        return outcome_at(self.p, self.gained > self.lost)
 
     @property
     def evidence(self) -> str:
@@ -159,6 +157,13 @@ def outcome_of(interval: tuple[float, float], reference: tuple[float, float], it
     if items < MIN_ITEMS:
         return NOT_SHOWN
     return BETTER if interval[0] > reference[1] else WORSE if interval[1] < reference[0] else NOT_SHOWN
+
+
+def outcome_at(p: float, better: bool) -> Outcome:
+    """What is shown at a p-value, of whatever is `better` or else worse on the samples."""
+    if not p < ALPHA:
+        return NOT_SHOWN
+    return BETTER if better else WORSE
 
 
 def paired(first: np.ndarray, second: np.ndarray, items: np.ndarray | None = None) -> Paired:
