@@ -82,7 +82,7 @@ def test_in_a_terminal_each_training_has_bars_of_its_own(swept: Path, tmp_path: 
     folder = Path(shutil.copytree(swept, tmp_path / "run"))
     leader, terminal = os.openpty()
     command = [sys.executable, "-m", "trm_nb.cli", "sweep", str(folder), "--name", "long"]
-    command += ["-p", "train_steps=150", "-p", "train_seed=1,2"]
+    command += ["-p", "train_steps=60", "-p", "train_seed=1,2"]
     with subprocess.Popen(command, stdout=terminal, stderr=terminal) as process:
         os.close(terminal)
         said = b""

@@ -102,9 +102,9 @@ def test_the_example_of_a_modality_is_built_verified_and_trained_on(
     assert {(row["modality"], row["status"]) for row in samples} == {("audio", "ok")}
     assert [row["pages"] for row in samples if "long" in row["item_id"]] == [3, 3, 3]
     reasons = [json.loads(line) for line in (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()]
-    told = {Path(line["path"]).name: line["reason"] for line in reasons}
-    assert told.keys() == HOSTILE.keys()
-    assert not {name: told[name] for name, (_, reason) in HOSTILE.items() if not told[name].startswith(reason)}
+    given = {Path(line["path"]).name: line["reason"] for line in reasons}
+    assert given.keys() == HOSTILE.keys()
+    assert not {name: given[name] for name, (_, reason) in HOSTILE.items() if not given[name].startswith(reason)}
     assert CapsuleDataset(tmp_path / "run").classes == ("high", "low")
 
 

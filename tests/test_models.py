@@ -36,14 +36,14 @@ def test_a_denoiser_is_trained_then_one_that_adapts(tmp_path: Path) -> None:
     trained = _execute("models/train_denoiser", tmp_path / "1.ipynb", **both, steps=40, crop=32, others=False)
     plain = load_denoiser(tmp_path / "work" / "run" / "n2n_denoiser.pt")
     assert plain is not None and not plain.adapts
-    told = json.loads((tmp_path / "work" / "metrics.json").read_text(encoding="utf-8"))
-    assert told["fingerprint"] == plain.fingerprint and len(told["rows"]) == 10
+    recorded = json.loads((tmp_path / "work" / "metrics.json").read_text(encoding="utf-8"))
+    assert recorded["fingerprint"] == plain.fingerprint and len(recorded["rows"]) == 10
     _execute("models/train_seal", tmp_path / "2.ipynb", **both, contexts=6, policies=2, crops=1)
     adaptive = load_denoiser(tmp_path / "work" / "run" / "n2n_denoiser.pt")
     assert adaptive is not None and adaptive.adapts
-    told = json.loads((tmp_path / "work" / "seal" / "metrics.json").read_text(encoding="utf-8"))
-    assert told["fingerprint"] == adaptive.fingerprint
-    assert {arm["name"].split(" (")[0] for arm in told["arms"]["all together"]} >= {"none", "SEAL", "oracle"}
+    recorded = json.loads((tmp_path / "work" / "seal" / "metrics.json").read_text(encoding="utf-8"))
+    assert recorded["fingerprint"] == adaptive.fingerprint
+    assert {arm["name"].split(" (")[0] for arm in recorded["arms"]["all together"]} >= {"none", "SEAL", "oracle"}
     images = [out for cell in trained.cells for out in cell.get("outputs", []) if "image/png" in out.get("data", {})]
     assert len(images) >= 4
 

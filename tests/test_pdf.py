@@ -127,9 +127,9 @@ def test_a_folder_with_documents_is_built_and_verified(tmp_path: Path, workers: 
     ]  # fmt: skip
     assert {(row["modality"], row["label"]) for row in three} == {("image", "scans")}
     lines = [json.loads(line) for line in (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()]
-    told = {Path(line["path"]).stem: line["reason"] for line in lines}
-    assert told.keys() == HOSTILE.keys()
-    assert not {name: told[name] for name, (_, reason) in HOSTILE.items() if not told[name].startswith(reason)}
+    given = {Path(line["path"]).stem: line["reason"] for line in lines}
+    assert given.keys() == HOSTILE.keys()
+    assert not {name: given[name] for name, (_, reason) in HOSTILE.items() if not given[name].startswith(reason)}
 
 
 def test_a_page_stands_upright_on_white_in_a_gray_square(tmp_path: Path) -> None:
@@ -170,8 +170,8 @@ def test_what_is_filled_into_a_form_is_seen(tmp_path: Path) -> None:
     catalog = b"<</Type/Catalog/Pages 2 0 R/AcroForm<</Fields[5 0 R]>>>>"
     page = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 100 100]/Contents 4 0 R/Annots[5 0 R]>>"
     field = b"<</Type/Annot/Subtype/Widget/FT/Tx/T(a)/V(x)/F 4/Rect[0 0 50 50]/AP<</N 6 0 R>>>>"
-    looks = stream(b"1 0 0 rg 0 0 50 50 re f", b"/Type/XObject/Subtype/Form/BBox[0 0 50 50]")
-    images, _ = rendered(tmp_path, pdf(catalog, pages_of(1, b"3 0 R"), page, stream(b""), field, looks))
+    appearance = stream(b"1 0 0 rg 0 0 50 50 re f", b"/Type/XObject/Subtype/Form/BBox[0 0 50 50]")
+    images, _ = rendered(tmp_path, pdf(catalog, pages_of(1, b"3 0 R"), page, stream(b""), field, appearance))
     assert (images[0, 120:, :100, 1] < 255).all(), "the form's field is not there"
 
 

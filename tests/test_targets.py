@@ -1,4 +1,4 @@
-"""Predictions of a run beside its capsules: what is asked where, what is held out, and a training on them."""
+"""Target grids of a run's samples: what is asked where, what is held out, and a training on them."""
 
 from __future__ import annotations
 

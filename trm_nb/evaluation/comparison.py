@@ -2,8 +2,8 @@
 
 Models are compared in pairs, on the samples that both have answered, by the exact sign-flip test over items
 (verdicts.py). Trainings that differ in their seed alone are one method: its result on a sample is how many of its seeds
-are right. The test is about these trained models; that other seeds might do better is in the spread that stands beside
-it. As many pairs mean many chances of a false alarm, p-values are adjusted by Holm's method.
+are right. The test is about these trained models; how much seeds differ is shown by the spread of
+`Method`. As many pairs mean many chances of a false alarm, p-values are adjusted by Holm's method.
 Source: Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6, 1979.
 """
 
@@ -66,7 +66,7 @@ class Comparison:
 
     @property
     def outcome(self) -> Outcome:
-        """What is shown of the first beside the second, at an adjusted p < 0.05."""
+        """What is shown of the first compared with the second, at an adjusted p < 0.05."""
         return outcome_at(self.adjusted, self.first_accuracy > self.second_accuracy)
 
     def sentence(self) -> str:

@@ -1,4 +1,4 @@
-"""Nearest neighbours among capsules, and how often they share a label, beside chance.
+"""Nearest neighbours among capsules, and how often they share a label, compared with chance.
 
 All pairs of the given samples are compared in memory: n x n floats, so callers bound n (2,000 take 16 MB).
 """
@@ -53,7 +53,7 @@ def neighbours(vectors: np.ndarray, count: int = 5, apart: np.ndarray | None = N
 def label_agreement(
     near: np.ndarray, labels: np.ndarray, items: np.ndarray, apart: np.ndarray | None = None
 ) -> Agreement:
-    """How often a sample's nearest neighbour has its label, beside chance.
+    """How often a sample's nearest neighbour has its label, compared with chance.
 
     Args:
         near: int (n, count), the first result of `neighbours`.

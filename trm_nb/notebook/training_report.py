@@ -28,7 +28,7 @@ from trm_nb.training.train_objective import examples_of
 from trm_nb.training.verdicts import most_missed
 
 _REASON = 1000  # characters of a reason that are shown
-_NAME = 26  # characters in a line of a baseline's name beside its bar
+_NAME = 26  # characters in a line of a baseline's name next to its bar
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,7 +145,7 @@ class TrainingReport:
 
     @property
     def gap(self) -> Text:
-        """The accuracy in the last steps of training beside the held-out one."""
+        """The accuracy in the last steps of training, compared with the held-out one."""
         in_training = self._last("exact_accuracy")
         if np.isnan(in_training):
             return Text("The tracker holds no accuracy of the last steps of training.")

@@ -30,7 +30,7 @@ NO_IMAGES = Text("There are no images to show.")
 
 
 def plot_layout(image: np.ndarray, sample: Sample) -> Plot:
-    """A sample's image uint8 (h, w, 3), and beside it the same with its cells, panels or border marked."""
+    """A sample's image uint8 (h, w, 3), and next to it the same with its cells, panels or border marked."""
     alt = f"Page {sample.page + 1} of {sample.pages} of {sample.item_id} ({sample.modality}), and its layout."
     return Plot(plots.page_layout(image, sample.content), alt)
 

@@ -48,7 +48,7 @@ class EncodeRecipe:
 
     @property
     def encoding(self) -> str:
-        """What a capsule follows from beside its image, see `encoding_of`."""
+        """What a capsule follows from besides its image, see `encoding_of`."""
         return encoding_of(self.fingerprint, self.precision)
 
 

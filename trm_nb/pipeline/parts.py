@@ -121,7 +121,7 @@ class RunParts(Described):
     # -- looking ----------------------------------------------------------------------------------------------------
 
     def items(self) -> Iterator[Item]:
-        """The items of the sources, read anew; what cannot be used is left out (see `rejected`)."""
+        """The items of the sources, read again; what cannot be used is left out (see `rejected`)."""
         for reading in scan(self.config):
             yield from (as_noted(entry, self.tracker) for entry in reading.entries if isinstance(entry, Item))
 

@@ -109,7 +109,7 @@ def _render_again(tracker: TrainingProgressTracker, cache: ImageCache) -> None:
 
 
 def _forget(damages: Iterable[Damage], tracker: TrainingProgressTracker, consolidator: Consolidator) -> None:
-    """Remove damaged files of capsules, and batch files that a kill left beside the chunk they are in."""
+    """Remove damaged files of capsules, and batch files that a kill left though they are in a chunk."""
     damaged_batches = []
     for damage in damages:
         if damage.what == "chunk":

@@ -157,7 +157,7 @@ class BatchEncoder:
             found = iter(self.cache.places(usable).tolist())
         except KeyError as error:
             raise DamagedError(
-                f"{error.args[0]}: it was cleared or damaged meanwhile; run again, it is rendered anew"
+                f"{error.args[0]}: it was cleared or damaged meanwhile; run again, it is rendered again"
             ) from None
         return tuple(tuple(next(found)) if row.status == "ok" else None for row in rows)
 

@@ -64,7 +64,7 @@ def refuse_other_settings(paths: ModelPaths, wanted: Mapping[str, Any]) -> None:
     if different:
         raise UserError(
             f"{paths.root}: this model was trained with {'; '.join(different)}; "
-            "choose another `model` name, or delete that folder to train it anew"
+            "choose another `model` name, or delete that folder to train it from the beginning"
         )
 
 

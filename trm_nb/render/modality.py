@@ -28,7 +28,7 @@ Begin: TypeAlias = Callable[[int], None]  # called with that number before conte
 
 @dataclass(frozen=True, slots=True)
 class RenderSettings:
-    """All that shapes pixels beside the content, as in MultimodalDatasetConfig (which says what each is)."""
+    """All that shapes pixels besides the content, as in MultimodalDatasetConfig (which says what each is)."""
 
     image_size: int = 224
     font_size: int = 12
@@ -110,7 +110,7 @@ class Modality(ABC):
 
     @abstractmethod
     def fingerprint(self) -> Iterable[str]:
-        """All that shapes the pixels beside the content and the image's size: settings, versions of decoders."""
+        """All that shapes the pixels besides the content and the image's size: settings, versions of decoders."""
 
     @abstractmethod
     def pages(self, item: Item) -> Sequence[Page]:

@@ -52,7 +52,7 @@ class Renderer:
         return entry.renderer
 
     def fingerprint(self, kind: str) -> str:
-        """16 hex digits over all that shapes the pixels of one kind of content beside the content itself."""
+        """16 hex digits over all that shapes the pixels of one kind of content besides the content itself."""
         if kind not in self._fingerprints:  # asked for each item, and versions are read from the disk
             parts = [f"render {VERSION}", kind, str(self.settings.image_size), *self.modality(kind).fingerprint()]
             self._fingerprints[kind] = hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()

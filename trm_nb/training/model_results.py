@@ -31,7 +31,7 @@ def write_results(paths: ModelPaths, result: Result, model: TinyRecursiveModel, 
 
     Args:
         paths: the model's folder.
-        result: the predictions for the held-out samples, beside the baselines.
+        result: the predictions for the held-out samples, with the baselines.
         model: with the averaged weights.
         values: what config.yaml holds, and `steps`, the steps that were trained. The header of the weights has them,
             with the model's sizes (`TRMConfig`) as `architecture`.

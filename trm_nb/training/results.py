@@ -1,4 +1,4 @@
-"""What a training is worth: its accuracy on the held-out samples, beside the baselines that its objective provides.
+"""What a training is worth: its accuracy on the held-out samples, and the baselines that its objective provides.
 
 Every comparison is paired on the same samples and counts items, not samples (verdicts.py). Nothing here depends on
 which objective was trained. The cost is that of the baselines, usually a comparison of all held-out samples with all
@@ -77,8 +77,8 @@ class Result:
         if self.chance:
             found.append(self.accuracy.against(self.chance[1], self.chance[0]))
         if self.several_cells:
-            beside = "; ".join(f"{one.name}: {100 * one.cells:.1f} %" for one in self.baselines)
-            found.append(f"Of all cells **{100 * self.steps[-1].cells:.1f} %** are right ({beside}).")
+            others = "; ".join(f"{one.name}: {100 * one.cells:.1f} %" for one in self.baselines)
+            found.append(f"Of all cells **{100 * self.steps[-1].cells:.1f} %** are right ({others}).")
         return found
 
     def gap(self, in_training: float, batch: int) -> str:

@@ -86,7 +86,7 @@ class Paired:
 
     @property
     def outcome(self) -> Outcome:
-        """What is shown of the first beside the second, at p < 0.05."""
+        """What is shown of the first compared with the second, at p < 0.05."""
         return outcome_at(self.p, self.gained > self.lost)
 
     @property
