@@ -78,6 +78,7 @@ def test_a_sweep_that_was_killed_continues(
     assert predictions == {model.name: model.paths.predictions.read_bytes() for model in trained_models([swept])}
 
 
+@pytest.mark.slow
 def test_in_a_terminal_each_training_has_bars_of_its_own(swept: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(swept, tmp_path / "run"))
     leader, terminal = os.openpty()

@@ -80,7 +80,13 @@ def write_tones(folder: Path, each: int) -> None:
         (folder / "high" / name).write_bytes(data)
 
 
-@pytest.mark.parametrize("each", [12, 30], ids=["in the run's own process", "in worker processes"])
+@pytest.mark.parametrize(
+    "each",
+    [
+        pytest.param(12, id="in the run's own process"),
+        pytest.param(30, id="in worker processes", marks=pytest.mark.slow),
+    ],
+)
 def test_the_example_of_a_modality_is_built_verified_and_trained_on(
     tmp_path: Path, run_python: Callable[..., subprocess.CompletedProcess[str]], each: int
 ) -> None:
