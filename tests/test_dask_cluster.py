@@ -126,6 +126,7 @@ print(sorted(sum(values) for _, values in run_tasks(list, [[1, 2]] * 30, cluster
 """
 
 
+@pytest.mark.slow
 def test_a_plain_script_needs_no_main_guard_and_leaves_no_process() -> None:
     done = subprocess.run(
         [sys.executable, "-"], input=PROGRAM, capture_output=True, text=True, timeout=100, check=False

@@ -127,14 +127,11 @@ open_run(output_dir=sys.argv[1], model=sys.argv[2], train_steps=int(sys.argv[3])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault",
-    [
-        pytest.param("train-step:50", id="before a checkpoint", marks=pytest.mark.slow),
-        pytest.param("train-checkpoint", id="at a checkpoint", marks=pytest.mark.slow),
-        pytest.param(f"train-step:{STEPS - 4}", id="after it"),
-        pytest.param("train-checkpoint:2", id="at the end", marks=pytest.mark.slow),
-    ],
+    ["train-step:50", "train-checkpoint", f"train-step:{STEPS - 4}", "train-checkpoint:2"],
+    ids=["before a checkpoint", "at a checkpoint", "after it", "at the end"],
 )
 def test_killed_in_the_second_model_it_ends_with_the_same_weights(
     folder: Path, whole: ModelPaths, run_python: Callable[..., subprocess.CompletedProcess[str]], fault: str

@@ -94,6 +94,7 @@ def test_bfloat16_is_for_processors_that_multiply_in_it() -> None:
     assert fast_in_bfloat16("cpu") == ("avx512_bf16" in flags or "amx_bf16" in flags)
 
 
+@pytest.mark.slow
 def test_it_learns_from_noisy_pairs_and_the_checkpoint_can_be_loaded(images: Images, tmp_path: Path) -> None:
     trained = train_denoiser(tmp_path / "run", images, TINY)
     noisy = -20 * np.log10(25 / 255)
