@@ -212,16 +212,21 @@ def test_a_page_tree_without_end_is_refused_in_time(tmp_path: Path, monkeypatch:
 
 
 EXHAUSTING = {
-    "time": (packed(SLOW, 2_000_000), "a PDF document that takes longer than 2 s"),
-    "memory": (packed(bytes(2**20), 3000), "a PDF document at which PDFium crashes or takes too much memory"),
+    "time": (packed(SLOW, 2_000_000), {"SECONDS": 3.0}, "a PDF document that takes longer than 3 s"),
+    "memory": (
+        packed(bytes(2**20), 600),
+        {"MEMORY_MIB": 192},
+        "a PDF document at which PDFium crashes or takes too much memory",
+    ),
 }
 
 
-@pytest.mark.parametrize(("content", "reason"), EXHAUSTING.values(), ids=EXHAUSTING.keys())
+@pytest.mark.parametrize(("content", "limits", "reason"), EXHAUSTING.values(), ids=EXHAUSTING.keys())
 def test_a_page_that_exhausts_its_process_ends_the_document(
-    tmp_path: Path, content: bytes, reason: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, content: bytes, limits: dict[str, float], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trm_nb.render.pdf.SECONDS", 2.0)
+    for name, limit in limits.items():
+        monkeypatch.setattr(f"trm_nb.render.pdf.{name}", limit)
     bad = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 99 99]/Contents 4 0 R>>"
     good = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 99 99]/Contents 6 0 R>>"
     kids: Sequence[bytes] = (b"5 0 R", b"3 0 R", b"3 0 R")
