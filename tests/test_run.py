@@ -43,21 +43,13 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-KILLS = [
-    ("images-resolved:2", "01_render"),
-    ("chunk-renamed:2", "03_encode"),
-    ("train-step:10", "06_train"),
-]
-
-
 @pytest.mark.slow
-def test_a_run_killed_in_each_stage_and_continued_equals_a_build(built: Path, tmp_path: Path) -> None:
+def test_a_run_whose_kernel_is_killed_and_that_is_continued_equals_a_build(built: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
-    for fault, notebook in KILLS:
-        killed = _command("run", SMOKE, "--output-dir", str(output), fault=fault)
-        assert killed.returncode == 1, killed.stdout + killed.stderr
-        assert notebook in killed.stderr
-        assert "kernel" in killed.stderr
+    killed = _command("run", SMOKE, "--output-dir", str(output), fault="chunk-renamed:2")
+    assert killed.returncode == 1, killed.stdout + killed.stderr
+    assert "03_encode" in killed.stderr
+    assert "kernel" in killed.stderr
     done = _command("run", SMOKE, "--output-dir", str(output))
     assert done.returncode == 0, done.stderr
     assert _digest(output) == _digest(built)

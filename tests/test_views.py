@@ -113,3 +113,7 @@ def test_maps_and_neighbours(run: Run) -> None:
     alt = alt_of(views.plot_neighbours(run, samples, groups, similar))
     same = int(samples["label"].iloc[pages[0]] == samples["label"].iloc[pages[1]])
     assert alt == f"2 samples, each with 2 nearest neighbours, {same} of the same label."
+    similar[1, 1] = -np.inf
+    assert alt_of(views.plot_neighbours(run, samples, groups, similar)).startswith("1 samples, each with 2 nearest")
+    similar[0, 1] = -np.inf
+    assert text_of(views.plot_neighbours(run, samples, groups, similar)) == "No sample has neighbours to show."

@@ -153,8 +153,10 @@ def plot_map(vectors: np.ndarray, names: Sequence[str]) -> Plot:
     return Plot(plots.capsule_map(vectors, names), alt)
 
 
-def plot_neighbours(run: Run, samples: pd.DataFrame, groups: np.ndarray, similar: np.ndarray) -> Plot:
+def plot_neighbours(run: Run, samples: pd.DataFrame, groups: np.ndarray, similar: np.ndarray) -> Plot | Text:
     """Samples, each with its nearest neighbours; a neighbour with the label of its query is marked.
+
+    A query that has fewer neighbours (a similarity of -inf) is left out.
 
     Args:
         run: whose images are shown.
@@ -162,6 +164,10 @@ def plot_neighbours(run: Run, samples: pd.DataFrame, groups: np.ndarray, similar
         groups: int (queries, 1 + count), places in `samples`; each row is a query and its neighbours.
         similar: float (queries, count), the similarities of the neighbours.
     """
+    full = np.isfinite(similar).all(axis=1)
+    groups, similar = groups[full], similar[full]
+    if not groups.size:
+        return Text("No sample has neighbours to show.")
     chosen = samples.iloc[groups.ravel()]
     images = sampling.images_of(run, chosen)
     names, labels = (chosen[name].to_numpy(object).reshape(groups.shape) for name in ("sample_id", "label"))

@@ -230,6 +230,8 @@ def effective_rank(x: Tensor) -> float:
 
     Source: Roy and Vetterli, "The effective rank", EUSIPCO 2007; deviation: shares of squared singular values.
     """
-    squares = torch.linalg.svdvals(x.double() - x.double().mean(0)).square()
+    centred = x.double() - x.double().mean(0)
+    smaller = centred if len(x) < x.shape[1] else centred.T
+    squares = torch.linalg.eigvalsh(smaller @ smaller.T).clamp_min(0)
     shares = squares / squares.sum().clamp_min(1e-12)
     return float(torch.exp(-torch.xlogy(shares, shares).sum()))
