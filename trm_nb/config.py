@@ -60,7 +60,12 @@ class MultimodalDatasetConfig(BaseModel):
     seed: int = _field(
         "plan", 0, "splits and untrained weights follow from it; so does training without a train_seed", ge=0, lt=2**32
     )
-    test_fraction: float = _field("plan", 0.2, "part of the items held out, chosen by content", ge=0, lt=1)
+    test_fraction: float = _field(
+        "plan", 0.2, "part of each label's items that is held out to measure models on, chosen by content", ge=0, lt=1
+    )
+    val_fraction: float = _field(
+        "plan", 0.1, "part of each label's items that training is validated on, to choose its best step", ge=0, lt=1
+    )
     split_sudokus: Literal["solution", "relabelled"] = _field(
         "plan",
         "solution",
@@ -188,6 +193,13 @@ class MultimodalDatasetConfig(BaseModel):
     def _margin_leaves_room(self) -> Self:
         if self.margin > self.image_size // 4:
             raise ValueError(f"margin: expected at most a quarter of image_size, {self.image_size // 4}")
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_left_to_train_on(self) -> Self:
+        if self.test_fraction + self.val_fraction >= 1:
+            both = f"{self.test_fraction:g} and {self.val_fraction:g}"
+            raise ValueError(f"test_fraction and val_fraction: expected less than 1 together, got {both}")
         return self
 
     @model_validator(mode="before")

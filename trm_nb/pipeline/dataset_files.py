@@ -232,6 +232,10 @@ could not be used; quarantine.jsonl says why. {counts["left_out"]} files or item
 The encoder ({info["encoder"]["preset"]}, weights {info["encoder"]["fingerprint"]}) is {trained}.
 Capsules were computed in {info["encoder"]["computed_in"]}.
 
+Samples are for training (`train`), validation (`val`) or test (`split` in samples.parquet). Items of equal content and
+items that belong together are in one split, and have the same `split_group`. Each label has the same part of its items
+in each split, as far as their number allows.
+
 Images were denoised {denoised}; samples.parquet says which, and how much was taken away.
 
 | file | what |

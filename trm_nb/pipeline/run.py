@@ -345,6 +345,7 @@ class Run(RunParts):
             self.cache.samples,
             seed=c.seed,
             test_fraction=c.test_fraction,
+            val_fraction=c.val_fraction,
             split_sudokus=c.split_sudokus,
             arc_forms=c.arc_forms,
             max_errors=c.max_errors,

@@ -42,7 +42,7 @@ class TrainingProgressTracker(PlanTables, Described):
         return {
             "state": "at rest" if state == "stopped" else state,
             "samples": f"{rows:,}{'' if self.get('plan_frozen', False) else ' planned so far'}",
-            "by split": counted(self.split_counts()) if few else None,
+            "by split": counted(self.split_counts()) if few and self.get("plan_frozen", False) else None,
             "by modality": counted(self.modality_counts()) if few else None,
             "classes": named(self.label_names()) if few else None,
             "quarantined": self.quarantined(),
