@@ -138,6 +138,12 @@ class MultimodalDatasetConfig(BaseModel):
     train_width: int = _field("train", 128, "width of the trained TRM, a multiple of 64", ge=64, multiple_of=64)
     learning_rate: float = _field("train", 1e-3, "peak learning rate of the TRM", gt=0)
     weight_decay: float = _field("train", 0.1, "weight decay of the TRM", ge=0)
+    validate_every: int | None = _field(
+        "train", None, "steps between two validations, the best of which is used; None: an epoch, 10 at least", ge=1
+    )
+    early_stopping: int | None = _field(
+        "train", None, "end the training after so many validations without a better one; None: never", ge=1
+    )
 
     workers: int | None = _field("free", None, "rendering processes; None: one a core", ge=0)
     cluster: str | None = _field(
