@@ -69,10 +69,10 @@ class MultimodalDatasetConfig(BaseModel):
     split_sudokus: Literal["solution", "relabelled"] = _field(
         "plan",
         "solution",
-        "what never stands on both sides: equal solutions, or also those that differ in digits' names",
+        "what is never in two splits: equal solutions, or also those that differ in digits' names",
     )
     arc_forms: int = _field(
-        "plan", 0, "further forms of each ARC task, turned, mirrored, recoloured; above 0 the split is by common form",
+        "plan", 0, "further forms of each ARC task, turned, mirrored, recoloured, which are all in its split",
         ge=0, le=1000,
     )  # fmt: skip
     image_size: int = _field(
