@@ -27,6 +27,7 @@ from trm_nb import CapsuleDataset, build
 from trm_nb.cli.main import main
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.errors import UserError
+from trm_nb.evaluation.trained_models import trained_models
 from trm_nb.models.checkpoints import load_weights, read_weights
 from trm_nb.models.tiny_recursive_model import TinyRecursiveModel, TRMConfig
 from trm_nb.notebook.progress_view import ProgressView, state_text
@@ -149,7 +150,7 @@ def test_killed_in_the_second_model_it_ends_with_the_same_weights(
     second = paths.model("second")
     open_run(output_dir=folder, model="second").train()
     assert weights(second) == weights(whole)
-    for name in ("settings", "metrics", "weights", "predictions", "card"):
+    for name in ("settings", "metrics", "weights", "predictions", "result", "card"):
         assert getattr(second, name).read_bytes() == getattr(whole, name).read_bytes(), name
     assert state(paths.model("main").root) == first
 
@@ -304,6 +305,8 @@ def test_results_are_in_the_status_and_in_the_dataset_s_file(
     assert (other["baseline"]["name"], other["verdict"]) == (
         "the nearest neighbour", result.baselines[0].against.outcome,
     )  # fmt: skip
+    (listed,) = [model for model in trained_models([folder]) if model.name == "other"]
+    assert listed.result() == result.accuracy, "the validation samples do not count"
     assert (other["steps"], other["best_step"]) == (12, result.trained.best_step) and "by_class" not in other
     capsys.readouterr()
     assert main(["status", str(folder), "--json"]) == 0

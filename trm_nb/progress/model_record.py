@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from trm_nb._version import __version__
-from trm_nb.config import MultimodalDatasetConfig, stage_of
+from trm_nb.config import MODEL_NAME, MultimodalDatasetConfig, stage_of
 from trm_nb.errors import UserError
 from trm_nb.progress.run_folder import ModelPaths, RunPaths
 from trm_nb.storage.files import write_file
@@ -140,9 +140,11 @@ def summaries(paths: RunPaths) -> list[dict[str, Any]]:
     """The models of a run, by name: of each its name and state (done, begun), and the summary of its result, if any."""
     found = []
     for root in sorted(paths.models.glob("[!.]*")):
-        if root.is_dir():
+        if root.is_dir() and MODEL_NAME.fullmatch(root.name):
             model = ModelPaths(root)
-            result = read_result(model) if model.is_finished() else {}
-            summary = {name: value for name, value in result.items() if name not in TABLES}
-            found.append({"name": root.name, "state": "done" if model.is_finished() else "begun", **summary})
+            done = model.is_finished()
+            known = {"name": root.name, "state": "done" if done else "begun"}
+            result = read_result(model) if done else {}
+            summary = {name: value for name, value in result.items() if name not in (*TABLES, *known)}
+            found.append({**known, **summary})
     return found
