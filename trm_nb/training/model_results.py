@@ -146,7 +146,7 @@ model.predict(["a text"])  # also pathlib.Path of files, images, grids and tasks
 | file | what |
 |---|---|
 | model.safetensors | the moving average of the weights; the header's `values` have the settings and the sizes as JSON |
-| predictions.parquet | a row per held-out sample and recursion step: target, prediction and its probability, whether it is correct |
+| predictions.parquet | a row per held-out sample and recursion step: target, prediction, probability, correct |
 | metrics.jsonl | a line per logged training step |
 | config.yaml | the settings; a training that continues must agree with them |
 | training.pt | the state from which training continues if `train_steps` is raised |
