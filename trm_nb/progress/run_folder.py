@@ -142,8 +142,13 @@ class ModelPaths:
 
     @property
     def predictions(self) -> Path:
-        """What it predicts for the held-out samples."""
+        """What it predicts for the validation samples and the held-out ones."""
         return self.root / "predictions.parquet"
+
+    @property
+    def result(self) -> Path:
+        """What it is worth, for programs."""
+        return self.root / "result.json"
 
     @property
     def card(self) -> Path:
@@ -153,7 +158,7 @@ class ModelPaths:
     @property
     def results(self) -> tuple[Path, ...]:
         """What is written once the training is finished, the last one last."""
-        return (self.weights, self.predictions, self.card)
+        return (self.weights, self.predictions, self.result, self.card)
 
     def is_begun(self) -> bool:
         """Whether there is something that a training with other settings would overwrite."""

@@ -2,12 +2,13 @@
 
 As in the official training: a new batch is taken at every step and only rows that have halted take from it; AdamATan2
 with linear warm-up and then a constant rate, SignSGD for puzzle embeddings; what is measured is the average of the
-weights. Deviation: gradients are clipped at norm 1 (which atan2 hardly notices, as it does not see
-their scale).
+weights. Where there are validation examples, the weights of the best step are kept and returned (validation.py).
+Deviation: gradients are clipped at norm 1 (which atan2 hardly notices, as it does not see their scale).
 
-Everything a step does follows from the seed and its number, and the checkpoint holds model, average, optimisers and
-carry, so a training that was killed ends with the weights of one that was not, bit for bit on a CPU (same machine, same
-torch, same threads). A loss that is NaN or infinite stops it: the checkpoint before stays, the batch's rows are named.
+Everything a step does follows from the seed and its number, and the checkpoint holds model, average, optimisers, carry
+and the best step, so a training that was killed ends with the weights of one that was not, bit for bit on a CPU (same
+machine, same torch, same threads). A loss that is NaN or infinite stops it: the checkpoint before stays, the batch's
+rows are named.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.storage.files import fault_point, locked, sweep
 from trm_nb.training.act_loss import act_loss
 from trm_nb.training.optimisers import AdamATan2, SignSGD
+from trm_nb.training.validation import Best, interval, validated
 
 CLIP = 1.0
 KIND = "reasoning TRM"
@@ -49,6 +51,8 @@ class Settings:
     """How to train. `steps` may be raised from call to call; threads, device and intervals change no result on a CPU.
 
     The defaults are the published ones but for batch, warm_up and the intervals, which suit small models on a CPU.
+    `validate_every` steps come between two validations (None: see `validation.interval`), and the last step is
+    validated too. Training ends early after `patience` validations without a better one (None: never).
     """
 
     steps: int
@@ -63,6 +67,8 @@ class Settings:
     device: str = "cpu"
     log_every: int = 50
     checkpoint_every: int = 500
+    validate_every: int | None = None
+    patience: int | None = None
 
 
 class Examples(Protocol):
@@ -81,8 +87,12 @@ class Examples(Protocol):
         """The batch of a step; it follows from the arguments alone."""
         ...
 
+    def val_batches(self, size: int) -> Iterator[dict[str, Tensor]]:
+        """The examples that choose the best step, each once, in an order of their own; none where there are none."""
+        ...
+
     def test_batches(self, size: int) -> Iterator[dict[str, Tensor]]:
-        """The held-out examples that are asked, each once, in an order of their own."""
+        """The held-out examples that the trained model is measured on, likewise."""
         ...
 
     def items_of(self, rows: np.ndarray) -> np.ndarray:
@@ -97,6 +107,27 @@ class _State:
     optimisers: list[torch.optim.Optimizer]
     step: int = 0
     carry: Carry | None = None
+    best: Best | None = None
+
+    def has_ended(self, settings: Settings) -> bool:
+        """Whether there is no step to come."""
+        waited = self.best is not None and settings.patience is not None and self.best.since >= settings.patience
+        return waited or self.step >= settings.steps
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """What a training of `steps` steps ended with.
+
+    `model` has the averaged weights of `best_step`: the best one by validation or, where nothing was `validated`, the
+    last one. `stopped_early`: after as many validations without a better one as the settings allow.
+    """
+
+    model: TinyRecursiveModel
+    steps: int
+    best_step: int
+    validated: bool
+    stopped_early: bool
 
 
 def train(
@@ -107,13 +138,13 @@ def train(
     *,
     stage: Literal["train", "fit"] = "train",
     on_step: Callable[[], None] | None = None,
-) -> TinyRecursiveModel:
-    """Train in `folder` until `settings.steps` steps are done; goes on from the checkpoint there. Returns the average.
+) -> Trained:
+    """Train in `folder` until `settings.steps` steps are done; goes on from the checkpoint there.
 
-    Writes the checkpoint and metrics.jsonl (`ModelPaths`), and notes loss, accuracies and chunk_progress (the part of
-    the epoch) in `tracker`, as steps of `stage`; what it holds of another training is replaced. Raises UserError when
-    the checkpoint is of other examples, settings or another model, naming the difference, and when the loss is NaN or
-    infinite.
+    Writes the checkpoint and metrics.jsonl (`ModelPaths`), and notes loss, accuracies, validations and chunk_progress
+    (the part of the epoch) in `tracker`, as steps of `stage`; what it holds of another training is replaced. Raises
+    UserError when the checkpoint is of other examples, settings or another model, naming the difference, and when the
+    loss is NaN or infinite.
     """
     paths = ModelPaths(folder)
     with locked(folder, "training"), cpu_threads(settings.torch_threads):
@@ -121,17 +152,26 @@ def train(
         state = _open(paths.checkpoint, examples, settings)
         curve = read_metrics(paths.metrics, state.step)
         tracker.hold_steps(curve, stage)
+        every = interval(settings.validate_every, examples.per_epoch, settings.batch)
         with tracker.stage(stage, settings.steps):
             sums: list[dict[str, float]] = []
-            while state.step < settings.steps:
+            while not state.has_ended(settings):
                 sums.append(_step(state, examples, settings, folder))
-                if state.step % settings.log_every == 0 or state.step == settings.steps:
+                metrics: dict[str, float] = {}
+                if state.step % every == 0:
+                    metrics, state.best = _validated(state, examples, settings, tracker)
+                elif state.step == settings.steps:  # it has no part in what a longer training would choose
+                    metrics, _ = _validated(state, examples, settings, tracker)
+                ended = state.has_ended(settings)
+                if state.step % settings.log_every == 0 or ended:
+                    metrics = _means(sums, settings) | metrics
+                    sums = []
+                if metrics:
                     epoch = state.step * settings.batch / examples.per_epoch
-                    metrics = _means(sums, settings) | {"chunk_progress": epoch % 1, "epoch": epoch}
+                    metrics |= {"chunk_progress": epoch % 1, "epoch": epoch}
                     tracker.log_step(state.step, stage, **metrics)
                     curve.append({"global_step": state.step, **metrics})
-                    sums = []
-                if state.step % settings.checkpoint_every == 0 or state.step == settings.steps:
+                if state.step % settings.checkpoint_every == 0 or ended:
                     write_metrics(paths.metrics, curve)
                     _save(paths.checkpoint, state, examples, settings)
                     fault_point("train-checkpoint")
@@ -139,7 +179,20 @@ def train(
                 tracker.beat()
                 if on_step is not None:
                     on_step()
-    return state.average
+        best = state.best if state.step % every == 0 else _validated(state, examples, settings, tracker)[1]
+        if best is not None:
+            state.average.load_state_dict(best.weights)
+    return Trained(
+        state.average, state.step, best.step if best else state.step, best is not None, state.step < settings.steps
+    )
+
+
+def _validated(
+    state: _State, examples: Examples, settings: Settings, tracker: TrainingProgressTracker
+) -> tuple[dict[str, float], Best | None]:
+    """What a validation finds, and the best step with this one among them."""
+    batches = (to_device(batch, settings.device) for batch in examples.val_batches(settings.batch))
+    return validated(state.best, state.average, state.step, batches, tracker.beat)
 
 
 def _step(state: _State, examples: Examples, settings: Settings, folder: Path) -> dict[str, float]:
@@ -208,6 +261,9 @@ def _open(path: Path, examples: Examples, settings: Settings) -> _State:
     for optimiser, saved in zip(optimisers, values["optimisers"], strict=True):
         optimiser.load_state_dict(saved)
     state.step = values["step"]
+    if values["best"]:
+        held = values["best"]
+        state.best = Best(**{**held, "weights": to_device(held["weights"], settings.device)})
     if values["carry"]:
         carry, data = (to_device(values[name], settings.device) for name in ("carry", "data"))
         state.carry = Carry(**carry, current_data=data)
@@ -227,6 +283,7 @@ def _save(path: Path, state: _State, examples: Examples, settings: Settings) -> 
         "average": state.average.state_dict(),
         "optimisers": [optimiser.state_dict() for optimiser in state.optimisers],
         "step": state.step,
+        "best": state.best and {f.name: getattr(state.best, f.name) for f in fields(state.best)},
         "carry": carry and {f.name: getattr(carry, f.name) for f in fields(carry) if f.name != "current_data"},
         "data": carry.current_data if carry else {},
     }

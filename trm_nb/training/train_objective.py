@@ -36,7 +36,8 @@ def train_model(
 ) -> Result:
     """Train the model of a folder for `config.train_steps` steps, measure it, and write what `ModelPaths` names.
 
-    Goes on from the checkpoint there, and only measures when that has enough steps. The results of an earlier end are
+    The held-out samples are evaluated once, by the weights of the best step, after the last step of the training. It
+    goes on from the checkpoint there, and only measures when that has enough steps. The results of an earlier end are
     removed while the training goes on, so that they never contradict the checkpoint.
 
     Raises:
@@ -47,12 +48,14 @@ def train_model(
     values = model_record.settings_of(config, digest)
     model_record.write_settings(paths, values)
     settings = settings_of(config)
-    if not paths.checkpoint.is_file() or model_record.last_step(paths.metrics) < settings.steps:
+    done = model_record.last_step(paths.metrics)
+    if not (paths.checkpoint.is_file() and model_record.has_ended(paths, done, settings.steps)):
         _remove_results(paths)
-    model = train(paths.root, objective, settings, tracker, on_step=on_step)
-    result = result_of(objective, evaluate(model, objective, settings, config.test_steps))
-    steps = tracker.training_curve()[-1]["global_step"]
-    write_results(paths, result, model, {**values, "steps": int(steps)})
+    trained = train(paths.root, objective, settings, tracker, on_step=on_step)
+    asked = (trained.model, objective, settings, config.test_steps)
+    val = evaluate(*asked, part="val") if trained.validated else None
+    result = result_of(objective, evaluate(*asked), trained, val)
+    write_results(paths, result, trained, values)
     return result
 
 
@@ -76,8 +79,8 @@ def train_objective(
     checkpoint is of something else.
     """
     settings = settings_of(config)
-    model = train(folder, examples, settings, tracker, on_step=on_step)
-    return evaluate(model, examples, settings, config.test_steps)
+    trained = train(folder, examples, settings, tracker, on_step=on_step)
+    return evaluate(trained.model, examples, settings, config.test_steps)
 
 
 def examples_of(output_dir: str | Path, config: MultimodalDatasetConfig) -> Objective:
@@ -95,5 +98,6 @@ def settings_of(config: MultimodalDatasetConfig) -> Settings:
         config.train_steps, batch=config.train_batch_size, learning_rate=config.learning_rate,
         weight_decay=config.weight_decay, average=AVERAGE, warm_up=WARM_UP,
         seed=config.training_fields()["train_seed"], log_every=LOG_EVERY, checkpoint_every=CHECKPOINT_EVERY,
-        torch_threads=config.torch_threads, device=config.device,
+        torch_threads=config.torch_threads, device=config.device, validate_every=config.validate_every,
+        patience=config.early_stopping,
     )  # fmt: skip
