@@ -167,10 +167,12 @@ class TinyRecursiveModel(nn.Module):
     def from_official(cls, state_dict: Mapping[str, Tensor], config: TRMConfig) -> Self:
         """A model with the weights of an official checkpoint, whose names may have the prefixes of its training.
 
+        `official.load_official` reads them, and the configuration, from files.
+
         Raises UserError naming the weights that are missing, too many, or of another shape than `config` says.
         """
         model = cls(config)
-        given = {_our_name(name): weight for name, weight in state_dict.items()}
+        given = {our_name(name): weight for name, weight in state_dict.items()}
         differences = [
             f"{name} is "
             + (f"{got}, not {want}" if got and want else "not of this configuration" if got else "missing")
@@ -245,7 +247,8 @@ _OFFICIAL = {
 }
 
 
-def _our_name(official: str) -> str:
+def our_name(official: str) -> str:
+    """What a weight of an official checkpoint is called here."""
     name = official.replace("_orig_mod.", "").removeprefix("model.").removeprefix("inner.")
     return _OFFICIAL.get(name, name.replace("L_level.", "net.", 1))
 

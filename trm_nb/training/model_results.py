@@ -95,6 +95,7 @@ def _tables_of(objective: Objective, predictions: Predictions) -> Iterator[pa.Ta
             "prediction": [predicted[step][n] for n, step in each],
             "correct": predictions.exact[of, samples],
             "cells_correct": predictions.cells[of, samples].astype(np.float32),
+            **({} if predictions.probability is None else {"probability": predictions.probability[of, samples]}),
         })  # fmt: skip
 
 
@@ -151,12 +152,20 @@ the item is the unit of intervals and tests.
   chosen one is optimistic. Choose by the validation samples.
 - The model reads capsules of the encoder that this dataset was made with, and of no other.
 
+## Use
+
+```python
+from trm_nb import Model
+model = Model.load("the run's folder", "{values["model"]}")
+model.predict(["a text"])  # also pathlib.Path of files, images, grids and tasks
+```
+
 ## Files
 
 | file | what |
 |---|---|
 | model.safetensors | the moving average of the weights; the header's `values` have the settings and the sizes as JSON |
-| predictions.parquet | a row per validation or test sample and recursion step: target, prediction, is it correct |
+| predictions.parquet | a row per validation or test sample and recursion step: target, prediction, probability |
 | result.json | the result with its tables as JSON |
 | metrics.jsonl | a line per logged training step, validations included |
 | config.yaml | the settings; a training that continues must agree with them |
