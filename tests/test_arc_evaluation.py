@@ -194,7 +194,7 @@ def test_a_second_evaluation_encodes_nothing_again(trained: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        pytest.param(["--model", "other"], "expected a finished model, found none", id="no such model"),
+        pytest.param(["--model", "other"], "expected one of main, got 'other'", id="no such model"),
         pytest.param(["--views", "0"], "views: expected at least 1, got 0", id="no views"),
         pytest.param(["--data", "nowhere"], "does not exist", id="no such data"),
         pytest.param(["--out", "nowhere/x.json"], "--out nowhere/x.json: expected a file", id="no such folder"),

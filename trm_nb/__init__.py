@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from trm_nb.dataset.capsule_stream import CapsuleStream
     from trm_nb.models.vision_encoder import TRMVisionEncoder
     from trm_nb.pipeline.builder import StreamingEncoderBuilder
+    from trm_nb.pipeline.prediction.model import Model
     from trm_nb.pipeline.run import build, open_run
     from trm_nb.progress.tracker import TrainingProgressTracker
     from trm_nb.records import Item
@@ -36,6 +37,7 @@ _HOME = {
     "GridRenderer": "trm_nb.render.grid",
     "ImageCache": "trm_nb.cache.image_cache",
     "Item": "trm_nb.records",
+    "Model": "trm_nb.pipeline.prediction.model",
     "MultimodalDatasetConfig": "trm_nb.config",
     "StreamingEncoderBuilder": "trm_nb.pipeline.builder",
     "TRMVisionEncoder": "trm_nb.models.vision_encoder",
@@ -48,6 +50,7 @@ __all__ = [
     "GridRenderer",
     "ImageCache",
     "Item",
+    "Model",
     "MultimodalDatasetConfig",
     "StreamingEncoderBuilder",
     "TRMVisionEncoder",

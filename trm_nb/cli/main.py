@@ -15,6 +15,7 @@ import typer
 from trm_nb.cli import experiments
 from trm_nb.cli.arc import evaluate_arc
 from trm_nb.cli.common import Override, RunDir, overrides_of, run_of, say, tracker_of
+from trm_nb.cli.predict import predict
 from trm_nb.cli.stopping import stopped_by_signals
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ app = typer.Typer(
 cache_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The cached images of a run.")
 app.add_typer(cache_app, name="cache")
 experiments.add_to(app)
+app.command()(predict)
 app.command()(evaluate_arc)
 
 Params = Annotated[

@@ -19,14 +19,14 @@ _ORIENTATION = 0x0112
 _PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA"}
 
 
-def as_items(values: Iterable[Any]) -> Iterator[Item]:
-    """Wrap each value as an Item, named by its place; Items pass as they are.
+def as_items(values: Iterable[Any], first: int = 0) -> Iterator[Item]:
+    """Wrap each value as an Item, named by its place, counted from `first`; Items pass as they are.
 
     str is text; a PIL image or a uint8 array (h, w, 3) is an image; a list of lists or a 2-D integer array is a
     grid of any size, a GridTask a task of grids, a Puzzle a Sudoku or a maze. Raises UserError for anything else,
     naming its place.
     """
-    for position, value in enumerate(values):
+    for position, value in enumerate(values, first):
         if isinstance(value, Item):
             yield value
             continue

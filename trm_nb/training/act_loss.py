@@ -26,9 +26,20 @@ def stablemax_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """float (b, s, classes) and int (b, s) -> float64 (b, s), 0 where the label is IGNORED; float32 on mps."""
     asked = labels != IGNORED
     chosen = torch.where(asked, labels, 0).long()[..., None]
-    wide = torch.float32 if logits.device.type == "mps" else torch.float64  # which mps does not have
-    log_probability = log_stablemax(logits.to(wide)).gather(-1, chosen)[..., 0]
+    log_probability = log_stablemax(_wide(logits)).gather(-1, chosen)[..., 0]
     return torch.where(asked, -log_probability, 0.0)
+
+
+def log_probability_of_prediction(logits: Tensor) -> Tensor:
+    """What a model gives to its most likely classes together: float (b, s, classes) -> float64 (b,); float32 on mps.
+
+    By stablemax, as in training: softmax of the same logits is a distribution that was never trained.
+    """
+    return log_stablemax(_wide(logits)).amax(-1).sum(-1)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.float32 if x.device.type == "mps" else torch.float64)  # which mps does not have
 
 
 def act_loss(carry: Carry, outputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:

@@ -80,6 +80,7 @@ def _tables(result: Result) -> Iterator[pa.Table]:
             "prediction": [predicted[step][n] for n, step in each],
             "correct": predictions.exact[of, samples],
             "cells_correct": predictions.cells[of, samples].astype(np.float32),
+            **({} if predictions.probability is None else {"probability": predictions.probability[of, samples]}),
         })  # fmt: skip
 
 
@@ -132,12 +133,20 @@ the item is the unit of intervals and tests.
 - If models were chosen by their accuracy on these samples, the accuracy of the chosen one is optimistic.
 - The model reads capsules of the encoder that this dataset was made with, and of no other.
 
+## Use
+
+```python
+from trm_nb import Model
+model = Model.load("the run's folder", "{values["model"]}")
+model.predict(["a text"])  # also pathlib.Path of files, images, grids and tasks
+```
+
 ## Files
 
 | file | what |
 |---|---|
 | model.safetensors | the moving average of the weights; the header's `values` have the settings and the sizes as JSON |
-| predictions.parquet | a row per held-out sample and recursion step: target, prediction, whether it is correct |
+| predictions.parquet | a row per held-out sample and recursion step: target, prediction, probability, correct |
 | metrics.jsonl | a line per logged training step |
 | config.yaml | the settings; a training that continues must agree with them |
 | training.pt | the state from which training continues if `train_steps` is raised |

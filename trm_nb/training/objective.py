@@ -13,10 +13,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from trm_nb.dataset.capsule_dataset import CapsuleDataset
+from trm_nb.models.tiny_recursive_model import TinyRecursiveModel
+from trm_nb.records import Payload
+from trm_nb.training.act_loss import IGNORED
 from trm_nb.training.predictions import Predictions
-from trm_nb.training.reasoning import Examples
+from trm_nb.training.reasoning import ROW, Examples
 
 # Recursion settings for targets of one cell. More recursion, or token-mixing MLPs, scored lower (LOG.md, 2026-11-24).
 BRIEF: Mapping[str, int] = {"H_cycles": 1, "L_cycles": 2, "halt_max_steps": 2, "mlp_t": False}
@@ -91,6 +96,8 @@ class Objective(Examples, ABC):
         about: Markdown that explains how to read the result.
         recursion: recursion settings of the model (`TRMConfig`), the recipe.
         alike: whether training and measuring ask the same question, so that their accuracies can be compared.
+        network: the class of the model.
+        among_samples: whether one of the samples that are asked together is predicted; `readable` gives its row.
         dataset: the run. rows: int64 (n,), the samples' rows in it. train, test: int64, places among `rows`.
 
     Raises NothingToLearnError where the run has nothing to learn from or to measure on.
@@ -102,6 +109,8 @@ class Objective(Examples, ABC):
     about: ClassVar[str] = ""
     recursion: ClassVar[Mapping[str, int]] = BRIEF
     alike: ClassVar[bool] = True
+    network: ClassVar[type[TinyRecursiveModel]] = TinyRecursiveModel
+    among_samples: ClassVar[bool] = False
 
     dataset: CapsuleDataset
     rows: np.ndarray
@@ -138,6 +147,32 @@ class Objective(Examples, ABC):
     def details(self, predictions: Predictions) -> tuple[Detail, ...]:
         """What else is worth showing of this result, in order."""
         return ()
+
+    # -- samples that are not in the dataset ------------------------------------------------------------------------
+
+    @classmethod
+    def why_not(cls, payload: Payload, pages: int) -> str | None:
+        """Why a new item of `pages` samples cannot be asked about, without its name; None where it can be."""
+        return None
+
+    def asked(self, next_page_follows: np.ndarray) -> np.ndarray:
+        """Which of some new samples are asked: int64 (m,), ascending.
+
+        Args:
+            next_page_follows: bool (n,), whether the next page of its item is the sample behind it.
+        """
+        return np.arange(len(next_page_follows))
+
+    def question(self, capsules: np.ndarray, asked: np.ndarray) -> dict[str, Tensor]:
+        """A batch, as `test_batches` yields them, of new samples.
+
+        Args:
+            capsules: float16 (n, 12, 512), of all new samples.
+            asked: int64 (b,), which of them to ask; they are the batch's ROW.
+        """
+        unknown = torch.full((len(asked), self.shape[0] * self.shape[1]), IGNORED)
+        read = torch.from_numpy(capsules[asked].astype(np.float32))
+        return {"capsules": read, "labels": unknown, ROW: torch.from_numpy(asked)}
 
 
 def grids_of(classes: np.ndarray, shape: tuple[int, int]) -> list[Any]:

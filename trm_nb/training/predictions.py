@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from trm_nb.models.hardware import cpu_threads
 from trm_nb.models.tiny_recursive_model import TinyRecursiveModel
-from trm_nb.training.act_loss import IGNORED
-from trm_nb.training.reasoning import ROW, Examples, Settings, to_device
+from trm_nb.training.act_loss import IGNORED, log_probability_of_prediction
+from trm_nb.training.reasoning import ROW, Settings, to_device
+
+
+class Questions(Protocol):
+    """What `evaluate` asks: the part of `Examples` that it needs."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of an answer."""
+        ...
+
+    def test_batches(self, size: int) -> Iterator[dict[str, Tensor]]:
+        """Batches as TinyRecursiveModel takes them, with `labels` (b, s) and ROW int64 (b,)."""
+        ...
+
+    def items_of(self, rows: np.ndarray) -> np.ndarray:
+        """The items of these examples, by ROW: int64 (n,)."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -20,6 +40,7 @@ class Predictions:
     exact, cells: bool and float (t, n): whether every cell is right, and the part that is. by_step: int (t, n, s), the
     predicted classes. labels: int32 (n, s); a label that is not asked for is IGNORED. rows: int64 (n,). shape: rows and
     columns of a target. items: int64 (n,), equal for examples of one item; None: each is an item of its own.
+    probability: float32 (t, n), what the model gives to its own prediction, for a grid the product over its cells.
     """
 
     exact: np.ndarray
@@ -29,6 +50,7 @@ class Predictions:
     rows: np.ndarray
     shape: tuple[int, int]
     items: np.ndarray | None = None
+    probability: np.ndarray | None = None
 
     @property
     def predictions(self) -> np.ndarray:
@@ -47,20 +69,21 @@ class Predictions:
 
 
 @torch.inference_mode()
-def evaluate(model: TinyRecursiveModel, examples: Examples, settings: Settings, steps: int = 0) -> Predictions:
+def evaluate(model: TinyRecursiveModel, examples: Questions, settings: Settings, steps: int = 0) -> Predictions:
     """Ask for the held-out examples, `steps` outer steps deep (0: as many as in training; more is allowed)."""
     model.eval()
-    exact, cells, by_step, labels, rows = [], [], [], [], []
+    exact, cells, by_step, labels, rows, probability = [], [], [], [], [], []
     with cpu_threads(settings.torch_threads):
         for on_cpu in examples.test_batches(settings.batch):
             batch = to_device(on_cpu, settings.device)
             carry = model.initial_carry(batch)
             known = batch["labels"] != IGNORED
-            right, said = [], []
+            right, said, sure = [], [], []
             for _ in range(steps or model.config.halt_max_steps):
                 carry, outputs = model(carry, batch)
                 carry = replace(carry, halted=torch.zeros_like(carry.halted))  # all rows go on to the last step
                 said.append(outputs["logits"].argmax(-1))
+                sure.append(log_probability_of_prediction(outputs["logits"]).exp().float())
                 right.append((known & (said[-1] == batch["labels"])).sum(-1))
             share = torch.stack(right) / known.sum(-1).clamp_min(1)
             exact.append((torch.stack(right) == known.sum(-1)).cpu().numpy())
@@ -69,7 +92,8 @@ def evaluate(model: TinyRecursiveModel, examples: Examples, settings: Settings, 
             by_step.append(torch.stack(said).cpu().numpy().astype(smallest))
             labels.append(batch["labels"].to(torch.int32).cpu().numpy())
             rows.append(batch[ROW].cpu().numpy())
+            probability.append(torch.stack(sure).cpu().numpy())
     return Predictions(
         np.concatenate(exact, 1), np.concatenate(cells, 1), np.concatenate(by_step, 1), np.concatenate(labels),
-        np.concatenate(rows), examples.shape, examples.items_of(np.concatenate(rows)),
+        np.concatenate(rows), examples.shape, examples.items_of(np.concatenate(rows)), np.concatenate(probability, 1),
     )  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from trm_nb.dataset.capsule_dataset import CapsuleDataset
+from trm_nb.records import GridTask, ImageBytes, ImageFile, Payload, Puzzle
 from trm_nb.sources.puzzles.sudoku import relabelled
 from trm_nb.training.objective import DEEP, Boards, Detail, Note
 from trm_nb.training.predictions import Predictions
@@ -32,6 +33,15 @@ class Grids(CapsuleTargets):
     def __init__(self, dataset: CapsuleDataset, **sizes: Any) -> None:
         answered = np.flatnonzero(dataset.solvable)
         super().__init__(dataset, answered, [dataset.target(i)[0].numpy() for i in answered.tolist()], **sizes)
+
+    @classmethod
+    def why_not(cls, payload: Payload, pages: int) -> str | None:
+        """An answer grid is that of one puzzle or of a task with one test input, on one image, or of an image of it."""
+        if isinstance(payload, GridTask) and len(payload.test_inputs) != 1:
+            return f"the model predicts one answer grid, and this task has {len(payload.test_inputs)} test inputs"
+        if not isinstance(payload, GridTask | Puzzle | ImageFile | ImageBytes):
+            return "the model predicts the answer grids of puzzles and tasks, and this is neither"
+        return None if pages == 1 else f"the model reads a question from one image, and this takes {pages}"
 
     def details(self, predictions: Predictions) -> tuple[Detail, ...]:
         """How many grids are different, and the worst predictions."""

@@ -24,7 +24,7 @@ from trm_nb.dataset.capsule_dataset import CapsuleDataset
 from trm_nb.errors import NothingToLearnError
 from trm_nb.models.tiny_recursive_model import Carry, TinyRecursiveModel, TRMConfig
 from trm_nb.models.trm import Linear
-from trm_nb.records import CAPSULES
+from trm_nb.records import CAPSULES, Payload
 from trm_nb.training.nearest import directions
 from trm_nb.training.objective import Baseline, Detail, Images, Objective
 from trm_nb.training.predictions import Predictions
@@ -83,6 +83,8 @@ class NextPages(Objective):
         "subtracting the mean of the training pages)."
     )
     alike: ClassVar[bool] = False  # a held-out pool may be smaller than a batch of training
+    network: ClassVar[type[TinyRecursiveModel]] = NextPageTRM
+    among_samples: ClassVar[bool] = True
     shape = (1, 1)
 
     def __init__(self, dataset: CapsuleDataset, **sizes: Any) -> None:
@@ -113,9 +115,9 @@ class NextPages(Objective):
         """The capsules of the pages that follow, likewise."""
         return gathered(self.dataset.output_dir, self.rows + 1)
 
-    def new_model(self, generator: torch.Generator) -> NextPageTRM:
+    def new_model(self, generator: torch.Generator) -> TinyRecursiveModel:
         """With the mean and spread of the training capsules."""
-        model = NextPageTRM(self.model, generator)
+        model = self.network(self.model, generator)
         model.set_scale(*mean_and_spread(self.capsules, self.train))
         return model
 
@@ -157,14 +159,33 @@ class NextPages(Objective):
         captions = ("a page", "predicted to be next", "the next page")
         return (Images("Pages whose next one is not found.", triples, captions),) if len(missed) else ()
 
+    @classmethod
+    def why_not(cls, payload: Payload, pages: int) -> str | None:
+        """A page alone has no next one."""
+        return (
+            None if pages > 1 else "the model predicts which page of a document is the next one, and this has one page"
+        )
+
+    def asked(self, next_page_follows: np.ndarray) -> np.ndarray:
+        """The pages that have a next one; these next ones are what is chosen among."""
+        return np.flatnonzero(next_page_follows)
+
+    def question(self, capsules: np.ndarray, asked: np.ndarray) -> dict[str, Tensor]:
+        """One pool."""
+        return _pool_of(capsules[asked], capsules[asked + 1], asked)
+
     def _batch(self, chosen: np.ndarray) -> dict[str, Tensor]:
-        both = (torch.from_numpy(of[chosen].astype(np.float32)) for of in (self.capsules, self.next))
-        labels = torch.arange(len(chosen))[:, None]
-        return {
-            **dict(zip(("capsules", NEXT), both, strict=True)),
-            "labels": labels,
-            ROW: torch.from_numpy(self.rows[chosen]),
-        }
+        return _pool_of(self.capsules[chosen], self.next[chosen], self.rows[chosen])
+
+
+def _pool_of(pages: np.ndarray, following: np.ndarray, rows: np.ndarray) -> dict[str, Tensor]:
+    """A batch of pages with the pages that follow them, capsules float16 (b, 12, 512) each."""
+    both = (torch.from_numpy(of.astype(np.float32)) for of in (pages, following))
+    return {
+        **dict(zip(("capsules", NEXT), both, strict=True)),
+        "labels": torch.arange(len(rows))[:, None],
+        ROW: torch.from_numpy(rows),
+    }
 
 
 def has_next_page(dataset: CapsuleDataset) -> np.ndarray:
