@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,3 +50,13 @@ def overrides_of(pairs: list[str] | None, output_dir: Path | None) -> dict[str, 
 def say(sentence: str) -> None:
     """Print a sentence to standard error."""
     print(" ".join(sentence.split()), file=sys.stderr)
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Print rows of cells in columns; text of folders, settings and data is shown with escapes."""
+    from trm_nb.describe import printable
+
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(len(row[n]) for row in cells) for n in range(len(cells[0]))]
+    for row in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

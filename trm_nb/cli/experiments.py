@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trm_nb.cli.common import Override, RunDir, overrides_of, run_of, say
+from trm_nb.cli.common import Override, RunDir, overrides_of, print_table, run_of, say
 from trm_nb.cli.stopping import stopped_by_signals
 
 if TYPE_CHECKING:
@@ -145,10 +145,4 @@ def _interval(share: float, low: float, high: float) -> str:
 
 
 def _print(frame: pd.DataFrame) -> None:
-    """A table for a terminal; text of folders and settings is shown with escapes."""
-    from trm_nb.describe import printable
-
-    cells = [[str(name) for name in frame], *([printable(str(value)) for value in row] for row in frame.to_numpy())]
-    widths = [max(len(row[n]) for row in cells) for n in range(len(cells[0]))]
-    for row in cells:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print_table([[str(name) for name in frame], *([str(value) for value in row] for row in frame.to_numpy())])

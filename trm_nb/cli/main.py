@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trm_nb.cli import experiments
+from trm_nb.cli.arc import evaluate_arc
 from trm_nb.cli.common import Override, RunDir, overrides_of, run_of, say, tracker_of
 from trm_nb.cli.predict import predict
 from trm_nb.cli.stopping import stopped_by_signals
@@ -31,6 +32,7 @@ cache_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The c
 app.add_typer(cache_app, name="cache")
 experiments.add_to(app)
 app.command()(predict)
+app.command()(evaluate_arc)
 
 Params = Annotated[
     Path, typer.Argument(metavar="PARAMS.yaml", help="the params file; `trm-nb doctor` lists the fields")

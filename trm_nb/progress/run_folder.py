@@ -92,6 +92,11 @@ class RunPaths:
         return self.encoder / "encoder.pt"
 
     @property
+    def evaluation(self) -> Path:
+        """The folder of what models are asked besides this run's samples: a run for each set, with the same encoder."""
+        return self.root / "evaluation"
+
+    @property
     def notebooks(self) -> Path:
         """The executed notebooks."""
         return self.root / "notebooks"
@@ -110,7 +115,7 @@ class RunPaths:
         """What a run makes in its folder, the image cache excepted, whether it is there or not."""
         return [
             self.batches.parent, self.capsules.parent, *self.tables, self.frozen_copy, self.encoder, self.models,
-            self.notebooks, self.report, *self.root.glob(f"{self.tracker.stem}.*"),
+            self.evaluation, self.notebooks, self.report, *self.root.glob(f"{self.tracker.stem}.*"),
         ]  # fmt: skip
 
 
@@ -154,6 +159,10 @@ class ModelPaths:
     def card(self) -> Path:
         """The model card, written last."""
         return self.root / "model_card.md"
+
+    def submission(self, data: str) -> Path:
+        """Where its answers to the ARC tasks of a set go, as Kaggle takes them; `data` is a file's name."""
+        return self.root / "arc" / data / "submission.json"
 
     @property
     def results(self) -> tuple[Path, ...]:

@@ -1,13 +1,16 @@
-"""ARC tasks turned, mirrored and with their colours renamed: other tasks with the same rule, as training augments them.
+"""ARC tasks turned, mirrored and with their colours renamed: other tasks with the same rule.
 
-A form is one of the 8 symmetries of the square and a permutation of the colours 1 to 9, the same for all of the task's
-grids, answers included; 0 stays, as most tasks take it for the background. Source: the official TRM and HRM code.
+A view is one of the 8 symmetries of the square and a permutation of the colours 1 to 9, the same for all of the task's
+grids, answers included; 0 stays, as most tasks take it for the background. Training augments tasks by their views, and
+evaluation asks about several views of a task and takes the predictions back. Source: the official TRM and HRM code.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -18,19 +21,51 @@ SYMMETRIES = 8
 _TRIES = 10  # tries for each form that is wanted; a task of one colour and one cell has few
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """A symmetry of the square, 0 to 7 as `turned` has it, and the new name of each of the ten colours."""
+
+    symmetry: int = 0
+    colours: tuple[int, ...] = tuple(range(COLOURS))
+
+    def grid(self, grid: np.ndarray) -> np.ndarray:
+        """A grid int (rows, columns) as this view shows it, int8."""
+        return turned(np.array(self.colours, np.int8)[grid], self.symmetry)
+
+    def undone(self, grid: np.ndarray) -> np.ndarray:
+        """The grid that this view shows as `grid`, int8: the inverse of `View.grid`."""
+        upright = np.rot90(grid, -(self.symmetry % 4))
+        names: np.ndarray = np.argsort(self.colours).astype(np.int8)
+        shown: np.ndarray = names[upright.T if self.symmetry >= SYMMETRIES // 2 else upright]
+        return shown
+
+    def task(self, task: GridTask) -> GridTask:
+        """A task as this view shows it."""
+        return _mapped(task, self.grid)
+
+
+def views(task: GridTask, count: int, seed: int) -> list[View]:
+    """Up to `count` views that show a task differently, itself first; they follow from the task and the seed."""
+    return [view for view, _ in islice(_views(task, count, seed), count)]
+
+
 def forms(task: GridTask, count: int, seed: int) -> Iterator[GridTask]:
     """Up to `count` forms of a task, all different and none the task itself; they follow from the task and the seed."""
+    return (form for _, form in islice(_views(task, count + 1, seed), 1, None))
+
+
+def _views(task: GridTask, count: int, seed: int) -> Iterator[tuple[View, GridTask]]:
     rng = np.random.default_rng([seed, int(hashlib.sha256(task_bytes(task)).hexdigest(), 16)])
     seen = {task_bytes(task)}
-    for _ in range(_TRIES * count):
-        if len(seen) > count:
+    yield View(), task
+    for _ in range(_TRIES * (count - 1)):
+        if len(seen) >= count:
             return
-        symmetry = int(rng.integers(SYMMETRIES))
-        colours = np.concatenate([[0], rng.permutation(np.arange(1, COLOURS))]).astype(np.int8)
-        form = _mapped(task, lambda grid, s=symmetry, c=colours: c[turned(grid, s)])  # type: ignore[misc]
+        view = View(int(rng.integers(SYMMETRIES)), (0, *rng.permutation(np.arange(1, COLOURS)).tolist()))
+        form = view.task(task)
         if task_bytes(form) not in seen:
             seen.add(task_bytes(form))
-            yield form
+            yield view, form
 
 
 def turned(grid: np.ndarray, symmetry: int) -> np.ndarray:
