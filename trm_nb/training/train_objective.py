@@ -13,8 +13,9 @@ from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.dataset.capsule_dataset import CapsuleDataset
 from trm_nb.progress import model_record
 from trm_nb.progress.run_folder import ModelPaths
+from trm_nb.progress.tables import train_stage
 from trm_nb.progress.tracker import TrainingProgressTracker
-from trm_nb.storage.files import fsync_folder
+from trm_nb.storage.files import fsync_folder, locked
 from trm_nb.training.model_results import write_results
 from trm_nb.training.objective import Objective
 from trm_nb.training.objectives import objective_named
@@ -49,10 +50,10 @@ def train_model(
     settings = settings_of(config)
     if not paths.checkpoint.is_file() or model_record.last_step(paths.metrics) < settings.steps:
         _remove_results(paths)
-    model = train(paths.root, objective, settings, tracker, on_step=on_step)
+    stage = train_stage(config.model)
+    model = train(paths.root, objective, settings, tracker, stage=stage, on_step=on_step)
     result = result_of(objective, evaluate(model, objective, settings, config.test_steps))
-    steps = tracker.training_curve()[-1]["global_step"]
-    write_results(paths, result, model, {**values, "steps": int(steps)})
+    write_results(paths, result, model, {**values, "steps": tracker.last_step(stage)[0]})
     return result
 
 
@@ -76,7 +77,8 @@ def train_objective(
     checkpoint is of something else.
     """
     settings = settings_of(config)
-    model = train(folder, examples, settings, tracker, on_step=on_step)
+    with locked(folder, "training"):
+        model = train(folder, examples, settings, tracker, on_step=on_step)
     return evaluate(model, examples, settings, config.test_steps)
 
 
