@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trm_nb.cli.common import Override, RunDir, overrides_of, run_of, say
+from trm_nb.cli.common import Override, RunDir, overrides_of, run_of, say, tracker_of
 from trm_nb.cli.stopping import stopped_by_signals
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from trm_nb.batch.sweep import Trained, Trial
-    from trm_nb.pipeline.run import Run
-    from trm_nb.records import Progress
 
 RunDirs = Annotated[list[Path], typer.Argument(metavar="DIR...", help="folders of runs")]
 
@@ -62,35 +56,44 @@ def sweep(
     folder: RunDir,
     p: Annotated[list[str], typer.Option("-p", metavar="KEY=V1,V2,...", help="values of a setting; repeatable")],
     prefix: Annotated[str, typer.Option("--name", metavar="PREFIX", help="what the models' names begin with")] = "",
+    jobs: Annotated[int, typer.Option("--jobs", metavar="N", min=1, help="trainings side by side")] = 1,
+    notebooks: Annotated[bool, typer.Option("--notebooks", help="each as notebook 06, with its page")] = False,
 ) -> int:
     """Train a model for each combination of values on a run's dataset; what was interrupted continues.
 
-    One that fails does not stop the others; the exit code is then 1.
+    What is finished is not trained again. One that fails does not stop the others; the exit code is then 1. The results
+    do not depend on --jobs. With --notebooks, models/NAME/ holds the executed 06_train.ipynb, and 06_train.html.
     """
     from trm_nb.batch.sweep import sweep as sweep_models
     from trm_nb.batch.sweep import trials_of, values_of
-    from trm_nb.cli.terminal import TerminalView
+    from trm_nb.cli.sweep_view import SweepView
 
     run_of(folder).close()  # a folder without a run is one sentence
     trials = trials_of(values_of(p), prefix)
-    done: list[Trained] = []
-
-    @contextmanager
-    def showing(trial: Trial, run: Run) -> Iterator[Progress]:
-        with TerminalView(run.tracker, title=f"{len(done) + 1} of {len(trials)}: {trial.name}") as view:
-            yield view.tick
-
+    tracker = tracker_of(folder)
     try:
-        for trained in sweep_models(folder.resolve(), trials, showing):
-            done.append(trained)
-            outcome = trained.error or f"{trained.accuracy:.1%}"
-            print(f"{len(done)} of {len(trials)}  {trained.trial.name}  {outcome}", flush=True)
+        with SweepView(tracker, [trial.name for trial in trials]) as view:
+            for one in sweep_models(folder.resolve(), trials, jobs=jobs, notebooks=notebooks, tick=view.tick):
+                view.say(one)
+                if notebooks:
+                    _write_page(folder, one.trial.name)
     except KeyboardInterrupt:
         say("run the same command again, it continues")
         raise
-    failed = sum(trained.accuracy is None for trained in done)
-    print(f"{len(done) - failed} of {len(done)} models are trained; `trm-nb compare {shlex.quote(str(folder))}`")
+    finally:
+        tracker.close()
+    failed = sum(one.accuracy is None for one in view.done)
+    print(f"{len(trials) - failed} of {len(trials)} models are trained; `trm-nb compare {shlex.quote(str(folder))}`")
     return 1 if failed else 0
+
+
+def _write_page(folder: Path, model: str) -> None:
+    """The page of a model's executed notebook, where there is one."""
+    from trm_nb.progress.run_folder import RunPaths
+    from trm_nb.report.report import write_page
+
+    for path in RunPaths(folder).model(model).root.glob("[!.]*.ipynb"):
+        write_page(path)
 
 
 def list_models(folders: RunDirs) -> int:

@@ -69,6 +69,11 @@ def trained_models(folders: Iterable[str | Path]) -> list[TrainedModel]:
     ]
 
 
+def trained_model(run: str | Path, name: str) -> TrainedModel:
+    """One model of a run; raises UserError where a record cannot be read."""
+    return _model(Path(run), RunPaths(Path(run)).model(name).root)
+
+
 def differing(models: Sequence[TrainedModel]) -> list[str]:
     """The names of the settings in which the models differ, in the order of config.yaml."""
     names = dict.fromkeys(name for model in models for name in model.settings if name not in _NOT_COMPARED)
