@@ -31,7 +31,7 @@ from trm_nb.progress.stats import NOTEBOOKS
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.storage.files import locked, write_file
 
-FIRST, LAST = 1, 6
+FIRST, LAST, COMPARISON = 1, 6, 7
 _STAGES: dict[int, tuple[Stage, ...]] = {
     1: ("plan",),
     2: ("plan", "denoise"),
@@ -139,10 +139,32 @@ def run_notebooks(
     return RunOutcome(run, tuple(executed), tuple(skipped))
 
 
+def execute_comparison(folders: Sequence[Path], models: Sequence[str] | None = None) -> Path:
+    """Execute notebook 07 on the models of these runs, into the first one's folder of notebooks; returns its path.
+
+    `models` are the names of those that are compared, None for all.
+
+    Raises:
+        UserError: where there is no project, or the notebook fails.
+    """
+    runs = [folder.resolve() for folder in folders]
+    root = project_root(Path.cwd()) or project_root(runs[0])
+    source = root and next((root / "notebooks").glob(f"{COMPARISON:02d}_*.ipynb"), None)
+    if root is None or source is None:
+        raise UserError(f"no notebook {COMPARISON:02d} at or above {Path.cwd()}; change into the project")
+    target = RunPaths(runs[0]).notebooks / source.name
+    with locked(target.parent, "comparing models"):
+        parameters = {"folders": [str(run) for run in runs], "models": models and list(models)}
+        truth = execute_notebook(source, target, parameters, root, lambda: None)
+    if truth.status != "done":
+        raise UserError(Failure(source.stem, truth.cell, truth.message, True, target).sentence)
+    return target
+
+
 def find_notebooks(root: Path) -> list[Path]:
     """The pipeline's notebooks, `notebooks/NN_name.ipynb`, by number; raises UserError when there is none.
 
-    Those above LAST are not part of the order: 07 compares models, of which a new run has one at most.
+    Those above LAST are not part of the order: COMPARISON compares models, of which a new run has one at most.
     """
     found = sorted(path for path in (root / "notebooks").glob("[0-9][0-9]_*.ipynb") if number_of(path) <= LAST)
     if not found:
