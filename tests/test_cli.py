@@ -161,6 +161,25 @@ def test_a_run_of_notebooks_says_what_it_did(project: Path, capsys: pytest.Captu
     assert "expected &lt;a&gt;" in (project / "outputs/demo/report/01_first.html").read_text(encoding="utf-8")
 
 
+def test_several_runs_are_executed_one_after_the_other(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cells = [nbformat.v4.new_code_cell("output_dir = None", metadata={"tags": ["parameters"]})]
+    cells += [nbformat.v4.new_code_cell("assert 'broken' not in output_dir")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), project / "notebooks" / "01_only.ipynb")  # type: ignore[no-untyped-call]
+    text = (project / "params" / "demo.yaml").read_text(encoding="utf-8")
+    for name, old, new in [("broken", "demo", "broken"), ("misspelt", "encoder", "encodr"), ("other", "demo", "other")]:
+        (project / "params" / f"{name}.yaml").write_text(text.replace(old, new), encoding="utf-8")
+    files = [f"params/{name}.yaml" for name in ("broken", "misspelt", "other")]
+    assert main(["run", *files]) == 1
+    said = capsys.readouterr()
+    assert said.out.endswith(
+        "params/broken.yaml    failed\nparams/misspelt.yaml  failed\nparams/other.yaml     done\n1 of 3 runs are done\n"
+    )
+    assert "01_only.ipynb, cell 3: AssertionError" in said.err and "did you mean 'encoder'?" in said.err
+    assert (project / "outputs" / "other" / "report" / "index.html").is_file()
+    assert main(["run", files[2]]) == 0
+    assert main(["run", *files, "-p", "output_dir=x"]) == 2 and "would share one output_dir" in capsys.readouterr().err
+
+
 def test_doctor_lists_every_field(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     said = out(capsys)

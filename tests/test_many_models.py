@@ -31,12 +31,13 @@ from trm_nb.evaluation.trained_models import trained_models
 from trm_nb.models.checkpoints import load_weights, read_weights
 from trm_nb.models.tiny_recursive_model import TinyRecursiveModel, TRMConfig
 from trm_nb.notebook.progress_view import ProgressView, state_text
-from trm_nb.pipeline.maintenance import reset
+from trm_nb.pipeline.maintenance import rebuild_tracker, reset
 from trm_nb.pipeline.run import Run, open_run
 from trm_nb.pipeline.verify import verify
 from trm_nb.progress.model_record import MAX_BYTES, read_settings
 from trm_nb.progress.run_folder import ModelPaths, RunPaths
 from trm_nb.progress.tracker import TrainingProgressTracker
+from trm_nb.storage.files import locked
 from trm_nb.training.model_results import write_results
 from trm_nb.training.objectives import objective_named
 from trm_nb.training.reasoning import KIND
@@ -357,6 +358,17 @@ def test_a_training_that_stopped_early_has_ended(
         assert (stats["state"], stats["pending"], stats["global_step"]) == ("done", [], first.trained.steps)
     again = build(config.with_changes(train_steps=600)).training
     assert again is not None and again.trained is not None and again.trained.steps == first.trained.steps
+
+
+@pytest.mark.parametrize("change", [reset, rebuild_tracker])
+def test_a_run_stays_while_one_of_its_models_is_trained(folder: Path, change: Callable[[Path], object]) -> None:
+    before = state(folder)
+    with locked(RunPaths(folder).model("main").root, "training"):
+        with pytest.raises(UserError, match=r"models/main: this model is being trained by process \d+ \(training\)"):
+            change(folder)
+        with pytest.raises(UserError, match=r"models/main is being written by process \d+ \(training\)"):
+            open_run(output_dir=folder).train()
+    assert state(folder).items() >= before.items()
 
 
 # -- what its folder holds ------------------------------------------------------------------------------------------

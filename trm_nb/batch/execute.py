@@ -1,8 +1,7 @@
 """Execute one notebook: the child process of the runner, `python -m trm_nb.batch.execute`.
 
-A process of its own for each notebook, because papermill changes the working directory of its process, and because a
-notebook that takes the interpreter down must not take the runner with it. The job is one line of JSON on standard
-input; the end of standard input means that the runner is gone, and with it the reason to go on.
+A process of its own for each notebook (child.py), because papermill changes the working directory of its process, and
+because a notebook that takes the interpreter down must not take the runner with it.
 
 The kernel is always the interpreter that runs this, whatever the notebook's metadata asks for: a kernel that is not
 registered in a virtual environment is the most frequent complaint about papermill. Sockets are files where the path
@@ -12,21 +11,19 @@ is short enough (`ipc`), which takes away the race for free ports.
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 import shutil
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
+from trm_nb.batch.child import INTERRUPTED, obey_the_parent
 from trm_nb.batch.outcome import Truth, as_bytes, read_notebook, resolve
 
 _SOCKET_PATH_LIMIT = 90  # bytes; sun_path holds 104 on macOS and 108 on Linux, less the suffix that Jupyter adds
@@ -137,30 +134,13 @@ def _kernel_manager() -> Iterator[type]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _stop(signum: int, frame: FrameType | None) -> None:
-    """Interrupt once: the runner's SIGINT may follow a SIGTERM to all processes of a job while this one cleans up."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    raise KeyboardInterrupt
-
-
-def _follow_the_runner() -> None:
-    """Interrupt this process when standard input ends: the runner has gone, however it went."""
-    while os.read(0, 1024):  # not sys.stdin: a thread that waits inside its buffer would block the interpreter's end
-        pass
-    os.kill(os.getpid(), signal.SIGINT)
-
-
 def main() -> int:
     """Read the job from standard input, execute, and say by the exit code how it went (0, 1, 130)."""
-    job = json.loads(sys.stdin.readline())
-    for signum in (signal.SIGINT, signal.SIGTERM):  # what a shell starts with & inherits that SIGINT is ignored
-        signal.signal(signum, _stop)
-    threading.Thread(target=_follow_the_runner, daemon=True).start()
+    job = obey_the_parent()
     try:
         truth = execute(Path(job["source"]), Path(job["partial"]), job["parameters"], Path(job["folder"]))
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     return 0 if truth.status == "done" else 1
 
 

@@ -11,17 +11,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from trm_nb._version import __version__
+from trm_nb.batch.child import supervise
 from trm_nb.batch.outcome import Truth, as_bytes, read_notebook, resolve, running_cell
 from trm_nb.config import MultimodalDatasetConfig, Stage
 from trm_nb.errors import UserError
@@ -34,7 +31,7 @@ from trm_nb.progress.stats import NOTEBOOKS
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.storage.files import locked, write_file
 
-FIRST, LAST = 1, 6
+FIRST, LAST, COMPARISON = 1, 6, 7
 _STAGES: dict[int, tuple[Stage, ...]] = {
     1: ("plan",),
     2: ("plan", "denoise"),
@@ -45,7 +42,7 @@ _STAGES: dict[int, tuple[Stage, ...]] = {
 }
 _WORKS_ON = {1: "render", 3: "encode", 4: "consolidate", 5: "consolidate"}
 _KILLED = "the process that executed it was killed (out of memory?)"
-_SECONDS_TO_STOP = 20.0  # a child that was asked to stop saves its notebook and shuts the kernel down
+_CHILD = "trm_nb.batch.execute"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +126,7 @@ def run_notebooks(
         _ask(run, notebooks)
         for path in chosen:
             name, target = path.stem, RunPaths(run).notebooks / path.name
-            if not force and up_to_date(run, path, prints[name]):
+            if not force and up_to_date(run, path, prints[name], config.model):
                 skipped.append(name)
                 on_event(NotebookEvent(run, name, "skipped", 0.0))
                 continue
@@ -142,9 +139,34 @@ def run_notebooks(
     return RunOutcome(run, tuple(executed), tuple(skipped))
 
 
+def execute_comparison(folders: Sequence[Path], models: Sequence[str] | None = None) -> Path:
+    """Execute notebook 07 on the models of these runs, into the first one's folder of notebooks; returns its path.
+
+    `models` are the names of those that are compared, None for all.
+
+    Raises:
+        UserError: where there is no project, or the notebook fails.
+    """
+    runs = [folder.resolve() for folder in folders]
+    root = project_root(Path.cwd()) or project_root(runs[0])
+    source = root and next((root / "notebooks").glob(f"{COMPARISON:02d}_*.ipynb"), None)
+    if root is None or source is None:
+        raise UserError(f"no notebook {COMPARISON:02d} at or above {Path.cwd()}; change into the project")
+    target = RunPaths(runs[0]).notebooks / source.name
+    with locked(target.parent, "comparing models"):
+        parameters = {"folders": [str(run) for run in runs], "models": models and list(models)}
+        truth = execute_notebook(source, target, parameters, root, lambda: None)
+    if truth.status != "done":
+        raise UserError(Failure(source.stem, truth.cell, truth.message, True, target).sentence)
+    return target
+
+
 def find_notebooks(root: Path) -> list[Path]:
-    """The pipeline's notebooks, `notebooks/NN_name.ipynb`, by number; raises UserError when there is none."""
-    found = sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    """The pipeline's notebooks, `notebooks/NN_name.ipynb`, by number; raises UserError when there is none.
+
+    Those above LAST are not part of the order: COMPARISON compares models, of which a new run has one at most.
+    """
+    found = sorted(path for path in (root / "notebooks").glob("[0-9][0-9]_*.ipynb") if number_of(path) <= LAST)
     if not found:
         raise UserError(
             f"{root / 'notebooks'}: expected notebooks named NN_name.ipynb, found none; `trm-nb build` needs none"
@@ -171,8 +193,11 @@ def fingerprints(notebooks: Sequence[Path], config: MultimodalDatasetConfig) -> 
     return found
 
 
-def up_to_date(run: Path, path: Path, fingerprint: str) -> bool:
-    """Whether the notebook at `path` has been executed in `run` as it is now, and what it made is still held whole."""
+def up_to_date(run: Path, path: Path, fingerprint: str, model: str = "main") -> bool:
+    """Whether the notebook at `path` has been executed in `run` as it is now, and what it made is still held whole.
+
+    `model` is the one that notebook 06 trains.
+    """
     paths = RunPaths(run)
     if not paths.tracker.is_file() or not (paths.notebooks / path.name).is_file():
         return False
@@ -182,7 +207,7 @@ def up_to_date(run: Path, path: Path, fingerprint: str) -> bool:
         if noted.get("status") != "done" or noted.get("fingerprint") != fingerprint:
             return False
         summary = tracker.get(f"summary:{path.stem}") or {}
-        if number_of(path) == LAST and summary.get("trained") and not paths.model(summary["model"]).is_finished():
+        if number_of(path) == LAST and summary.get("trained") and not paths.model(model).is_finished():
             return False
         return _WORKS_ON.get(number_of(path)) not in _unfinished(tracker)
     finally:
@@ -231,69 +256,56 @@ def _run_one(
 ) -> Truth:
     """Execute one notebook into `target` and note it in the tracker; KeyboardInterrupt passes on after both."""
     started, run = time.monotonic(), target.parent.parent
+    _note(target, fingerprint, "running", 0.0)
+    try:
+        return execute_notebook(
+            source, target, parameters, root,
+            lambda: on_event(NotebookEvent(run, source.stem, "running", time.monotonic() - started)),
+        )  # fmt: skip
+    finally:
+        seconds, status = time.monotonic() - started, status_of(target)
+        _note(target, fingerprint, status, seconds)
+        on_event(NotebookEvent(run, source.stem, status, seconds))
+
+
+def execute_notebook(
+    source: Path,
+    target: Path,
+    parameters: dict[str, Any],
+    root: Path,
+    tick: Callable[[], None],
+    environment: Mapping[str, str] | None = None,
+) -> Truth:
+    """Execute a notebook of the project in a process of its own, and leave the executed one at `target`.
+
+    Args:
+        source: the notebook.
+        target: a path in a folder that is there.
+        parameters: what papermill puts into it.
+        root: the folder in which it runs.
+        tick: called often; what it raises stops the notebook, which is saved, and passes on.
+        environment: variables beside those of this process.
+    """
     partial = target.with_name(f".{target.stem}.partial.ipynb")
     partial.unlink(missing_ok=True)
-    _note(target, fingerprint, "running", 0.0)
     silent = Truth("failed", None, _KILLED)  # what is true when the child could not tell
     try:
         job = {"source": str(source), "partial": str(partial), "parameters": parameters, "folder": str(root)}
-        _supervise(job, root, lambda: on_event(NotebookEvent(run, source.stem, "running", time.monotonic() - started)))
+        ended = supervise(_CHILD, job, root, tick, environment)
+        if not partial.is_file():
+            raise RuntimeError(f"{_CHILD} ended with {ended.code} before it began: {ended.last_line}")
     except KeyboardInterrupt:
         silent = Truth("interrupted", None, "interrupted")
         raise
     finally:
         truth = _take_over(source, partial, target, silent)
-        seconds = time.monotonic() - started
-        _note(target, fingerprint, truth.status, seconds)
-        on_event(NotebookEvent(run, source.stem, truth.status, seconds))
     return truth
 
 
-def _supervise(job: dict[str, Any], root: Path, tick: Callable[[], None]) -> None:
-    """Run the child to its end. Closing its standard input tells it to stop, so it also ends when this process dies."""
-    with tempfile.TemporaryFile() as log:
-        command = [sys.executable, "-m", "trm_nb.batch.execute"]
-        child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=root, env=_environment(), start_new_session=True
-        )
-        assert child.stdin is not None
-        try:
-            child.stdin.write(json.dumps(job).encode() + b"\n")
-            child.stdin.flush()
-            while True:
-                try:
-                    child.wait(timeout=0.2)
-                    break
-                except subprocess.TimeoutExpired:
-                    tick()
-        finally:
-            _end(child, child.stdin)
-        if not Path(job["partial"]).is_file():
-            raise RuntimeError(f"{' '.join(command)} ended with {child.returncode} before it began: {_tail(log)}")
-
-
-def _end(child: subprocess.Popen[bytes], stdin: IO[bytes]) -> None:
-    try:
-        stdin.close()
-        child.wait(timeout=_SECONDS_TO_STOP)
-    except BrokenPipeError:
-        child.wait()
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
-
-
-def _environment() -> dict[str, str]:
-    """The child finds the trm_nb that is running here, installed or not."""
-    home = str(Path(__file__).parents[2])
-    given = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": home if not given else f"{home}{os.pathsep}{given}"}
-
-
-def _tail(log: IO[bytes]) -> str:
-    log.seek(0)
-    lines = log.read().decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+def status_of(path: Path) -> str:
+    """How the execution of a notebook ended, as it is noted there; "failed" where nothing is noted."""
+    notebook = read_notebook(path)
+    return str(((notebook or {}).get("metadata", {}).get("trm_nb") or {}).get("status", "failed"))
 
 
 def _take_over(source: Path, partial: Path, target: Path, silent: Truth) -> Truth:

@@ -1,22 +1,38 @@
-"""A sweep: the product of some settings' values, a model for each combination, on one finished dataset."""
+"""A sweep: the product of some settings' values, a model for each combination, on one finished dataset.
+
+One after the other they are trained in this process; side by side, or as notebooks, each in a process of its own, which
+costs the seconds in which torch is imported.
+"""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from trm_nb.batch.child import supervise
+from trm_nb.batch.runner import LAST, execute_notebook, find_notebooks, number_of, status_of
+from trm_nb.batch.train_one import train_one
 from trm_nb.config import stage_of
 from trm_nb.errors import DamagedError, UserError
-from trm_nb.params import parse_override
-from trm_nb.pipeline.run import Run, open_run
+from trm_nb.evaluation.trained_models import trained_model
+from trm_nb.params import parse_override, project_root
+from trm_nb.pipeline.run import open_run
+from trm_nb.progress.model_record import DIGEST, read_settings, refuse_other_settings
+from trm_nb.progress.run_folder import RunPaths
 from trm_nb.records import Progress
 
 MOST = 1000  # models of one sweep
+TICK_SECONDS = 0.2
+# Threads that wait for each other at a barrier sleep instead of keeping a core busy, which others need.
+SHARED_CORES = {"OMP_WAIT_POLICY": "passive"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,32 +95,122 @@ def trials_of(values: Mapping[str, Sequence[Any]], prefix: str = "") -> list[Tri
 
 
 def sweep(
-    output_dir: Path, trials: Sequence[Trial], showing: Callable[[Trial, Run], AbstractContextManager[Progress]]
+    output_dir: Path,
+    trials: Sequence[Trial],
+    *,
+    jobs: int = 1,
+    notebooks: bool = False,
+    tick: Progress = lambda: None,
 ) -> Iterator[Trained]:
-    """Train a model for each trial, one after the other; one that fails does not stop the others.
+    """Train a model for each trial; one that fails does not stop the others.
 
-    What is finished is not trained again, and what was interrupted continues.
+    What is finished is not trained or measured again, and what was interrupted continues. A training computes with the
+    run's `torch_threads` however many there are side by side, so the results do not depend on `jobs`.
 
     Args:
-        output_dir: of a run whose dataset is finished.
+        output_dir: of a run; its dataset is completed first.
         trials: what to train.
-        showing: entered for each training with its run; gives what is to be called often meanwhile.
+        jobs: how many trainings at the same time, each in a process of its own.
+        notebooks: train each model in notebook 06, executed into its folder.
+        tick: called often meanwhile.
 
     Yields:
         What became of each trial, as soon as it is known.
     """
+    with closing(open_run(output_dir=output_dir)) as run:
+        run.complete(tick)
+    source = _notebook_06() if notebooks else None
+    missing = []
     for trial in trials:
-        yield _trained(output_dir, trial, showing)
+        known = _known(output_dir, trial, source)
+        if known is None:
+            missing.append(trial)
+        else:
+            yield known
+    if jobs == 1 and source is None:
+        yield from (_here(output_dir, trial, tick) for trial in missing)
+    else:
+        yield from _side_by_side(output_dir, missing, jobs, source, tick)
 
 
-def _trained(
-    output_dir: Path, trial: Trial, showing: Callable[[Trial, Run], AbstractContextManager[Progress]]
-) -> Trained:
+def _known(output_dir: Path, trial: Trial, source: Path | None) -> Trained | None:
+    """What is known of a trial without training: its result where it is finished, or why it is refused."""
     try:
-        with (
-            closing(open_run(output_dir=output_dir, model=trial.name, **trial.values)) as run,
-            showing(trial, run) as tick,
-        ):
-            return Trained(trial, run.train(tick).accuracy.share)
+        with closing(open_run(output_dir=output_dir, model=trial.name, **trial.values)) as run:
+            paths, config = run.paths.model(trial.name), run.config
+            refuse_other_settings(paths, {DIGEST: run.info()[DIGEST], **config.training_fields()})
+            recorded = {name: read_settings(paths).get(name) for name in ("train_steps", "test_steps")}
     except (UserError, DamagedError) as error:
         return Trained(trial, None, str(error))
+    same = recorded == {"train_steps": config.train_steps, "test_steps": config.test_steps}
+    executed = source is None or status_of(paths.root / source.name) == "done"
+    return Trained(trial, _accuracy(output_dir, trial)) if same and executed and paths.is_finished() else None
+
+
+def _here(output_dir: Path, trial: Trial, tick: Progress) -> Trained:
+    try:
+        return Trained(trial, train_one(output_dir, trial.name, trial.values, tick))
+    except (UserError, DamagedError) as error:
+        return Trained(trial, None, str(error))
+
+
+def _side_by_side(
+    output_dir: Path, trials: Sequence[Trial], jobs: int, source: Path | None, tick: Progress
+) -> Iterator[Trained]:
+    """Trials in processes of their own, at most `jobs` at a time; a thread of this process waits for each."""
+    stop = threading.Event()
+
+    def go_on() -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt  # in the thread: its process is asked to stop
+
+    def train(trial: Trial) -> Trained:
+        go_on()
+        if source is None:
+            return _in_child(output_dir, trial, go_on)
+        return _as_notebook(output_dir, trial, source, go_on)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        waiting = {pool.submit(train, trial) for trial in trials}
+        try:
+            while waiting:
+                done, waiting = wait(waiting, TICK_SECONDS, FIRST_COMPLETED)
+                tick()
+                yield from (one.result() for one in done)
+        finally:
+            stop.set()
+
+
+def _in_child(output_dir: Path, trial: Trial, go_on: Progress) -> Trained:
+    job = {"output_dir": str(output_dir), "model": trial.name, "values": trial.values}
+    ended = supervise("trm_nb.batch.train_one", job, output_dir, go_on, SHARED_CORES)
+    if ended.code:
+        return Trained(trial, None, f"its process ended with {ended.code}: {ended.last_line}")
+    said = json.loads(ended.last_line)
+    return Trained(trial, said.get("accuracy"), said.get("error", ""))
+
+
+def _as_notebook(output_dir: Path, trial: Trial, source: Path, go_on: Progress) -> Trained:
+    target = RunPaths(output_dir).model(trial.name).root / source.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    parameters = {"params": None, "output_dir": str(output_dir), "model": trial.name, **trial.values}
+    truth = execute_notebook(source, target, parameters, source.parent.parent, go_on, SHARED_CORES)
+    if truth.status != "done":
+        return Trained(trial, None, f"{truth.message} ({target})")
+    if not RunPaths(output_dir).model(trial.name).is_finished():
+        return Trained(trial, None, f"nothing was trained; {target} says why")
+    return Trained(trial, _accuracy(output_dir, trial))
+
+
+def _accuracy(output_dir: Path, trial: Trial) -> float:
+    result = trained_model(output_dir, trial.name).result()
+    assert result is not None  # as it is finished
+    return result.share
+
+
+def _notebook_06() -> Path:
+    """The project's notebook that trains."""
+    root = project_root(Path.cwd())
+    if root is None:
+        raise UserError(f"no project here: expected a folder with notebooks/ and params/ at or above {Path.cwd()}")
+    return next(path for path in find_notebooks(root) if number_of(path) == LAST)

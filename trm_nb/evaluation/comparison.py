@@ -9,6 +9,7 @@ Source: Holm, "A simple sequentially rejective multiple test procedure", Scand. 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -37,13 +38,31 @@ class Outcomes:
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A method over its seeds: the mean accuracy, and the lowest and highest of a seed, on all of their samples."""
+    """A method over its seeds, on all of their samples: the mean accuracy, and that of each seed."""
 
     name: str
     accuracy: float
-    lowest: float
-    highest: float
-    seeds: int
+    each: tuple[float, ...]
+
+    @property
+    def lowest(self) -> float:
+        """The accuracy of the worst seed."""
+        return min(self.each)
+
+    @property
+    def highest(self) -> float:
+        """The accuracy of the best seed."""
+        return max(self.each)
+
+    @property
+    def seeds(self) -> int:
+        """How many there are."""
+        return len(self.each)
+
+    @property
+    def deviation(self) -> float:
+        """The standard deviation of the accuracy over seeds, an estimate from `seeds` of them; NaN for a single one."""
+        return float(np.std(self.each, ddof=1)) if self.seeds > 1 else math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +103,8 @@ def methods_of(models: Sequence[Outcomes]) -> list[Method]:
     """Each method with the mean and the spread over its seeds, in the order of the models."""
     found = []
     for name in dict.fromkeys(model.method for model in models):
-        each = [float(model.correct.mean()) for model in models if model.method == name]
-        found.append(Method(name, float(np.mean(each)), min(each), max(each), len(each)))
+        each = tuple(float(model.correct.mean()) for model in models if model.method == name)
+        found.append(Method(name, float(np.mean(each)), each))
     return found
 
 
@@ -107,6 +126,14 @@ def compare_methods(models: Sequence[Outcomes]) -> list[Comparison]:
     pairs = [_compared(*pair) for pair in combinations(by_method.values(), 2)]
     adjusted = holm(np.array([p for *_, p in pairs], float))
     return [Comparison(*pair, adjusted=float(p)) for pair, p in zip(pairs, adjusted, strict=True)]
+
+
+def best_two(models: Sequence[Outcomes]) -> tuple[int, int]:
+    """The places of the best model of each of the two best methods; the earlier one where two are equally good."""
+    shares = [float(model.correct.mean()) for model in models]
+    best = sorted(methods_of(models), key=lambda method: -method.accuracy)[:2]
+    of = [[n for n, model in enumerate(models) if model.method == method.name] for method in best]
+    return max(of[0], key=shares.__getitem__), max(of[1], key=shares.__getitem__)
 
 
 def holm(p: np.ndarray) -> np.ndarray:

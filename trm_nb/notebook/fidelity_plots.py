@@ -15,7 +15,7 @@ from trm_nb.evaluation.meaning import Answer
 from trm_nb.evaluation.published import CHARACTERS_OF_A_TOKEN, DEEPSEEK_OCR, Ratio
 from trm_nb.evaluation.study_content import PHOTOGRAPHS, StudyContent
 from trm_nb.evaluation.study_reading import Summary, measures_of
-from trm_nb.notebook.plots import COLOURS, _clean, gallery
+from trm_nb.notebook.plots import COLOURS, clean, gallery
 from trm_nb.notebook.prose import percent
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def plot_photographs(summaries: Sequence[Summary], bits: int = 16) -> Figure:
     axes.set_yticks(range(len(shown)), [summary.arm for summary in shown])
     axes.set(xlabel="PSNR of held-out photographs, dB")
     axes.invert_yaxis()
-    _clean(axes)
+    clean(axes)
     return figure
 
 
@@ -58,7 +58,7 @@ def plot_sizes(sizes: Mapping[str, Mapping[str, Summary]], kind: str) -> Figure:
     axes.set(xlabel="longer side in cells, and readings", ylabel=f"{kind}, exactly right", ylim=(-0.03, 1.03))
     _share_axis(axes)
     axes.legend(frameon=False, fontsize=8)
-    _clean(axes)
+    clean(axes)
     return figure
 
 
@@ -75,7 +75,7 @@ def plot_bits(summaries: Sequence[Summary], arms: Sequence[str]) -> Figure:
     axes.set(xlabel="bits a number", ylabel="read right, mean of the kinds", ylim=(-0.03, 1.03))
     _share_axis(axes)
     axes.legend(frameon=False, fontsize=8)
-    _clean(axes)
+    clean(axes)
     return figure
 
 
@@ -105,7 +105,7 @@ def plot_published(ratios: Iterable[Ratio], shares: Mapping[str, float]) -> Figu
     axes.set(xlabel="text tokens for each vision token (not for each byte)", ylabel="characters right", ylim=(0, 1.05))
     _share_axis(axes)
     axes.legend(frameon=False, fontsize=8, loc="lower left")
-    _clean(axes)
+    clean(axes)
     return figure
 
 
@@ -131,7 +131,7 @@ def _dots(found: Mapping[str, Mapping[str, tuple[float, float, float]]], xlabel:
     axes.set(xlabel=xlabel, xlim=(-0.02, 1.02), ylim=(len(rows) - 0.5, -0.5))
     axes.set_xticks(np.linspace(0, 1, 6), [percent(tick) for tick in np.linspace(0, 1, 6)])
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    _clean(axes)
+    clean(axes)
     return figure
 
 

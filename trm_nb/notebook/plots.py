@@ -56,7 +56,8 @@ def _image(axes: Axes, image: np.ndarray) -> None:
         spine.set_color(_LINE)
 
 
-def _clean(axes: Axes) -> None:
+def clean(axes: Axes) -> None:
+    """Give axes the look of all plots here: no frame, gray ticks, small labels."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
@@ -131,7 +132,7 @@ def bars(counts: Mapping[Any, int], xlabel: str, ylabel: str) -> Figure:
         axes.bar_label(bars, fmt="{:,.0f}", fontsize=8, color=_GRAY)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    _clean(axes)
+    clean(axes)
     return figure
 
 
@@ -146,7 +147,7 @@ def histogram(values: np.ndarray, xlabel: str, ylabel: str = "samples") -> Figur
         axes.legend(frameon=False, fontsize=8)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    _clean(axes)
+    clean(axes)
     return figure
 
 
@@ -182,7 +183,7 @@ def capsule_rows(capsules: np.ndarray) -> Figure:
     shown = axes.imshow(capsules, cmap="RdBu", vmin=-6, vmax=6, aspect="auto", interpolation="nearest")
     figure.colorbar(shown, ax=axes, label="value", shrink=0.9)
     axes.set(xlabel="feature", ylabel="capsule", yticks=range(0, len(capsules), 3))
-    _clean(axes)
+    clean(axes)
     return figure
 
 
@@ -203,7 +204,7 @@ def capsule_map(vectors: np.ndarray, names: Sequence[str]) -> Figure:
         ylabel=f"second component ({percent(explained[1])})",
     )
     axes.legend(frameon=False, fontsize=8, markerscale=1.6, loc="center left", bbox_to_anchor=(1, 0.5))
-    _clean(axes)
+    clean(axes)
     return figure
 
 
@@ -250,7 +251,7 @@ def curves(
     axes.locator_params(axis="x", integer=True)
     if axes.lines:
         axes.legend(frameon=False, fontsize=8)
-    _clean(axes)
+    clean(axes)
     return figure
 
 
@@ -269,7 +270,7 @@ def predictions(images: np.ndarray, said: np.ndarray, right: np.ndarray) -> Figu
         _image(asked, image)
         for axes, cells in ((given, guess), (wanted, answer)):
             axes.imshow(np.where(answer < 0, -1, cells), cmap="Pastel1", vmin=-1, vmax=max(8, int(right.max())))
-            _clean(axes)
+            clean(axes)
             axes.set(xticks=[], yticks=[])
         for row, column in np.ndindex(rows, columns):
             wrong = answer[row, column] >= 0 and guess[row, column] != answer[row, column]
@@ -295,7 +296,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], at_most: int = 20) -> 
     axes.imshow(parts, cmap="GnBu", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true", xticks=range(len(kept)), yticks=range(len(kept)), yticklabels=names)
     axes.set_xticklabels(names, rotation=60, ha="right", rotation_mode="anchor")
-    _clean(axes)
+    clean(axes)
     for row, column in np.argwhere(shown > 0):
         colour = "white" if parts[row, column] > 0.6 else "#1d2326"
         axes.text(column, row, f"{shown[row, column]:,}", ha="center", va="center", fontsize=7, color=colour)
@@ -317,7 +318,7 @@ def compared(figures: Mapping[str, float], interval: tuple[float, float]) -> Fig
     axes.set(xlabel="accuracy, held out (shaded: the model's interval)", xlim=(0, 1.12))
     axes.set_xticks(np.linspace(0, 1, 6), [percent(tick) for tick in np.linspace(0, 1, 6)])
     axes.invert_yaxis()
-    _clean(axes)
+    clean(axes)
     return figure
 
 
@@ -332,5 +333,5 @@ def by_recursion_step(lines: Mapping[str, Sequence[float]], baselines: Mapping[s
         axes.axhline(value, color=COLOURS[1], lw=1.2, ls=style, label=f"{name}, {percent(value)}")
     axes.set(xlabel="recursion step", ylabel="accuracy, held out", xticks=steps, ylim=(0, 1.02))
     axes.legend(frameon=False, fontsize=8)
-    _clean(axes)
+    clean(axes)
     return figure

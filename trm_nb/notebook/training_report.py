@@ -22,6 +22,7 @@ from trm_nb.notebook.frames import recorded
 from trm_nb.notebook.prose import finding, percent
 from trm_nb.notebook.shown import Plot, Shown, Text
 from trm_nb.pipeline.run import Run
+from trm_nb.progress.tables import train_stage
 from trm_nb.records import Progress
 from trm_nb.training.objective import Boards, Confusion, Detail, Groups, Images, Note, Objective
 from trm_nb.training.results import GroupScore, Result
@@ -58,7 +59,7 @@ class LearningProblem:
         if self.why_not or self.objective is None:
             return NothingTrained(self.run, self.why_not)
         result = self.run.train(on_progress)
-        return TrainingReport(self.run, result, self.run.tracker.training_curve())
+        return TrainingReport(self.run, result, _curve(self.run))
 
     @property
     def counts(self) -> pd.DataFrame:
@@ -102,7 +103,7 @@ class NothingTrained:
 
     def record(self) -> pd.DataFrame:
         """Note in the tracker that nothing was trained."""
-        return _recorded(self.run, {"trained": False, "steps": _steps(self.run.tracker.training_curve())})
+        return _recorded(self.run, {"trained": False, "steps": _steps(_curve(self.run))})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -281,6 +282,10 @@ _RENDERED: dict[type[Detail], Callable[[Any, TrainingReport], list[object]]] = {
 
 def _nothing(why: str) -> str:
     return f"**Nothing is trained**: {escaped(why, _REASON)}."
+
+
+def _curve(run: Run) -> list[dict[str, float]]:
+    return run.tracker.training_curve(train_stage(run.config.model))
 
 
 def _steps(curve: list[dict[str, float]]) -> int:

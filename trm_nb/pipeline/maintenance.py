@@ -13,6 +13,7 @@ from trm_nb.progress.run_folder import RunPaths, is_run, read_frozen
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import NAMED_SOURCES
 from trm_nb.storage.files import locked
+from trm_nb.storage.lock_holder import holder_of
 
 
 def rebuild_tracker(output_dir: str | Path) -> dict[str, Any]:
@@ -38,6 +39,7 @@ def rebuild_tracker(output_dir: str | Path) -> dict[str, Any]:
     held = RunPaths(path).tracker
     aside = held.with_name(f"{held.stem}.before-{time.time_ns()}{held.suffix}")
     with locked(path, "rebuilding the tracker"):
+        refuse_while_training(RunPaths(path))
         if held.is_file():
             held.replace(aside)
         TrainingProgressTracker(path, create=True).close()
@@ -57,7 +59,8 @@ def rebuild_tracker(output_dir: str | Path) -> dict[str, Any]:
 def reset(output_dir: str | Path, keep_cache: bool = True) -> list[str]:
     """Delete a run's dataset, tracker, models, notebooks and report (and, unless kept, its images); returns the names.
 
-    Only what a run makes is touched. Raises UserError when the folder holds no run or is being written.
+    Only what a run makes is touched. Raises UserError when the folder holds no run, is being written, or holds a model
+    that is being trained.
     """
     path = Path(output_dir)
     paths = RunPaths(path)
@@ -65,6 +68,7 @@ def reset(output_dir: str | Path, keep_cache: bool = True) -> list[str]:
         raise UserError(f"{path}: no run here (progress.sqlite is missing), so nothing is deleted")
     removed = []
     with locked(path, "reset"):
+        refuse_while_training(paths)
         for target in [*([] if keep_cache else [paths.images]), *paths.made()]:
             if target.is_dir():
                 shutil.rmtree(target)
@@ -74,3 +78,11 @@ def reset(output_dir: str | Path, keep_cache: bool = True) -> list[str]:
                 continue
             removed.append(target.name)
     return removed
+
+
+def refuse_while_training(paths: RunPaths) -> None:
+    """Raise UserError while a model of a run is trained; for a caller that has the run's lock, so that none begins."""
+    for model in sorted(paths.models.glob("*")):
+        holder = holder_of(model)
+        if holder is not None and holder.alive:
+            raise UserError(f"{model}: this model is being trained by {holder.name}; wait for it, or stop it")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -36,12 +36,13 @@ from trm_nb.progress.tables import SUSPECT
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import Progress, Sample
 from trm_nb.sources.memory import as_items
-from trm_nb.storage.files import locked
+from trm_nb.storage.files import LOCK_SECONDS, locked
 from trm_nb.workers.dask_cluster import connect
 
 if TYPE_CHECKING:
     from trm_nb.training.results import Result
 
+BEGIN_SECONDS = 10.0  # how long a training waits for others that begin at the same moment
 log = logging.getLogger(__name__)
 
 
@@ -130,21 +131,27 @@ class Run(RunParts):
     _locked = False
 
     @contextmanager
-    def writing(self, purpose: str) -> Iterator[None]:
-        """Hold the folder's lock, also for what the block calls. Raises UserError when another process has it."""
+    def writing(self, purpose: str, seconds: float = LOCK_SECONDS) -> Iterator[None]:
+        """Hold the folder's lock, also for what the block calls. Raises UserError when another process keeps it."""
         if self._locked:
             yield
             return
-        with locked(self.path, purpose):
+        with locked(self.path, purpose, seconds), self._suspecting():
             self._locked = True
             try:
                 yield
-            except DamagedError:
-                with suppress(UserError, DamagedError):  # the error that is being raised says more
-                    self.tracker.set(SUSPECT, True)  # the next run reads and hashes everything
-                raise
             finally:
                 self._locked = False
+
+    @contextmanager
+    def _suspecting(self) -> Iterator[None]:
+        """Have the next run read and hash everything where the block meets damage."""
+        try:
+            yield
+        except DamagedError:
+            with suppress(UserError, DamagedError):  # the error that is being raised says more
+                self.tracker.set(SUSPECT, True)
+            raise
 
     def up_to(self, stage: DatasetStage, on_progress: Progress | None = None) -> int:
         """Perform what is missing of the stages up to this one, in order.
@@ -209,20 +216,32 @@ class Run(RunParts):
         """Train the config's `model` for `train_steps` steps, and measure it on the held-out samples.
 
         The dataset is completed first. A model that is there continues where it stopped; after its folder in models/ is
-        deleted, training starts from the beginning, also with other settings.
+        deleted, training starts from the beginning, also with other settings. The run is locked only until the training
+        begins, the model's folder until its end: so models of one run can be trained side by side.
 
         Raises:
-            UserError: when there are no steps, nothing to learn from or to measure on, or a model of this name that was
-                trained with other settings.
+            UserError: when there are no steps, nothing to learn from or to measure on, a model of this name that was
+                trained with other settings, or another process that trains it.
         """
         if not self.config.train_steps:
             raise UserError("train_steps is 0, so there is nothing to train; set it, for example train_steps=1000")
         refuse_former_model(self.paths)
-        with self.writing("training"):
+        if not self._finished():  # looked at without the lock, so that many can begin at once
             self.complete(on_progress)
-            result = train(self.config, self.tracker, on_progress)
+        with self._suspecting():
+            result = train(self.config, self.tracker, self._training_alone(), on_progress)
+        with self.writing("recording a result", BEGIN_SECONDS):
             write_info(self.tracker)
-            return result
+        return result
+
+    @contextmanager
+    def _training_alone(self) -> Iterator[None]:
+        """Hold the lock of the model's folder, taken under the run's, so that `reset` finds whoever began."""
+        with ExitStack() as stack:
+            with self.writing("beginning a training", BEGIN_SECONDS):
+                stack.enter_context(locked(self.paths.model(self.config.model).root, "training"))
+                self.tracker.end_stages_of_the_dead()
+            yield
 
     def _prepare(self) -> None:
         """See that the run can go on as the config says, and then recover what an interruption or damage left."""

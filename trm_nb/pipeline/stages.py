@@ -6,6 +6,7 @@ Each does one thing: it makes what is missing and returns what it found, and non
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from trm_nb.cache.image_cache import ImageCache
@@ -91,9 +92,12 @@ def fit(
 def train(
     config: MultimodalDatasetConfig,
     tracker: TrainingProgressTracker,
+    alone: AbstractContextManager[None],
     on_progress: Progress | None = None,
 ) -> Result:
     """Train the model of the config's name on a finished dataset, and measure it on the held-out samples.
+
+    `alone` is entered once there is something to learn from, and keeps other processes from this model.
 
     Raises:
         UserError: when there is nothing to learn from or to measure on, or the model of this name is one of other
@@ -102,5 +106,6 @@ def train(
     from trm_nb.training.train_objective import examples_of, train_model
 
     objective = examples_of(tracker.paths.root, config)  # first, so that a mistake can be corrected
-    tracker.ask_training(config.model, config.train_steps)
-    return train_model(tracker.paths.model(config.model), objective, config, tracker, on_progress)
+    with alone:
+        tracker.ask_training(config.model, config.train_steps)
+        return train_model(tracker.paths.model(config.model), objective, config, tracker, on_progress)

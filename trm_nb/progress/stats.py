@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trm_nb.progress.model_record import has_ended, summaries
 from trm_nb.progress.plan_tables import PlanTables
+from trm_nb.progress.tables import MODEL, TRAININGS
 from trm_nb.storage.lock_holder import Holder, holder_of
 
 STAGE_NAMES = ("render", "denoise", "fit", "encode", "consolidate", "train")  # fit only where an encoder is fitted
 STALLED_SECONDS = 120.0
-# what the tracker keeps of a command or a config; its steps, and what is said of training, are those of MODEL
-NOTEBOOKS, MODEL, TRAIN_STEPS = "notebooks_asked", "model_asked", "train_steps_asked"
+NOTEBOOKS, TRAIN_STEPS = "notebooks_asked", "train_steps_asked"  # what the tracker keeps of a command or a config
 
 
 def gather(tracker: PlanTables) -> dict[str, Any]:
@@ -30,33 +30,65 @@ def gather(tracker: PlanTables) -> dict[str, Any]:
     chosen_by, stopped_early and validation. Totals are None while the plan still grows.
     notes: item -> what of it was not done as asked, the first 20.
     stages: name -> status (waiting, running, done, failed, stopped), done, total, unit, started, finished, seconds,
-    message. notebooks: name -> status (pending, running, done, failed, interrupted) of those that `trm-nb run` was
-    asked for, in order. pending: what a complete dataset still lacks, notebooks by name and "train". gone: the process
+    message; "train" is the training of `model`. trainings: model -> status, done, total, message.
+    notebooks: name -> status (pending, running, done, failed, interrupted) of those that `trm-nb run` was asked for, in
+    order. pending: what a complete dataset still lacks, notebooks by name and "train". gone: the process
     that was killed at work, None where none was. heartbeat, seconds_since_heartbeat.
     state: new; running, with the stages at work; stalled (no heartbeat); stopped (begun, not complete, and nobody known
     to be at work); failed; done (the dataset is complete and nothing pending). `get_stats` adds disk_usage_gb
     (10^9 bytes).
     """
     stats = _counts(tracker)
-    writer, runner = _holders(tracker)  # after the tables: who is gone now has not written them since
-    stats["stages"] = _stages(tracker, stats, writer)
-    return _with_state(tracker, stats, writer, runner)
+    holders = _holders(tracker)  # after the tables: who is gone now has not written them since
+    stats["stages"] = _stages(tracker, stats, holders)
+    stats["trainings"] = trainings(tracker)
+    return _with_state(tracker, stats, holders)
 
 
-def _holders(tracker: PlanTables) -> tuple[Holder | None, Holder | None]:
-    """Who writes the run, and who executes its notebooks."""
-    return holder_of(tracker.output_dir), holder_of(tracker.paths.notebooks)
+@dataclass(frozen=True, slots=True)
+class _Holders:
+    """Who writes the run, who executes its notebooks, and who trains the model that was asked for last."""
+
+    writer: Holder | None
+    runner: Holder | None
+    trainer: Holder | None
 
 
-def _with_state(
-    tracker: PlanTables, stats: dict[str, Any], writer: Holder | None, runner: Holder | None
-) -> dict[str, Any]:
+def _holders(tracker: PlanTables) -> _Holders:
+    model, writer = tracker.get(MODEL), holder_of(tracker.output_dir)
+    trainer = holder_of(tracker.paths.model(model).root) if model else writer  # a tool's training has no model
+    return _Holders(writer, holder_of(tracker.paths.notebooks), trainer)
+
+
+def at_work_on(tracker: PlanTables, model: str) -> bool:
+    """Whether a model is trained at this moment, as far as that can be known here."""
+    holder = holder_of(tracker.paths.model(model).root)
+    return holder is not None and holder.alive is not False
+
+
+def trainings(tracker: PlanTables) -> dict[str, dict[str, Any]]:
+    """Each model whose training the tracker knows, by name: status, done and total (steps), message."""
+    rows = tracker.query(
+        "SELECT name, status, total, message, (SELECT max(global_step) FROM steps WHERE stage = name) FROM stages "
+        "WHERE substr(name, 1, ?) = ? ORDER BY name",
+        (len(TRAININGS), TRAININGS),
+    )
+    found = {}
+    for name, status, total, message, done in rows:
+        model = name.removeprefix(TRAININGS)
+        if status == "running" and not at_work_on(tracker, model):
+            status, message = "stopped", "its process is gone; run again, it continues"
+        found[model] = {"status": status, "done": done or 0, "total": total, "message": message}
+    return found
+
+
+def _with_state(tracker: PlanTables, stats: dict[str, Any], holders: _Holders) -> dict[str, Any]:
     """The stats, which have the stages, with what follows from them: notebooks, pending, gone and state."""
-    holders = [holder for holder in (writer, runner) if holder is not None]
-    stats["notebooks"] = _notebooks(tracker, runner)
+    known = [holder for holder in (holders.writer, holders.runner, holders.trainer) if holder is not None]
+    stats["notebooks"] = _notebooks(tracker, holders.runner)
     stats["pending"] = _pending(tracker, stats)
-    stats["gone"] = next((holder.name for holder in holders if holder.alive is False), None)
-    stats["state"] = _state(stats, at_work=any(holder.alive for holder in holders))
+    stats["gone"] = next((holder.name for holder in known if holder.alive is False), None)
+    stats["state"] = _state(stats, at_work=any(holder.alive for holder in known))
     return stats
 
 
@@ -67,8 +99,9 @@ def _counts(tracker: PlanTables) -> dict[str, Any]:
     settings = tracker.frozen()
     batch_size, per_chunk = settings.get("batch_size"), settings.get("batches_per_chunk")
     batches_total = -(-planned // batch_size) if batch_size and frozen else None
-    last = tracker.query("SELECT global_step, metrics FROM steps ORDER BY global_step DESC LIMIT 1")
+    step, metrics = tracker.last_step()
     heartbeat = tracker.get("heartbeat")
+    total = "SELECT total FROM stages WHERE name = ?"
     reasons = "SELECT reason, count(*) FROM quarantine GROUP BY reason ORDER BY count(*) DESC, reason LIMIT 20"
     return {
         "rows_planned": planned,
@@ -86,9 +119,9 @@ def _counts(tracker: PlanTables) -> dict[str, Any]:
         },
         "model": tracker.get(MODEL),
         "models": summaries(tracker.paths),
-        "global_step": last[0][0] if last else 0,
-        "train_steps": tracker.get(TRAIN_STEPS) or tracker.value("SELECT total FROM stages WHERE name = 'train'") or 0,
-        "chunk_progress": json.loads(last[0][1]).get("chunk_progress", 0.0) if last else 0.0,
+        "global_step": step,
+        "train_steps": tracker.get(TRAIN_STEPS) or tracker.value(total, (tracker.kept_as("train"),)) or 0,
+        "chunk_progress": metrics.get("chunk_progress", 0.0),
         "modalities": tracker.modality_counts(),
         "quarantine_by_reason": dict(tracker.query(reasons)),
         "notes": tracker.notes(20),
@@ -97,7 +130,7 @@ def _counts(tracker: PlanTables) -> dict[str, Any]:
     }
 
 
-def _stages(tracker: PlanTables, stats: dict[str, Any], writer: Holder | None) -> dict[str, dict[str, Any]]:
+def _stages(tracker: PlanTables, stats: dict[str, Any], holders: _Holders) -> dict[str, dict[str, Any]]:
     rows = stats["rows_planned"] if stats["plan_frozen"] else None
     resolved = stats["samples_cached"] + stats["samples_quarantined"]
     measures = {
@@ -109,12 +142,13 @@ def _stages(tracker: PlanTables, stats: dict[str, Any], writer: Holder | None) -
     }
     found = {values[0]: values[1:] for values in tracker.query("SELECT * FROM stages")}
     if "fit" in found:
-        measures["fit"] = (tracker.value("SELECT max(global_step) FROM fit_steps") or 0, found["fit"][3], "steps")
+        measures["fit"] = (tracker.last_step("fit")[0], found["fit"][3], "steps")
     report = {}
     for name in [name for name in STAGE_NAMES if name in measures]:
-        status, started, finished, _, message = found.get(name, ("waiting", None, None, None, None))
-        if status == "running" and writer is not None and writer.alive is False:
-            status, finished, message = "stopped", stats["heartbeat"], f"{writer.name} is gone; run again, it continues"
+        status, started, finished, _, message = found.get(tracker.kept_as(name), ("waiting", None, None, None, None))
+        holder = holders.trainer if name == "train" else holders.writer
+        if status == "running" and holder is not None and holder.alive is False:
+            status, finished, message = "stopped", stats["heartbeat"], f"{holder.name} is gone; run again, it continues"
         done, total, unit = measures[name]
         seconds = None if started is None else (finished or time.time()) - started
         report[name] = {
@@ -159,10 +193,12 @@ def _state(stats: dict[str, Any], at_work: bool) -> str:
     statuses = {stage["status"] for stage in stages.values()}
     if "failed" in statuses:
         return "failed"
-    if "running" in statuses:
+    working = [name for name, stage in stages.items() if stage["status"] == "running"]
+    if "train" not in working and any(one["status"] == "running" for one in stats["trainings"].values()):
+        working.append("train")  # another model than that which was asked for last
+    if working:
         silent = stats["seconds_since_heartbeat"] or 0.0
-        names = " + ".join(name for name, stage in stages.items() if stage["status"] == "running")
-        return "stalled" if silent > STALLED_SECONDS else f"running {names}"
+        return "stalled" if silent > STALLED_SECONDS else f"running {' + '.join(working)}"
     # a training may have no dataset
     complete = stages["consolidate"]["status"] == "done" or (stages["train"]["status"] == "done" and not rows)
     if complete and not stats["pending"]:
@@ -176,18 +212,21 @@ def _state(stats: dict[str, Any], at_work: bool) -> str:
 
 def state_of(tracker: PlanTables) -> tuple[str, dict[str, str]]:
     """The state that `gather` tells, and the status of each stage that began, without counting rows."""
-    writer, runner = _holders(tracker)
-    held = dict(tracker.query("SELECT name, status FROM stages"))
-    if writer is not None and writer.alive is False:
-        held = {name: "stopped" if status == "running" else status for name, status in held.items()}
-    heartbeat, step = tracker.get("heartbeat"), tracker.value("SELECT max(global_step) FROM steps")
+    holders = _holders(tracker)
+    kept = dict(tracker.query("SELECT name, status FROM stages"))
+    held = {name: kept[tracker.kept_as(name)] for name in STAGE_NAMES if tracker.kept_as(name) in kept}
+    for name, status in held.items():
+        holder = holders.trainer if name == "train" else holders.writer
+        if status == "running" and holder is not None and holder.alive is False:
+            held[name] = "stopped"
+    heartbeat, step = tracker.get("heartbeat"), tracker.last_step()[0]
     stats = {
-        "stages": {name: {"status": held.get(name, "waiting"), "done": step or 0} for name in STAGE_NAMES},
+        "stages": {name: {"status": held.get(name, "waiting"), "done": step} for name in STAGE_NAMES},
+        "trainings": trainings(tracker),
         "seconds_since_heartbeat": None if heartbeat is None else max(0.0, time.time() - heartbeat),
         "rows_planned": tracker.rows_planned(),
     }
-    state = _with_state(tracker, stats, writer, runner)["state"]
-    return state, {name: held[name] for name in STAGE_NAMES if name in held}
+    return _with_state(tracker, stats, holders)["state"], held
 
 
 def disk_usage(folder: Path) -> int:

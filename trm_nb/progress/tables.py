@@ -3,8 +3,9 @@
 What is planned, cached, encoded, consolidated and trained is written here once, one transaction a task, after the data
 is durable. Counts are queries, never kept, so a number shown anywhere is what the tables hold, also after a crash.
 
-SQLite (`storage/sqlite.py`): one writing process, the run's lock sees to that, and any number of readers. A commit
-costs a few milliseconds, once for 1000 samples.
+SQLite (`storage/sqlite.py`): one process writes the dataset's tables, the run's lock sees to that; each training writes
+rows of its own, and the lock of its model's folder sees to that. There is any number of readers. A commit costs a few
+milliseconds, once for 1000 samples or ten training steps.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from trm_nb.errors import DamagedError, UserError
 from trm_nb.progress.planned import ROW_SCHEMA
@@ -45,11 +46,17 @@ CREATE TABLE chunks (chunk INTEGER PRIMARY KEY, batches INTEGER NOT NULL, nbytes
     sha256 TEXT NOT NULL);
 CREATE TABLE stages (name TEXT PRIMARY KEY, status TEXT NOT NULL, started REAL NOT NULL, finished REAL, total INTEGER,
     message TEXT) WITHOUT ROWID;
-CREATE TABLE steps (global_step INTEGER PRIMARY KEY, metrics TEXT NOT NULL);
-CREATE TABLE fit_steps (global_step INTEGER PRIMARY KEY, metrics TEXT NOT NULL);
+CREATE TABLE steps (stage TEXT NOT NULL, global_step INTEGER NOT NULL, metrics TEXT NOT NULL,
+    PRIMARY KEY (stage, global_step)) WITHOUT ROWID;
 """
-Training: TypeAlias = Literal["train", "fit"]  # the stages that have steps: the TRM's, and the encoder's before it
-_STEPS: dict[Training, str] = {"train": "steps", "fit": "fit_steps"}
+MODEL = "model_asked"  # the name of the model that was asked for last; "train" is the stage of its training
+TRAININGS = "train/"  # and a model's name: the stage in which it is trained
+_FORMER_TABLES = ("bound", "fit_steps")
+
+
+def train_stage(model: str) -> str:
+    """The stage in which a model of the run is trained, as it stands in the tables."""
+    return f"{TRAININGS}{model}"
 
 
 class RunTables:
@@ -76,7 +83,9 @@ class RunTables:
             self._db = Database(self.path, _SCHEMA)
         except DamagedError as error:
             raise DamagedError(f"{error}; {_REBUILD}") from None
-        if not self.value("SELECT count(*) FROM pragma_table_info('rows') WHERE name = 'split_group'"):
+        if self.value("SELECT count(*) FROM sqlite_master WHERE name IN (?, ?)", _FORMER_TABLES) or not self.value(
+            "SELECT count(*) FROM pragma_table_info('rows') WHERE name = 'split_group'"
+        ):
             self._db.close()
             raise UserError(
                 f"{self.output_dir}: this run was made by an earlier version of trm-nb, in which settings, columns and "
@@ -239,25 +248,43 @@ class RunTables:
         """Seconds spent on each encoded batch, in order."""
         return [s for (s,) in self.query("SELECT seconds FROM batches ORDER BY batch")]
 
-    def log_step(self, global_step: int, stage: Training = "train", /, **metrics: float) -> None:
+    def kept_as(self, stage: str) -> str:
+        """The name of a stage in the tables: "train" is the training of the model that was asked for last, if any was.
+
+        Other stages with steps are "fit", the encoder's before it, and `train_stage(model)`.
+        """
+        model = self.get(MODEL) if stage == "train" else None
+        return train_stage(model) if model else stage
+
+    def log_step(self, global_step: int, stage: str = "train", /, **metrics: float) -> None:
         """Record metrics of a training step (loss, accuracy, chunk_progress, ...); logging a step again replaces it."""
         with self.transaction() as db:
-            db.execute(f"INSERT OR REPLACE INTO {_STEPS[stage]} VALUES (?, ?)", (global_step, json.dumps(metrics)))
+            values = (self.kept_as(stage), global_step, json.dumps(metrics))
+            db.execute("INSERT OR REPLACE INTO steps VALUES (?, ?, ?)", values)
 
-    def forget_steps(self, after: int = 0, stage: Training = "train") -> None:
+    def forget_steps(self, after: int = 0, stage: str = "train") -> None:
         """Drop the logged steps beyond `after`, when training goes on from a checkpoint of that step."""
         with self.transaction() as db:
-            db.execute(f"DELETE FROM {_STEPS[stage]} WHERE global_step > ?", (after,))
+            db.execute("DELETE FROM steps WHERE stage = ? AND global_step > ?", (self.kept_as(stage), after))
 
-    def hold_steps(self, curve: Iterable[dict[str, Any]], stage: Training = "train") -> None:
-        """Put these logged steps, each with its global_step, in the place of those that are held."""
-        with self.transaction() as db:
-            db.execute(f"DELETE FROM {_STEPS[stage]}")
+    def hold_steps(self, curve: Iterable[dict[str, Any]], stage: str = "train") -> None:
+        """Put these logged steps, each with its global_step, in the place of those that are held of a stage."""
+        with self.transaction():
+            self.forget_steps(-1, stage)
             for step in curve:
                 metrics = {name: value for name, value in step.items() if name != "global_step"}
                 self.log_step(step["global_step"], stage, **metrics)
 
-    def training_curve(self, stage: Training = "train") -> list[dict[str, float]]:
+    def last_step(self, stage: str = "train") -> tuple[int, dict[str, float]]:
+        """The last logged step of a stage, and its metrics; 0 and none where none was logged."""
+        found = self.query(
+            "SELECT global_step, metrics FROM steps WHERE stage = ? ORDER BY global_step DESC LIMIT 1",
+            (self.kept_as(stage),),
+        )
+        return (int(found[0][0]), json.loads(found[0][1])) if found else (0, {})
+
+    def training_curve(self, stage: str = "train") -> list[dict[str, float]]:
         """The logged steps of a stage in order, each with its global_step."""
-        found = self.query(f"SELECT global_step, metrics FROM {_STEPS[stage]} ORDER BY global_step")
+        query = "SELECT global_step, metrics FROM steps WHERE stage = ? ORDER BY global_step"
+        found = self.query(query, (self.kept_as(stage),))
         return [{"global_step": step, **json.loads(metrics)} for step, metrics in found]

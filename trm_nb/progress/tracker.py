@@ -15,7 +15,8 @@ from typing import Any
 from trm_nb.describe import Described, Facts, counted, named
 from trm_nb.progress.model_record import last_step, read_metrics
 from trm_nb.progress.plan_tables import PlanTables
-from trm_nb.progress.stats import MODEL, TRAIN_STEPS, disk_usage, gather, state_of
+from trm_nb.progress.stats import TRAIN_STEPS, at_work_on, disk_usage, gather, state_of, trainings
+from trm_nb.progress.tables import MODEL, TRAININGS, train_stage
 from trm_nb.records import Progress
 
 BEAT_SECONDS = 1.0
@@ -50,7 +51,7 @@ class TrainingProgressTracker(PlanTables, Described):
             "batches": int(self.value("SELECT count(*) FROM batches")),
             "chunks": int(self.value("SELECT count(*) FROM chunks")),
             "model": self.get(MODEL),
-            "training steps": self.value("SELECT max(global_step) FROM steps"),
+            "training steps": self.last_step()[0] or None,
             "stages": ", ".join(f"{name} {status}" for name, status in statuses.items()) or None,
         }
 
@@ -59,7 +60,7 @@ class TrainingProgressTracker(PlanTables, Described):
     def begin(self, stage: str, total: int | None = None) -> None:
         """A stage starts (again)."""
         with self.transaction() as db:
-            values = (stage, "running", time.time(), None, total, None)
+            values = (self.kept_as(stage), "running", time.time(), None, total, None)
             db.execute("INSERT OR REPLACE INTO stages VALUES (?, ?, ?, ?, ?, ?)", values)
         self.beat(force=True)
 
@@ -75,7 +76,7 @@ class TrainingProgressTracker(PlanTables, Described):
         with self.transaction() as db:
             db.execute(
                 "UPDATE stages SET status = ?, finished = ?, message = ? WHERE name = ?",
-                (status, time.time(), message, stage),
+                (status, time.time(), message, self.kept_as(stage)),
             )
         self.beat(force=True)
 
@@ -94,12 +95,18 @@ class TrainingProgressTracker(PlanTables, Described):
         self.finish(name)
 
     def end_stages_of_the_dead(self) -> None:
-        """For a process that has the run's lock: stages that still run in the tables were those of a killed one."""
-        if self.value("SELECT count(*) FROM stages WHERE status = 'running'"):
-            values = (self.get("heartbeat"), "its process was killed; run again, it continues")
+        """For a process that has the run's lock: stages that still run in the tables were those of a killed one.
+
+        Trainings need no lock of the run; they go on where their model's folder is locked.
+        """
+        running = [name for (name,) in self.query("SELECT name FROM stages WHERE status = 'running'")]
+        models = {name: name.removeprefix(TRAININGS) for name in running if name.startswith(TRAININGS)}
+        dead = [name for name in running if not (name in models and at_work_on(self, models[name]))]
+        if dead:
+            message = "its process was killed; run again, it continues"
             with self.transaction() as db:
-                ended = "UPDATE stages SET status = 'stopped', finished = ?, message = ? WHERE status = 'running'"
-                db.execute(ended, values)
+                ended = "UPDATE stages SET status = 'stopped', finished = ?, message = ? WHERE name = ?"
+                db.executemany(ended, [(self.get("heartbeat"), message, name) for name in dead])
 
     def already_done(self, stage: str, message: str | None = None) -> None:
         """A stage found nothing to do: record it as done, whatever a killed attempt left."""
@@ -109,7 +116,7 @@ class TrainingProgressTracker(PlanTables, Described):
 
     def stage_status(self, name: str) -> str:
         """waiting, running, done, failed or stopped."""
-        return self.value("SELECT status FROM stages WHERE name = ?", (name,)) or "waiting"
+        return self.value("SELECT status FROM stages WHERE name = ?", (self.kept_as(name),)) or "waiting"
 
     def beating(self, on_progress: Progress | None) -> Progress:
         """What a working loop calls often: it beats, and then calls `on_progress`."""
@@ -131,18 +138,23 @@ class TrainingProgressTracker(PlanTables, Described):
     def ask_training(self, model: str, steps: int) -> None:
         """Record which model is asked for, and how many steps of it; 0 steps ask for none.
 
-        The tracker then holds the steps of this model, up to its last checkpoint; those of the one before are in that
-        model's metrics.jsonl. For a process that has the run's lock.
+        What the tracker says of training is then said of this model, up to its last checkpoint. Other models are not
+        concerned, nor is this one while it is trained. For a process that has the run's lock.
         """
         if steps and self.get(MODEL) != model:
-            paths = self.paths.model(model)
+            paths, stage = self.paths.model(model), train_stage(model)
             with self.transaction() as db:
-                self.hold_steps(read_metrics(paths.metrics, last_step(paths.metrics)))
-                db.execute("DELETE FROM stages WHERE name = 'train'")
                 self.set(MODEL, model)
+                if not at_work_on(self, model):
+                    self.hold_steps(read_metrics(paths.metrics, last_step(paths.metrics)), stage)
+                    db.execute("DELETE FROM stages WHERE name = ?", (stage,))
             if paths.is_finished():
-                self.already_done("train")
+                self.already_done(stage)
         self.ask(TRAIN_STEPS, steps)
+
+    def trainings(self) -> dict[str, dict[str, Any]]:
+        """Each model whose training the tracker knows, by name: its state and its steps, as in `get_stats`."""
+        return trainings(self)
 
     # -- metrics ----------------------------------------------------------------------------------------------------
 

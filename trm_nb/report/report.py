@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +20,7 @@ from typing import Any
 
 from trm_nb._version import __version__
 from trm_nb.batch.outcome import read_notebook
+from trm_nb.errors import UserError
 from trm_nb.notebook.progress_view import bar, count, duration, said, state_text
 from trm_nb.notebook.prose import as_plain
 from trm_nb.progress.run_folder import RunPaths
@@ -76,6 +78,28 @@ def write_report(output_dir: str | Path) -> Path:
     return index
 
 
+def write_page(path: str | Path) -> Path:
+    """Write the page of one executed notebook beside it, as of a model's or of a comparison; returns the page.
+
+    It links to the report of the run in whose folder it lies, where there is one.
+
+    Raises:
+        UserError: where `path` holds no notebook.
+    """
+    path = Path(path)
+    notebook = read_notebook(path)
+    if notebook is None:
+        raise UserError(f"{path}: expected an executed notebook (JSON with cells), found none")
+    page = _page(path, notebook, {}, path.parent)
+    index = next(
+        (found for above in path.parents[:3] if (found := RunPaths(above).report / "index.html").is_file()), None
+    )
+    home = "" if index is None else Path(os.path.relpath(index, path.parent)).as_posix()
+    written = path.with_suffix(".html")
+    write_file(written, _Frame(path.parent, [page], home).notebook(page, notebook).encode(errors="replace"))
+    return written
+
+
 def headlines(output_dir: str | Path) -> list[tuple[str, str]]:
     """The executed notebooks of a run, each with the finding that the index shows of it, as plain text on one line.
 
@@ -113,7 +137,7 @@ def _page(path: Path, notebook: dict[str, Any], noted: dict[str, Any], run: Path
 class _Frame:
     """The pages' templates, and what all of them show."""
 
-    def __init__(self, run: Path, pages: list[Page]) -> None:
+    def __init__(self, run: Path, pages: list[Page], home: str = "index.html") -> None:
         import jinja2
 
         self.environment = jinja2.Environment(
@@ -125,6 +149,7 @@ class _Frame:
         self.shared: dict[str, Any] = {
             "run": run.resolve().name,
             "pages": pages,
+            "home": home,
             "version": __version__,
             "written": f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
             "style": _markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),

@@ -221,12 +221,12 @@ def _check(values: dict[str, Any]) -> str:
 
 
 @contextmanager
-def locked(folder: Path, purpose: str) -> Iterator[None]:
-    """Hold a folder's writing lock; raises UserError that names the holder when another process has it.
+def locked(folder: Path, purpose: str, seconds: float = LOCK_SECONDS) -> Iterator[None]:
+    """Hold a folder's writing lock; raises UserError that names the holder when another process keeps it so long.
 
     The lock is the operating system's, so it is gone with its process, however that ended.
     """
-    lock = FileLock(folder / LOCK, timeout=LOCK_SECONDS)
+    lock = FileLock(folder / LOCK, timeout=seconds)
     try:
         with writing_into(folder):
             folder.mkdir(parents=True, exist_ok=True)

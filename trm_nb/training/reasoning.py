@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ from trm_nb.models.trm import RecursiveNet
 from trm_nb.progress.model_record import read_metrics, write_metrics
 from trm_nb.progress.run_folder import ModelPaths
 from trm_nb.progress.tracker import TrainingProgressTracker
-from trm_nb.storage.files import fault_point, locked, sweep
+from trm_nb.storage.files import fault_point, sweep
 from trm_nb.training.act_loss import act_loss
 from trm_nb.training.optimisers import AdamATan2, SignSGD
 from trm_nb.training.validation import Best, interval, validated
@@ -136,18 +136,18 @@ def train(
     settings: Settings,
     tracker: TrainingProgressTracker,
     *,
-    stage: Literal["train", "fit"] = "train",
+    stage: str = "train",
     on_step: Callable[[], None] | None = None,
 ) -> Trained:
     """Train in `folder` until `settings.steps` steps are done; goes on from the checkpoint there.
 
     Writes the checkpoint and metrics.jsonl (`ModelPaths`), and notes loss, accuracies, validations and chunk_progress
-    (the part of the epoch) in `tracker`, as steps of `stage`; what it holds of another training is replaced. Raises
-    UserError when the checkpoint is of other examples, settings or another model, naming the difference, and when the
-    loss is NaN or infinite.
+    (the part of the epoch) in `tracker`, as steps of `stage`; what it holds of another training there is replaced. The
+    caller sees to it that no other process trains in `folder`. Raises UserError when the checkpoint is of other
+    examples, settings or another model, naming the difference, and when the loss is NaN or infinite.
     """
     paths = ModelPaths(folder)
-    with locked(folder, "training"), cpu_threads(settings.torch_threads):
+    with cpu_threads(settings.torch_threads):
         sweep(folder)
         state = _open(paths.checkpoint, examples, settings)
         curve = read_metrics(paths.metrics, state.step)

@@ -13,8 +13,9 @@ from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.dataset.capsule_dataset import CapsuleDataset
 from trm_nb.progress import model_record
 from trm_nb.progress.run_folder import ModelPaths
+from trm_nb.progress.tables import train_stage
 from trm_nb.progress.tracker import TrainingProgressTracker
-from trm_nb.storage.files import fsync_folder
+from trm_nb.storage.files import fsync_folder, locked
 from trm_nb.training.model_results import write_results
 from trm_nb.training.objective import Objective
 from trm_nb.training.objectives import objective_named
@@ -51,7 +52,8 @@ def train_model(
     done = model_record.last_step(paths.metrics)
     if not (paths.checkpoint.is_file() and model_record.has_ended(paths, done, settings.steps)):
         _remove_results(paths)
-    trained = train(paths.root, objective, settings, tracker, on_step=on_step)
+    stage = train_stage(config.model)
+    trained = train(paths.root, objective, settings, tracker, stage=stage, on_step=on_step)
     asked = (trained.model, objective, settings, config.test_steps)
     val = evaluate(*asked, part="val") if trained.validated else None
     result = result_of(objective, evaluate(*asked), trained, val)
@@ -79,7 +81,8 @@ def train_objective(
     checkpoint is of something else.
     """
     settings = settings_of(config)
-    trained = train(folder, examples, settings, tracker, on_step=on_step)
+    with locked(folder, "training"):
+        trained = train(folder, examples, settings, tracker, on_step=on_step)
     return evaluate(trained.model, examples, settings, config.test_steps)
 
 
