@@ -63,7 +63,7 @@ def test_a_sweep_that_was_killed_ends_with_six_models_of_one_encoding(tmp_path: 
 
     sweep = command("sweep", str(folder), *SWEEP, "--jobs", jobs)
     until = time.monotonic() + 300
-    while not 1 <= sum(paths.model(name).is_finished() for name in NAMES) and time.monotonic() < until:
+    while not sum(paths.model(name).is_finished() for name in NAMES) >= 1 and time.monotonic() < until:
         time.sleep(0.05)
     sweep.send_signal(signal.SIGKILL)
     sweep.communicate()
