@@ -94,7 +94,7 @@ def _config(path: Path, weights: Mapping[str, Tensor], arch: Mapping[str, Any], 
     for name, value in {**_FIXED, "pos_encodings": arch.get("pos_encodings") if mlp_t else "rope"}.items():
         if arch.get(name, value) != value:
             raise UserError(f"{path}: expected {name}={value!r}, got {arch[name]!r}, which is not supported here")
-    numbers = {name: _number(path, arch, name) for name in _NUMBERS}
+    numbers: dict[str, Any] = {name: _number(path, arch, name) for name in _NUMBERS}
     has_puzzles = "puzzle_emb.weight" in weights
     puzzles, width = _matrix(path, weights, "puzzle_emb.weight").shape if has_puzzles else (0, 0)
     places = numbers["puzzle_emb_len"] = numbers["puzzle_emb_len"] or -(-width // head.shape[1])

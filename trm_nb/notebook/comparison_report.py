@@ -15,6 +15,7 @@ from typing import Self
 import numpy as np
 import pandas as pd
 
+from trm_nb.describe import escaped
 from trm_nb.errors import UserError
 from trm_nb.evaluation.comparison import Comparison, Method, Outcomes, best_two, compare_methods, methods_of
 from trm_nb.evaluation.trained_models import (
@@ -29,7 +30,7 @@ from trm_nb.evaluation.trained_models import (
 )
 from trm_nb.notebook import comparison_plots, plots, sampling
 from trm_nb.notebook.frames import install
-from trm_nb.notebook.prose import escaped, finding, percent
+from trm_nb.notebook.prose import finding, percent
 from trm_nb.notebook.shown import Plot, Shown, Text
 from trm_nb.pipeline.run import open_run
 from trm_nb.progress.run_settings import in_project

@@ -286,6 +286,11 @@ def _notes(stats: dict[str, Any]) -> list[str]:
     modalities = ", ".join(f"{number:,} {name}" for name, number in stats["modalities"].items())
     reasons = stats["quarantine_by_reason"]
     notes = [f"model: {' '.join(stats['model'].split())}"] if stats["model"] else []
+    notes += [
+        f"in training, too: {name}, {one['done']:,} of {one['total'] or '?'} steps"
+        for name, one in stats["trainings"].items()
+        if one["status"] == "running" and name != stats["model"]
+    ]
     notes += [modalities] if modalities else []
     if reasons:
         notes.append(
