@@ -13,6 +13,7 @@ from conftest import make_sources
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+ROOMS = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## The rooms")[1]
 
 
 PACKAGES = [path.parent.relative_to(ROOT) for path in ROOT.glob("trm_nb/*/**/__init__.py")]
@@ -29,13 +30,12 @@ def _tracked() -> list[Path]:
 @pytest.mark.parametrize("folder", ["trm_nb", *FOLDERS, "notebooks", "tools"])
 def test_the_file_tree_is_complete(folder: str) -> None:
     files = [path.name for path in _tracked() if path.parent == Path(folder) and path.suffix in (".py", ".ipynb")]
-    missing = [name for name in files if name != "__init__.py" and f" {name} " not in README]
-    assert not missing, f"README's rooms lack {missing} of {folder}"
+    missing = [name for name in files if name != "__init__.py" and f" {name} " not in ROOMS]
+    assert not missing, f"CONTRIBUTING's rooms lack {missing} of {folder}"
 
 
 def test_the_file_tree_names_nothing_that_is_gone() -> None:
-    rooms = README[README.index("## The rooms") :]
-    named = set(re.findall(r"^ +([\w.]+\.(?:py|ipynb)) ", rooms, flags=re.M))
+    named = set(re.findall(r"^ +([\w.]+\.(?:py|ipynb)) ", ROOMS, flags=re.M))
     there = {path.name for path in (*ROOT.glob("*/*"), *ROOT.glob("trm_nb/**/*.py"))}
     assert named
     assert named <= there

@@ -24,12 +24,12 @@ from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.training.reasoning import KIND
 from trm_nb.training.train_objective import examples_of, train_model
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+DOCUMENTED = (Path(__file__).parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
 
 
 def example(beginning: str) -> str:
-    """The README's program with this line in it."""
-    (code,) = (block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if beginning in block)
+    """The documented program with this line in it."""
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", DOCUMENTED, re.DOTALL) if beginning in block)
     return str(code)
 
 
@@ -78,7 +78,7 @@ def test_without_datasets_the_command_that_installs_it_is_named(run: Path, monke
         to_hugging_face(CapsuleDataset(run))
 
 
-def test_the_readmes_example_of_datasets_runs(run: Path, tmp_path: Path) -> None:
+def test_the_documented_example_of_datasets_runs(run: Path, tmp_path: Path) -> None:
     pytest.importorskip("datasets")
     found: dict[str, Any] = {}
     code, cache = example("to_hugging_face("), f", cache_dir={str(tmp_path / 'cache')!r})"
@@ -91,7 +91,7 @@ def test_the_readmes_example_of_datasets_runs(run: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "alone", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["here", "without the package"]
 )
-def test_the_readmes_example_reads_the_weights_with_safetensors_alone(run: Path, alone: bool) -> None:
+def test_the_documented_example_reads_the_weights_with_safetensors_alone(run: Path, alone: bool) -> None:
     settings = {"model": "main", "train_steps": 2, "train_width": 64, "train_batch_size": 8}
     config = MultimodalDatasetConfig.parse({"source_paths": ["x"], "output_dir": str(run), **settings}, "the test")
     objective = examples_of(run, config)

@@ -232,9 +232,9 @@ def test_the_columns_are_the_same_whatever_there_is(tmp_path: Path, model: Model
     assert [len(frame) for frame in frames] == [0, 2, 1]
 
 
-def test_the_readmes_example_runs(run: Path, tmp_path: Path) -> None:
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    (code,) = (block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "Model.load(" in block)
+def test_the_documented_example_runs(run: Path, tmp_path: Path) -> None:
+    documented = (Path(__file__).parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", documented, re.DOTALL) if "Model.load(" in block)
     shutil.copy(PHOTO, tmp_path / "photo.jpg")
     found: dict[str, Any] = {}
     exec(code.replace('"outputs/smoke"', repr(str(run))).replace("photo.jpg", str(tmp_path / "photo.jpg")), found)
