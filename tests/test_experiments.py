@@ -33,6 +33,7 @@ from trm_nb.evaluation.trained_models import (
 from trm_nb.notebook.comparison_report import ComparedPair, ModelComparison
 from trm_nb.notebook.shown import Plot, Text
 from trm_nb.progress.run_folder import RunPaths
+from trm_nb.storage.files import locked
 
 SHORT = {"train_steps": 3, "train_width": 64, "train_batch_size": 8, "test_fraction": 0.5}
 SWEEP = ["-p", "train_seed=1,2", "-p", "learning_rate=1e-3,1e-2"]
@@ -306,6 +307,8 @@ def test_an_unfinished_model_is_listed_and_left_out(
     RunPaths(folder).model("main").card.unlink()
     assert main(["list", str(folder)]) == 0
     assert "begun" in capsys.readouterr().out
+    with locked(RunPaths(folder).model("main").root, "training"):
+        assert trained_model(folder, "main").state == "training"
     assert main(["compare", str(folder)]) == 0
     assert "1 of 5 models not finished, left out" in capsys.readouterr().out
 

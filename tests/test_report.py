@@ -20,7 +20,7 @@ from trm_nb.errors import UserError
 from trm_nb.progress.planned import PlannedRow
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import Rejected
-from trm_nb.report.report import write_report
+from trm_nb.report.report import write_page, write_report
 
 ALERT = "<script>alert(1)</script><img src=x onerror=alert(1)><svg onload=alert(1)></svg>"
 
@@ -215,3 +215,20 @@ def test_no_run_no_report(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no run here"):
         write_report(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_notebook_beside_a_model_has_a_page_of_its_own(run: Path) -> None:
+    beside = run / "models" / "m" / "06_train.ipynb"
+    beside.parent.mkdir(parents=True)
+    beside.write_bytes((run / "notebooks" / "01_render.ipynb").read_bytes())
+    alone = Reader(write_page(beside).read_text(encoding="utf-8"))
+    assert "What is rendered?" in alone.text and "next" in alone.text
+    assert [link["href"] for link in alone.all("a") if ".html" in str(link.get("href"))] == ["06_train.html"]
+    write_report(run)
+    linked = Reader(write_page(beside).read_text(encoding="utf-8"))
+    there = [str(link["href"]) for link in linked.all("a") if ".html" in str(link.get("href"))]
+    assert there == ["../../report/index.html", "06_train.html", "../../report/02_denoise.html#cell-2"]
+    assert all((beside.parent / link.partition("#")[0]).is_file() for link in there)
+    assert "<script" not in (beside.parent / "06_train.html").read_text(encoding="utf-8")
+    with pytest.raises(UserError, match="expected an executed notebook"):
+        write_page(run / "nothing.ipynb")

@@ -22,6 +22,7 @@ from trm_nb.errors import UserError
 from trm_nb.evaluation.comparison import Outcomes
 from trm_nb.progress.model_record import DIGEST, last_step, read_metrics, read_settings
 from trm_nb.progress.run_folder import ModelPaths, RunPaths
+from trm_nb.storage.lock_holder import holder_of
 from trm_nb.training.verdicts import Accuracy, accuracy
 
 SEED = "train_seed"
@@ -33,7 +34,8 @@ _NOT_COMPARED = {"model", "versions", "device", "torch_threads"}  # they do not 
 class TrainedModel:
     """One training.
 
-    `run`: its run's folder. `settings`: what config.yaml holds. `state`: "done", or "begun" where results are missing.
+    `run`: its run's folder. `settings`: what config.yaml holds. `state`: "done"; where results are missing, "training"
+    while a process is at work on it, else "begun".
     `steps`: that are trained. `changed`: when its record was last written, in UTC.
     """
 
@@ -236,10 +238,10 @@ def _models_folder(folder: Path) -> Path:
 def _model(run: Path, root: Path) -> TrainedModel:
     paths = RunPaths(run).model(root.name)
     written = [path.stat().st_mtime for path in (paths.card, paths.metrics, paths.settings, root) if path.exists()]
-    return TrainedModel(
-        run, paths, read_settings(paths), "done" if paths.is_finished() else "begun", last_step(paths.metrics),
-        datetime.fromtimestamp(max(written), UTC),
-    )  # fmt: skip
+    holder = None if paths.is_finished() else holder_of(root)
+    state = "done" if paths.is_finished() else "training" if holder is not None and holder.alive else "begun"
+    changed = datetime.fromtimestamp(max(written), UTC)
+    return TrainedModel(run, paths, read_settings(paths), state, last_step(paths.metrics), changed)
 
 
 def _outcomes(model: TrainedModel, method: str) -> Outcomes:

@@ -12,6 +12,7 @@ import base64
 import io
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -96,7 +97,15 @@ def write_page(path: str | Path) -> Path:
     )
     home = "" if index is None else Path(os.path.relpath(index, path.parent)).as_posix()
     written = path.with_suffix(".html")
-    write_file(written, _Frame(path.parent, [page], home).notebook(page, notebook).encode(errors="replace"))
+    html = _Frame(path.parent, [page], home).notebook(page, notebook)
+
+    def link(match: re.Match[str]) -> str:
+        """To a page of the run's report; nothing where there is no such page."""
+        there = index is not None and (index.parent / match[1]).is_file()
+        return f' href="{home.removesuffix("index.html")}{match[1]}{match[2] or ""}"' if there else ""
+
+    html = re.sub(rf' href="(?!{re.escape(written.stem)}\.)([0-9]{{2}}_\w+\.html)(#[\w.-]*)?"', link, html)
+    write_file(written, html.encode(errors="replace"))
     return written
 
 
