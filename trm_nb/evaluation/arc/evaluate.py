@@ -78,7 +78,7 @@ def evaluate_arc(
             "`trm-nb train DIR --model NAME -p objective=grid`"
         )
     questions = read_questions(data)
-    shown = _shown(model.config, questions, count)
+    shown = views_that_fit(model.config, questions, count)
     dataset = _encoded(model.config, questions, shown, count, watch)
     rows = _rows(questions, shown, dataset)
     assert isinstance(model.objective, CapsuleTargets)
@@ -95,18 +95,21 @@ def evaluate_arc(
     )
 
 
-def _shown(config: MultimodalDatasetConfig, questions: Questions, count: int) -> list[list[View]]:
-    """The views of each question; none where it does not fit on one image, as a model reads one."""
+def views_that_fit(config: MultimodalDatasetConfig, questions: Questions, count: int) -> list[list[View]]:
+    """The views of each question that fit on one image, as a model reads one."""
     renderer = Renderer(RenderSettings.of(config))
 
-    def fits(question: Question) -> bool:
+    def fits(question: Question, symmetry: int) -> bool:
         try:
-            return len(renderer.samples(Item(question.task, "grid", question.asked))) == 1
+            turned = Item(question.task, "grid", View(symmetry).task(question.asked))
+            return len(renderer.samples(turned)) == 1
         except RejectedError:
             return False
 
-    found = views_of(questions, count, config.seed)
-    shown = [views if fits(question) else [] for question, views in zip(questions.each, found, strict=True)]
+    shown = []
+    for question, views in zip(questions.each, views_of(questions, count, config.seed), strict=True):
+        fitting = {symmetry for symmetry in {view.symmetry for view in views} if fits(question, symmetry)}
+        shown.append([view for view in views if view.symmetry in fitting])
     if not any(shown):
         raise UserError(f"{questions.data}: none of these tasks fits on one image of {config.image_size} pixels")
     return shown
@@ -225,7 +228,7 @@ def _baselines(
     objective: CapsuleTargets, dataset: CapsuleDataset, questions: Questions, rows: Sequence[Mapping[int, int]]
 ) -> dict[str, tuple[np.ndarray | None, ...]]:
     """One prediction for each test input by each baseline."""
-    known = [of[0] for of in rows if 0 in of]  # the question itself
+    known = [of[0] for of in rows if 0 in of]  # the question itself, where that fits
     near = iter(baselines.nearest_answers(objective, dataset.capsules(known).numpy()))
     return {
         baselines.IDENTITY: tuple(map(baselines.identity, questions.each)),
