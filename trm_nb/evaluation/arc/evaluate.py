@@ -120,10 +120,13 @@ def _encoded(
 ) -> CapsuleDataset:
     """The capsules of the views, of a run of their own, as those of the run of `config` were made."""
     with closing(Run(config, sources_needed=False)) as run:
+        frozen, name = run.tracker.frozen(), f"{file_name(questions.data)}-{count}-views-{questions.digest}"
+        if config.device != frozen["device"]:  # another one may compute other last bits
+            name = f"{name}-{file_name(config.device)}"
         changed = config.with_changes(
             source_paths=[IN_MEMORY],
-            output_dir=str(run.paths.evaluation / f"{file_name(questions.data)}-{count}-views-{questions.digest}"),
-            encoder_precision=precision_of(run.tracker.frozen(), config),
+            output_dir=str(run.paths.evaluation / name),
+            encoder_precision=precision_of(frozen, config),
             fit_encoder=None,
             include_grids=True,
             limit=None,
