@@ -31,6 +31,7 @@ from trm_nb.models.ema import follow
 from trm_nb.models.hardware import cpu_threads
 from trm_nb.models.tiny_recursive_model import Carry, TinyRecursiveModel, TRMConfig
 from trm_nb.models.trm import RecursiveNet
+from trm_nb.progress.loggers import metric_logger
 from trm_nb.progress.model_record import read_metrics, write_metrics
 from trm_nb.progress.run_folder import ModelPaths
 from trm_nb.progress.tracker import TrainingProgressTracker
@@ -43,7 +44,7 @@ CLIP = 1.0
 KIND = "reasoning TRM"
 ROW = "row"  # the batch's entry that says which examples it holds
 # What may differ when a training goes on: it was begun on a GPU in bfloat16, and is looked at on a laptop.
-FREE = ("steps", "torch_threads", "device", "forward_dtype", "log_every", "checkpoint_every")
+FREE = ("steps", "torch_threads", "device", "forward_dtype", "log_every", "checkpoint_every", "logger")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,8 @@ class Settings:
 
     The defaults are the published ones but for batch, warm_up and the intervals, which suit small models on a CPU.
     `validate_every` steps come between two validations (None: see `validation.interval`), and the last step is
-    validated too. Training ends early after `patience` validations without a better one (None: never).
+    validated too. Training ends early after `patience` validations without a better one (None: never). `logger` gets
+    the metrics too, see `progress.loggers`.
     """
 
     steps: int
@@ -69,6 +71,7 @@ class Settings:
     checkpoint_every: int = 500
     validate_every: int | None = None
     patience: int | None = None
+    logger: str | None = None
 
 
 class Examples(Protocol):
@@ -153,7 +156,7 @@ def train(
         curve = read_metrics(paths.metrics, state.step)
         tracker.hold_steps(curve, stage)
         every = interval(settings.validate_every, examples.per_epoch, settings.batch)
-        with tracker.stage(stage, settings.steps):
+        with metric_logger(settings.logger, paths, state.step) as log, tracker.stage(stage, settings.steps):
             sums: list[dict[str, float]] = []
             while not state.has_ended(settings):
                 sums.append(_step(state, examples, settings, folder))
@@ -171,6 +174,7 @@ def train(
                     metrics |= {"chunk_progress": epoch % 1, "epoch": epoch}
                     tracker.log_step(state.step, stage, **metrics)
                     curve.append({"global_step": state.step, **metrics})
+                    log(state.step, metrics)
                 if state.step % settings.checkpoint_every == 0 or ended:
                     write_metrics(paths.metrics, curve)
                     _save(paths.checkpoint, state, examples, settings)

@@ -99,5 +99,5 @@ def settings_of(config: MultimodalDatasetConfig) -> Settings:
         weight_decay=config.weight_decay, average=AVERAGE, warm_up=WARM_UP,
         seed=config.training_fields()["train_seed"], log_every=LOG_EVERY, checkpoint_every=CHECKPOINT_EVERY,
         torch_threads=config.torch_threads, device=config.device, validate_every=config.validate_every,
-        patience=config.early_stopping,
+        patience=config.early_stopping, logger=config.logger,
     )  # fmt: skip
