@@ -39,6 +39,7 @@ from trm_nb.storage.files import fault_point, locked, sweep
 from trm_nb.training.act_loss import act_loss
 from trm_nb.training.optimisers import AdamATan2, SignSGD
 from trm_nb.training.validation import Best, interval, validated
+from trm_nb.workers.distributed import ranks
 
 CLIP = 1.0
 KIND = "reasoning TRM"
@@ -141,8 +142,13 @@ def train(
     *,
     stage: Literal["train", "fit"] = "train",
     on_step: Callable[[], None] | None = None,
+    leader: Path | None = None,
 ) -> Trained:
     """Train in `folder` until `settings.steps` steps are done; goes on from the checkpoint there.
+
+    In a group of processes (workers/distributed.py) each takes its part of every batch. The first one saves the
+    checkpoints, as one process alone does; the others, whose `folder` is scratch, go on from those in the folder of the
+    `leader`.
 
     Writes the checkpoint and metrics.jsonl (`ModelPaths`), and notes loss, accuracies, validations and chunk_progress
     (the part of the epoch) in `tracker`, as steps of `stage`; what it holds of another training is replaced. Raises
@@ -152,7 +158,7 @@ def train(
     paths = ModelPaths(folder)
     with locked(folder, "training"), cpu_threads(settings.torch_threads):
         sweep(folder)
-        state = _open(paths.checkpoint, examples, settings)
+        state = _open((ModelPaths(leader) if leader else paths).checkpoint, examples, settings)
         curve = read_metrics(paths.metrics, state.step)
         tracker.hold_steps(curve, stage)
         every = interval(settings.validate_every, examples.per_epoch, settings.batch)
@@ -201,20 +207,23 @@ def _validated(
 
 def _step(state: _State, examples: Examples, settings: Settings, folder: Path) -> dict[str, float]:
     """One outer step and one step of the optimisers; returns the sums of `act_loss`."""
-    batch = to_device(examples.train_batch(state.step, settings.batch, settings.seed), settings.device)
+    group = ranks()
+    batch = to_device(group.own(examples.train_batch(state.step, settings.batch, settings.seed)), settings.device)
     generator = torch.Generator(settings.device).manual_seed(_mixed(settings.seed, state.step))
     carry = state.carry if state.carry is not None else state.model.initial_carry(batch)
     state.model.train()
     state.carry, outputs = state.model(carry, batch, generator)
     loss, measured = act_loss(state.carry, outputs)
-    values = torch.stack([loss.detach(), *(value.to(loss.dtype) for value in measured.values())]).tolist()
-    metrics = dict(zip(("loss", *measured), values, strict=True))
+    values = torch.stack([loss.detach(), *(value.to(loss.dtype) for value in measured.values())])
+    group.add_up([values])
+    metrics = dict(zip(("loss", *measured), values.tolist(), strict=True))
     if not math.isfinite(metrics["loss"]):
         raise _no_number("loss", state, folder)
     for optimiser in state.optimisers:
         optimiser.zero_grad()
     (loss / settings.batch).backward()  # type: ignore[no-untyped-call]
     dense = [p for p in state.model.parameters() if p.grad is not None and not p.grad.is_sparse]
+    group.add_up(p.grad for p in dense if p.grad is not None)
     if not nn.utils.clip_grad_norm_(dense, CLIP).isfinite():
         raise _no_number("gradient", state, folder)
     state.step += 1
@@ -228,7 +237,7 @@ def _step(state: _State, examples: Examples, settings: Settings, folder: Path) -
 
 def _no_number(what: str, state: _State, folder: Path) -> UserError:
     assert state.carry is not None
-    rows = state.carry.current_data[ROW].tolist()
+    rows = ranks().whole({ROW: state.carry.current_data[ROW]})[ROW].tolist()
     return UserError(
         f"{folder}: the {what} is NaN or infinite at step {state.step + 1}, on the rows {rows}; the last checkpoint is "
         "kept: look at these rows, or train another `model` with a lower learning_rate"
@@ -256,6 +265,10 @@ def _open(path: Path, examples: Examples, settings: Settings) -> _State:
     if embedding:
         optimisers.append(SignSGD(model.puzzle_emb.parameters(), weight_decay=settings.weight_decay))
     state = _State(model, average, optimisers)
+    group = ranks()
+    model.batch_part = group.part(settings.batch)
+    if embedding and group.size > 1:
+        raise UserError("puzzle embeddings are trained by one process, and this is one of several; start it alone")
     if not path.is_file():
         return state
     values = load_checkpoint(path, KIND)
@@ -269,7 +282,7 @@ def _open(path: Path, examples: Examples, settings: Settings) -> _State:
         held = values["best"]
         state.best = Best(**{**held, "weights": to_device(held["weights"], settings.device)})
     if values["carry"]:
-        carry, data = (to_device(values[name], settings.device) for name in ("carry", "data"))
+        carry, data = (to_device(group.own(values[name]), settings.device) for name in ("carry", "data"))
         state.carry = Carry(**carry, current_data=data)
     return state
 
@@ -280,7 +293,13 @@ def _bound(examples: Examples, settings: Settings) -> dict[str, object]:
 
 
 def _save(path: Path, state: _State, examples: Examples, settings: Settings) -> None:
-    carry = state.carry
+    group = ranks()
+    carry, data = None, {}
+    if state.carry is not None:
+        held = {f.name: getattr(state.carry, f.name) for f in fields(state.carry) if f.name != "current_data"}
+        carry, data = group.whole(held), group.whole(state.carry.current_data)
+    if group.rank:
+        return
     values: dict[str, Any] = {
         "bound": _bound(examples, settings),
         "model": state.model.state_dict(),
@@ -288,8 +307,8 @@ def _save(path: Path, state: _State, examples: Examples, settings: Settings) -> 
         "optimisers": [optimiser.state_dict() for optimiser in state.optimisers],
         "step": state.step,
         "best": state.best and {f.name: getattr(state.best, f.name) for f in fields(state.best)},
-        "carry": carry and {f.name: getattr(carry, f.name) for f in fields(carry) if f.name != "current_data"},
-        "data": carry.current_data if carry else {},
+        "carry": carry,
+        "data": data,
     }
     save_checkpoint(path, KIND, values)
 
