@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trm_nb.models.tiny_recursive_model import TinyRecursiveModel
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import Receipt
 from trm_nb.storage import arrays
@@ -83,7 +82,7 @@ def train_in(
     examples: reasoning.Examples,
     settings: reasoning.Settings,
     on_step: Callable[[], None] | None = None,
-) -> TinyRecursiveModel:
+) -> reasoning.Trained:
     """`reasoning.train` with the folder's own tracker."""
     with closing(TrainingProgressTracker(folder, create=True)) as tracker:
         return reasoning.train(folder, examples, settings, tracker, on_step=on_step)

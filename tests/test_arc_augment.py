@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from trm_nb import CapsuleDataset, build
 from trm_nb.config import MultimodalDatasetConfig
-from trm_nb.pipeline.plan import split_of
+from trm_nb.pipeline.splits import group_of
 from trm_nb.records import GridTask, Item
 from trm_nb.sources.arc.augment import SYMMETRIES, common_form, forms, task_bytes, turned
 from trm_nb.sources.reader import list_files, read_items
@@ -61,7 +61,7 @@ def test_the_answer_is_changed_as_the_question_is() -> None:
         assert ((asked != answer).sum(), len(np.unique(answer[asked != answer]))) == (2, 1)
 
 
-def test_forms_are_items_of_their_own_on_their_task_s_side(tmp_path: Path) -> None:
+def test_forms_are_items_of_their_own_in_their_task_s_group(tmp_path: Path) -> None:
     plain, augmented = config_for(tmp_path), config_for(tmp_path, arc_forms=4)
     before, after = (
         [item for file in list_files(config) for item in read_items(file, config) if isinstance(item, Item)]
@@ -69,14 +69,12 @@ def test_forms_are_items_of_their_own_on_their_task_s_side(tmp_path: Path) -> No
     )
     assert [item.item_id for item in after if "@" not in item.item_id] == [item.item_id for item in before]
     assert len({item.item_id for item in after}) == len(after) == 5 * len(before)
-    sides: dict[str, set[str]] = {}
+    groups: dict[str, set[str]] = {}
     for item in after:
-        side = split_of(item, 0, 0.3, forms_count=False)
-        sides.setdefault(item.item_id.split("@")[0], set()).add(side)
-    assert all(len(of) == 1 for of in sides.values())
-    assert {side for of in sides.values() for side in of} == {"train", "test"}
-    straddling = [item for item in after if split_of(item, 0, 0.3) not in sides[item.item_id.split("@")[0]]]
-    assert straddling, "by their content alone forms do come to both sides"
+        groups.setdefault(item.item_id.split("@")[0], set()).add(group_of(item, 0, forms_count=False))
+    assert all(len(of) == 1 for of in groups.values())
+    assert len(set.union(*groups.values())) == len(groups), "each task has a group of its own"
+    assert len({group_of(item, 0) for item in after}) == len(after), "by their content alone forms are apart"
 
 
 @pytest.mark.slow

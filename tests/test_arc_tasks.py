@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from trm_nb.config import MultimodalDatasetConfig
-from trm_nb.pipeline.plan import split_of
+from trm_nb.pipeline.splits import group_of
 from trm_nb.records import GridTask, Item, Rejected
 from trm_nb.render.grid import GridRenderer
 from trm_nb.render.renderer import Renderer
@@ -326,18 +326,18 @@ def test_a_bomb_in_a_nested_column(tmp_path: Path) -> None:
         pytest.param({**TASK, "train": numbered(250)}, ["", "train/200-249"], id="demonstrations"),
     ],
 )
-def test_no_pair_is_lost_and_all_are_on_one_side(tmp_path: Path, value: Any, names: list[str]) -> None:
+def test_no_pair_is_lost_and_all_are_in_one_group(tmp_path: Path, value: Any, names: list[str]) -> None:
     assert (PAIRS, TASK_PAIRS) == (100, 200)
-    sides = set()
-    for number in range(6):  # a last pair that differs, so that their sides do too
+    groups = set()
+    for number in range(6):  # a last pair that differs, so that their groups do too
         last = {"input": [[9] * 9], "output": [[number % 10] * 9] * 9}
         path = written(tmp_path, f"{number}.json", [last, *value] if isinstance(value, list) else _with(value, last))
     for path in sorted(tmp_path.iterdir()):
         items = [entry for entry in entries(path) if isinstance(entry, Item)]
-        of_file = {split_of(item, 0, 0.5) for item in items}
-        assert len(of_file) == len({split_of(item, 0, 0.5, forms_count=False) for item in items}) == 1
-        sides |= of_file
-    assert sides == {"train", "test"}
+        of_file = {group_of(item, 0) for item in items}
+        assert len(of_file) == len({group_of(item, 0, forms_count=False) for item in items}) == 1
+        groups |= of_file
+    assert len(groups) == 6
     path = written(tmp_path, "t.json", value)
     found = entries(path)
     assert list(summary(found, path)) == names
@@ -363,5 +363,5 @@ def _with(task: dict[str, Any], pair: dict[str, Any]) -> dict[str, Any]:
 def test_pairs_in_rows_of_their_own_are_split_by_their_task(tmp_path: Path) -> None:
     rows = [{"task_id": f"t{n // 20}", **pair} for n, pair in enumerate(numbered(200))]
     items = [entry for entry in entries(written(tmp_path, "t.jsonl", rows)) if isinstance(entry, Item)]
-    sides = [{split_of(item, 0, 0.5) for item in items[first : first + 20]} for first in range(0, 200, 20)]
-    assert all(len(of) == 1 for of in sides) and set.union(*sides) == {"train", "test"}
+    groups = [{group_of(item, 0) for item in items[first : first + 20]} for first in range(0, 200, 20)]
+    assert all(len(of) == 1 for of in groups) and len(set.union(*groups)) == 10

@@ -143,15 +143,55 @@ if __name__ == "__main__":
 
 @pytest.mark.slow  # two ranks that import torch, and their workers
 def test_ranks_of_torchrun_get_disjoint_parts(dataset: CapsuleDataset, tmp_path: Path) -> None:
-    (tmp_path / "train.py").write_text(RANKED)
-    command = ["torch.distributed.run", "--nproc_per_node", "2", "--rdzv-backend", "c10d"]
-    command += ["--rdzv-endpoint", "localhost:0", str(tmp_path / "train.py"), str(dataset.output_dir)]
-    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    for line in done.stdout.splitlines():
+    lines = in_ranks(tmp_path, RANKED, dataset.output_dir).splitlines()
+    for line in lines:
         (first, batches), (second, others) = json.loads(line)
         assert sorted([*first, *second]) == list(range(SAMPLES)) and batches == others
-    assert len(done.stdout.splitlines()) == 2
+    assert len(lines) == 2
+
+
+EPOCH = """
+import json, sys
+import torch.distributed as dist
+from torch.utils.data import DataLoader
+from trm_nb import CapsuleDataset, CapsuleStream
+if __name__ == "__main__":
+    dist.init_process_group("gloo")
+    stream = CapsuleStream(CapsuleDataset(sys.argv[1]), 64, seed=4, buffer=2_000)
+    rows = []
+    for batch in DataLoader(stream, batch_size=None, num_workers=2):
+        rows += batch["row"].tolist()
+        if batch["state"]["epoch"] == 1:
+            break
+    gathered = [None, None]
+    dist.all_gather_object(gathered, rows)
+    if dist.get_rank() == 0:
+        print(json.dumps(gathered))
+    dist.destroy_process_group()
+"""
+MANY = 20_000
+
+
+@pytest.mark.slow  # 20,000 capsules, read by 2 ranks with 2 workers each, and once more without processes
+def test_two_ranks_with_two_workers_read_20000_capsules_once_in_an_order_that_repeats(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    make_run(folder, ["a", "b"] * (MANY // 2), ["train"] * MANY, batch_size=1000)
+    of_ranks = json.loads(in_ranks(tmp_path, EPOCH, folder))
+    assert [len(rows) for rows in of_ranks] == [MANY // 2] * 2
+    assert sorted(of_ranks[0] + of_ranks[1]) == list(range(MANY))
+    for rank, rows in enumerate(of_ranks):
+        alone = CapsuleStream(CapsuleDataset(folder), 64, seed=4, buffer=2_000, rank=rank, world_size=2)
+        assert [row for batch in islice(alone, -(-MANY // 128)) for row in batch["row"].tolist()] == rows
+
+
+def in_ranks(folder: Path, program: str, run: Path) -> str:
+    """What a program prints that torchrun starts in two processes."""
+    (folder / "train.py").write_text(program)
+    command = ["torch.distributed.run", "--nproc_per_node", "2", "--rdzv-backend", "c10d"]
+    command += ["--rdzv-endpoint", "localhost:0", str(folder / "train.py"), str(run)]
+    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_a_state_of_another_world_size_is_refused(dataset: CapsuleDataset) -> None:

@@ -11,7 +11,7 @@ from trm_nb import CapsuleDataset, build
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.errors import UserError
 from trm_nb.params import load_params
-from trm_nb.pipeline.plan import split_of
+from trm_nb.pipeline.splits import group_of
 from trm_nb.records import Item, Puzzle
 from trm_nb.render.puzzle import PuzzleRenderer
 from trm_nb.sources.puzzles.sudoku import relabelled
@@ -85,24 +85,22 @@ def test_a_run_of_them_builds_continues_and_keeps_solutions_apart(tmp_path: Path
     build(settings)
     build(settings)  # nothing to do, and nothing has changed
     dataset = CapsuleDataset(tmp_path / "run")
-    assert len(dataset) == 70 and set(dataset.splits) == {"train", "test"}
+    assert len(dataset) == 70 and set(dataset.splits) == {"train", "val", "test"}
     solution_of = {item.item_id: item.payload.solution for item in items("sudoku:4:60", "maze:5:10")}  # type: ignore[union-attr]
-    boards: dict[str, set[bytes]] = {"train": set(), "test": set()}
+    boards: dict[str, set[bytes]] = {"train": set(), "val": set(), "test": set()}
     for i, (name, split) in enumerate(zip(dataset.sample_ids, dataset.splits, strict=True)):
         (target,) = dataset.target(i)
         assert np.array_equal(target.numpy(), solution_of[name])
         boards[split].add(target.numpy().tobytes())
-    assert not boards["train"] & boards["test"]
+    assert sum(map(len, boards.values())) == len(set.union(*boards.values())), "each solution is in one split"
 
 
 @pytest.mark.parametrize(("split_sudokus", "apart"), [("solution", False), ("relabelled", True)])
-def test_the_strict_split_keeps_solutions_apart_whatever_their_digits_are_called(
-    split_sudokus: str, apart: bool
-) -> None:
-    found = items("sudoku:4:400")
-    sides: dict[str, set[bytes]] = {"train": set(), "test": set()}
-    for item in found:
+def test_a_strict_group_holds_solutions_whatever_their_digits_are_called(split_sudokus: str, apart: bool) -> None:
+    groups: dict[bytes, set[str]] = {}
+    for item in items("sudoku:4:400"):
         assert isinstance(item.payload, Puzzle) and item.payload.solution is not None
-        split = split_of(item, 0, 0.3, names_count=split_sudokus == "solution")
-        sides[split].add(relabelled(item.payload.solution).tobytes())
-    assert all(sides.values()) and bool(sides["train"] & sides["test"]) is not apart
+        group = group_of(item, 0, names_count=split_sudokus == "solution")
+        groups.setdefault(relabelled(item.payload.solution).tobytes(), set()).add(group)
+    assert len(set.union(*groups.values())) >= len(groups) == 12
+    assert all(len(of) == 1 for of in groups.values()) is apart

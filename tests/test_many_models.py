@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,17 @@ from trm_nb import CapsuleDataset, build
 from trm_nb.cli.main import main
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.errors import UserError
+from trm_nb.evaluation.trained_models import trained_models
 from trm_nb.models.checkpoints import load_weights, read_weights
 from trm_nb.models.tiny_recursive_model import TinyRecursiveModel, TRMConfig
 from trm_nb.notebook.progress_view import ProgressView, state_text
 from trm_nb.pipeline.maintenance import reset
 from trm_nb.pipeline.run import Run, open_run
 from trm_nb.pipeline.verify import verify
-from trm_nb.progress.model_record import MAX_BYTES
+from trm_nb.progress.model_record import MAX_BYTES, read_settings
 from trm_nb.progress.run_folder import ModelPaths, RunPaths
 from trm_nb.progress.tracker import TrainingProgressTracker
+from trm_nb.training.model_results import write_results
 from trm_nb.training.objectives import objective_named
 from trm_nb.training.reasoning import KIND
 from trm_nb.training.results import Result
@@ -147,7 +150,7 @@ def test_killed_in_the_second_model_it_ends_with_the_same_weights(
     second = paths.model("second")
     open_run(output_dir=folder, model="second").train()
     assert weights(second) == weights(whole)
-    for name in ("settings", "metrics", "weights", "predictions", "card"):
+    for name in ("settings", "metrics", "weights", "predictions", "result", "card"):
         assert getattr(second, name).read_bytes() == getattr(whole, name).read_bytes(), name
     assert state(paths.model("main").root) == first
 
@@ -284,20 +287,94 @@ def test_reset_deletes_models_and_the_fitted_encoder(folder: Path) -> None:
     assert not (folder / "models").exists() and not (folder / "encoder").exists()
 
 
+# -- its result, in the tracker's statistics and in dataset_info.json ------------------------------------------------
+
+
+def test_results_are_in_the_status_and_in_the_dataset_s_file(
+    folder: Path, config_of: Callable[..., MultimodalDatasetConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    digest = CapsuleDataset(folder).info["content_digest"]
+    result = build(config_of(model="other", train_steps=12)).training
+    assert result is not None and result.trained is not None
+    info = CapsuleDataset(folder).info
+    assert info["content_digest"] == digest and verify(folder, deep=True) == []
+    main_model, other = info["models"]
+    assert (main_model["name"], other["name"], other["objective"], other["state"]) == ("main", "other", "label", "done")
+    assert (other["metric"], other["value"]) == ("accuracy", result.accuracy.share)
+    assert other["interval"] == [result.accuracy.low, result.accuracy.high]
+    assert (other["baseline"]["name"], other["verdict"]) == (
+        "the nearest neighbour", result.baselines[0].against.outcome,
+    )  # fmt: skip
+    (listed,) = [model for model in trained_models([folder]) if model.name == "other"]
+    assert listed.result() == result.accuracy, "the validation samples do not count"
+    assert (other["steps"], other["best_step"]) == (12, result.trained.best_step) and "by_class" not in other
+    capsys.readouterr()
+    assert main(["status", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["models"] == info["models"]
+
+    for path in RunPaths(folder).model("other").results:
+        path.unlink()
+    with closing(TrainingProgressTracker(folder)) as tracker:
+        assert tracker.get_stats()["models"] == [main_model, {"name": "other", "state": "begun"}]
+    build(config_of())
+    assert CapsuleDataset(folder).info["models"] == [main_model] and verify(folder, deep=True) == []
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b'{"value": ', b"[" * 5000], ids=["empty", "list", "cut", "deep"])
+def test_a_damaged_result_is_none(folder: Path, data: bytes) -> None:
+    RunPaths(folder).model("main").result.write_bytes(data)
+    with closing(TrainingProgressTracker(folder)) as tracker:
+        assert tracker.get_stats()["models"] == [{"name": "main", "state": "done"}]
+
+
+@pytest.mark.slow
+def test_killed_while_it_notes_a_result_the_next_training_repairs_it_without_the_sources(
+    folder: Path,
+    sources_of_all: Path,
+    config_of: Callable[..., MultimodalDatasetConfig],
+    run_python: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    killed = run_python(TRAIN, str(folder), "second", "3", fault="dataset-info")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert len(CapsuleDataset(folder).info["models"]) == 2 and verify(folder) != []
+    moved = sources_of_all.rename(sources_of_all.with_name("moved"))
+    try:
+        open_run(output_dir=folder, model="second").train()
+    finally:
+        moved.rename(sources_of_all)
+    assert verify(folder, deep=True) == []
+
+
+def test_a_training_that_stopped_early_has_ended(
+    folder: Path, config_of: Callable[..., MultimodalDatasetConfig]
+) -> None:
+    config = config_of(model="early", train_steps=500, validate_every=1, early_stopping=2)
+    first = build(config).training
+    assert first is not None and first.trained is not None and first.trained.stopped_early
+    assert first.trained.steps < 500 and "Training stopped early" in first.choice()
+    with closing(TrainingProgressTracker(folder)) as tracker:
+        stats = tracker.get_stats()
+        assert (stats["state"], stats["pending"], stats["global_step"]) == ("done", [], first.trained.steps)
+    again = build(config.with_changes(train_steps=600)).training
+    assert again is not None and again.trained is not None and again.trained.steps == first.trained.steps
+
+
 # -- what its folder holds ------------------------------------------------------------------------------------------
 
 SPLITS = ["train", "train", "test"] * 20
 GRIDS = [[[[row % 3, 1]]] if row % 2 else [[[row % 3], [2]]] for row in range(60)]
 
 
-def trained(folder: Path, objective: str, **changes: object) -> tuple[Result, ModelPaths]:
+def trained(folder: Path, objective: str, val: bool = False, **changes: object) -> tuple[Result, ModelPaths]:
     """A model `m` on a run made by hand, whose labels are a, b, c and whose grids have two sizes."""
-    make_run(folder, ["a", "b", "c"] * 20, SPLITS, targets=GRIDS)  # type: ignore[arg-type]
+    splits = ["train", "val", "train", "test"] * 15 if val else SPLITS
+    make_run(folder, ["a", "b", "c"] * 20, splits, targets=GRIDS)  # type: ignore[arg-type]
     table = pq.read_table(folder / "samples.parquet")
     if objective == "next":
         books = [f"book{row // 6}" for row in range(60)]
         table = table.drop_columns(["item_id", "split"]).append_column("item_id", [books])
-        table = table.append_column("split", [[("train", "test")[row // 6 % 2] for row in range(60)]])
+        parts = ("train", "test", "train", "val") if val else ("train", "test")
+        table = table.append_column("split", [[parts[row // 6 % len(parts)] for row in range(60)]])
     pq.write_table(table, folder / "samples.parquet")
     values: dict[str, Any] = {
         "train_steps": 12,
@@ -346,6 +423,50 @@ def _expected(objective: str, row: int) -> object:
 
 def _plain(value: Any) -> object:
     return [_plain(one) for one in value] if isinstance(value, np.ndarray) else value
+
+
+@pytest.mark.parametrize("objective", ["label", "grid", "next"])
+def test_validation_chooses_the_step_and_its_predictions_are_kept(tmp_path: Path, objective: str) -> None:
+    result, paths = trained(tmp_path, objective, val=True, validate_every=4)
+    assert result.trained is not None and result.val is not None and result.val_accuracy is not None
+    steps = [json.loads(line) for line in paths.metrics.read_text(encoding="utf-8").splitlines()]
+    assert [step["global_step"] for step in steps if "val_loss" in step] == [4, 8, 12]
+    held, splits = pandas.read_parquet(paths.predictions), dict(enumerate(CapsuleDataset(tmp_path).splits))
+    assert set(held["split"]) == {"val", "test"}
+    assert [splits[row] for row in held["row"]] == held["split"].tolist()
+    last = held[held["step"] == held["step"].max()].groupby("split")["correct"].mean()
+    assert last["test"] == result.accuracy.share and last["val"] == result.val_accuracy.share
+    best = {step["global_step"]: step for step in steps}[result.trained.best_step]
+    assert best["val_exact_accuracy"] == pytest.approx(result.val_accuracy.share)
+    card = paths.card.read_text(encoding="utf-8")
+    assert f"The weights of step **{result.trained.best_step}** of 12 are used, the best one on the validation" in card
+    assert "The test samples took no part in this: they were evaluated once, after the training had ended." in card
+    assert "| grid | " in card and ("| recall of " in card) is (objective == "label")
+    said = json.loads(paths.result.read_bytes())
+    assert (said["best_step"], said["chosen_by"], said["name"]) == (
+        result.trained.best_step, "validation", "m",
+    )  # fmt: skip
+    assert (said["value"], said["validation"]["value"]) == (result.accuracy.share, result.val_accuracy.share)
+
+
+def test_without_validation_samples_the_card_says_that_it_is_the_last_step(tmp_path: Path) -> None:
+    result, paths = trained(tmp_path, "label")
+    assert result.val is None and json.loads(paths.result.read_bytes())["chosen_by"] == "last step"
+    card = paths.card.read_text(encoding="utf-8")
+    assert (
+        "There are no validation samples, so the weights of the last step, **12**, are used. The test samples" in card
+    )
+
+
+def test_names_of_classes_are_text_in_the_card(tmp_path: Path) -> None:
+    result, paths = trained(tmp_path, "label")
+    hostile = "<img src=x>|`*a"
+    classes = tuple(replace(one, name=hostile) for one in result.classes)
+    assert result.trained is not None
+    write_results(paths, replace(result, classes=classes), result.trained, read_settings(paths))
+    card = paths.card.read_text(encoding="utf-8")
+    assert hostile not in card and "\n| &lt;img src\\=x&gt;\\|\\`\\*a | " in card
+    assert json.loads(paths.result.read_bytes())["by_class"][0]["class"] == hostile
 
 
 @pytest.mark.parametrize("objective", ["label", "grid"])

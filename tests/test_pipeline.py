@@ -140,7 +140,7 @@ def test_a_complete_run_does_nothing_and_says_what_it_found(
 
 QUICK = ["rows-planned", "images-renamed:2", "batch-receipt:2", "chunk-renamed", "chunk-recorded"]
 SLOW = ["images-staged", "images-receipt:3", "images-resolved:2", "batch-staged:2", "batch-renamed:4",
-        "batch-recorded:3", "chunk-staged:2", "chunk-receipt:2", "dataset-files"]  # fmt: skip
+        "batch-recorded:3", "chunk-staged:2", "chunk-receipt:2", "dataset-files", "dataset-info"]  # fmt: skip
 
 
 def test_every_fault_point_of_the_write_path_is_killed_at() -> None:

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
-from trm_nb.notebook.prose import escaped, finding, percent, plain, size
+from trm_nb.describe import escaped
+from trm_nb.notebook.prose import finding, percent, plain, size
 from trm_nb.report.cells import _plain
 
 

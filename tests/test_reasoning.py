@@ -57,7 +57,7 @@ def weights(folder: Path) -> dict[str, bytes]:
 
 def test_it_learns_and_asks_as_deep_as_it_is_told(tmp_path: Path) -> None:
     examples, settings = Copied(), replace(SETTINGS, steps=200, batch=16, learning_rate=3e-3)
-    model = train(tmp_path, examples, settings)
+    model = train(tmp_path, examples, settings).model
     answers = evaluate(model, examples, settings)
     assert answers.accuracy == answers.exact[-1].mean() > 0.9
     assert answers.exact.shape == answers.cells.shape == (4, 10)

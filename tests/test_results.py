@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -50,18 +51,23 @@ def test_labels_are_compared_with_the_nearest_neighbour_and_the_most_common_labe
     assert (found.longer.gained, found.longer.lost) == (1, 1), "the first step predicts a everywhere"
     assert [(step.number, step.exact) for step in found.steps] == [(1, 2 / 3), (2, 2 / 3)]
     assert found.sentences()[0].startswith("**66.7 %** of 3 held-out labels are predicted correctly (95 % interval")
-    assert len(found.sentences()) == 3
+    assert len(found.sentences()) == 4
+    assert found.sentences()[3].startswith("The class-balanced accuracy, the mean over 2 classes, is **75.0 %** (95 %")
+    assert found.sentences()[3].endswith(
+        "the nearest neighbour: 100.0 %; always predicting the most common label: 50.0 %)."
+    )
 
 
 def test_samples_without_a_label_are_left_out_and_each_held_out_sample_is_counted_once(tmp_path: Path) -> None:
     make_run(tmp_path, LABELS, SPLITS)
     labels = Labels(CapsuleDataset(tmp_path))
     found = predicted(labels, labels.labels[labels.test, 0].tolist())
-    confusion, groups = found.details
-    assert isinstance(confusion, Confusion) and isinstance(groups, Groups)
+    (confusion,) = found.details
+    assert isinstance(confusion, Confusion)
     assert confusion.matrix.tolist() == [[4, 0], [0, 4]] and confusion.classes == ("a", "b")
-    assert labels.counts() == {"a": (4, 4), "b": (4, 4)}
-    assert sum(score.accuracy.rows for score in found.by_group(groups)) == 8
+    assert labels.counts() == {"a": (4, 0, 4), "b": (4, 0, 4)}
+    assert sum(score.accuracy.rows for score in found.modalities) == 8
+    assert [(one.name, one.accuracy.rows) for one in found.classes] == [("a", 4), ("b", 4)]
 
 
 def test_each_group_has_a_baseline_of_its_own(tmp_path: Path) -> None:
@@ -71,6 +77,26 @@ def test_each_group_has_a_baseline_of_its_own(tmp_path: Path) -> None:
     assert (text.name, text.accuracy.share, text.against.second) == ("text", 0.5, 1.0), "both are a"
     assert (grid.name, grid.accuracy.share, grid.against.second) == ("grid", 1.0, 1.0), "it is b, as no other is"
     assert (text.against.gained, text.against.lost) == (0, 1)
+
+
+def test_each_class_has_its_recall_and_its_precision(tmp_path: Path) -> None:
+    """Six samples: a is read as a, a, b; b as b, a; and c, which nothing is taken for, as a."""
+    make_run(tmp_path, [*"abc", *"aaabbc"], ["train"] * 3 + ["test"] * 6)
+    found = predicted(Labels(CapsuleDataset(tmp_path)), [0, 0, 1, 1, 0, 0])
+    a, b, c = found.classes
+    assert [(one.name, one.accuracy.share, one.accuracy.rows) for one in (a, b, c)] == [
+        ("a", pytest.approx(2 / 3), 3), ("b", 0.5, 2), ("c", 0.0, 1),
+    ]  # fmt: skip
+    assert (a.precision, b.precision, np.isnan(c.precision)) == (0.5, 0.5, True)
+    assert found.balanced is not None and found.balanced.share == pytest.approx((2 / 3 + 0.5) / 3)
+    assert [one.baseline for one in (a, b, c)] == [1.0, 1.0, 1.0], "the nearest neighbour is always right here"
+    held = json.loads(json.dumps({**found.summary(), **found.tables()}, allow_nan=False))
+    assert [one["precision"] for one in held["by_class"]] == [0.5, 0.5, None]
+    assert held["balanced_accuracy"]["value"] == pytest.approx(found.balanced.share)
+    assert (held["value"], held["baseline"]["name"], held["verdict"]) == (
+        0.5, "the nearest neighbour", found.baselines[0].against.outcome,
+    )  # fmt: skip
+    assert {one["modality"] for one in held["by_modality"]} == {"text", "image", "grid"}
 
 
 def test_samples_of_one_item_are_one_unit(tmp_path: Path) -> None:

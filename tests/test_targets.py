@@ -51,7 +51,7 @@ def test_each_sample_has_its_own_capsules_and_answer(run: Path) -> None:
 def test_a_model_learns_from_them_and_knows_their_scale(run: Path, tmp_path: Path) -> None:
     examples = Grids(CapsuleDataset(run), **SMALL)  # type: ignore[arg-type]
     settings = Settings(steps=150, batch=8, torch_threads=1, learning_rate=3e-3, warm_up=10, log_every=20)
-    model = train(tmp_path, examples, settings)
+    model = train(tmp_path, examples, settings).model
     scaled = (torch.from_numpy(examples.capsules[examples.train]).double() - model.mean) / model.scale
     assert scaled.mean().abs() < 1e-3 and 0.5 < float(scaled.std()) < 1
     answers = evaluate(model, examples, settings)

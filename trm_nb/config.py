@@ -60,14 +60,19 @@ class MultimodalDatasetConfig(BaseModel):
     seed: int = _field(
         "plan", 0, "splits and untrained weights follow from it; so does training without a train_seed", ge=0, lt=2**32
     )
-    test_fraction: float = _field("plan", 0.2, "part of the items held out, chosen by content", ge=0, lt=1)
+    test_fraction: float = _field(
+        "plan", 0.2, "part of each label's items that is held out to measure models on, chosen by content", ge=0, lt=1
+    )
+    val_fraction: float = _field(
+        "plan", 0.1, "part of each label's items that training is validated on, to choose its best step", ge=0, lt=1
+    )
     split_sudokus: Literal["solution", "relabelled"] = _field(
         "plan",
         "solution",
-        "what never stands on both sides: equal solutions, or also those that differ in digits' names",
+        "what is never in two splits: equal solutions, or also those that differ in digits' names",
     )
     arc_forms: int = _field(
-        "plan", 0, "further forms of each ARC task, turned, mirrored, recoloured; above 0 the split is by common form",
+        "plan", 0, "further forms of each ARC task, turned, mirrored, recoloured, which are all in its split",
         ge=0, le=1000,
     )  # fmt: skip
     image_size: int = _field(
@@ -133,12 +138,23 @@ class MultimodalDatasetConfig(BaseModel):
     train_width: int = _field("train", 128, "width of the trained TRM, a multiple of 64", ge=64, multiple_of=64)
     learning_rate: float = _field("train", 1e-3, "peak learning rate of the TRM", gt=0)
     weight_decay: float = _field("train", 0.1, "weight decay of the TRM", ge=0)
+    validate_every: int | None = _field(
+        "train", None, "steps between two validations, the best of which is used; None: an epoch, 10 at least", ge=1
+    )
+    early_stopping: int | None = _field(
+        "train", None, "end the training after so many validations without a better one; None: never", ge=1
+    )
 
     workers: int | None = _field("free", None, "rendering processes; None: one a core", ge=0)
     cluster: str | None = _field(
         "free", None, "a Dask scheduler, tcp://host:8786, or local:N for N workers here; None: workers alone",
         pattern=r"^(tcp|tls)://.+:\d+$|^local:[1-9]\d{0,3}$",
     )  # fmt: skip
+    logger: Literal["tensorboard", "trackio"] | None = _field(
+        "free",
+        None,
+        "where the metrics of a training go too: tensorboard (the model's folder) or trackio; None: nowhere",
+    )
     start_threshold: int = _field("free", 50_000, "encoding starts once so many images are cached", ge=1)
 
     @field_validator("source_paths", mode="before")
@@ -188,6 +204,13 @@ class MultimodalDatasetConfig(BaseModel):
     def _margin_leaves_room(self) -> Self:
         if self.margin > self.image_size // 4:
             raise ValueError(f"margin: expected at most a quarter of image_size, {self.image_size // 4}")
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_left_to_train_on(self) -> Self:
+        if self.test_fraction + self.val_fraction >= 1:
+            both = f"{self.test_fraction:g} and {self.val_fraction:g}"
+            raise ValueError(f"test_fraction and val_fraction: expected less than 1 together, got {both}")
         return self
 
     @model_validator(mode="before")

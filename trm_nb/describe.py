@@ -1,4 +1,4 @@
-"""How objects show themselves: `__repr__` as aligned lines of text, `_repr_html_` as a small table.
+"""How objects show themselves: `__repr__` as aligned lines of text, `_repr_html_` as a small table; data in Markdown.
 
 A class states its facts once; both forms are made of them. What an object shows may come from data, which is hostile:
 characters that do not print appear as escapes, and HTML is escaped. Neither form ever raises, because debuggers and
@@ -12,6 +12,7 @@ from html import escape
 from typing import TypeAlias
 
 Facts: TypeAlias = Mapping[str, object]
+_SPECIAL = str.maketrans({c: f"\\{c}" for c in r"\`*_{}[]()#+-.!|~$:^="})
 MAX_LENGTH = 200  # characters of one value
 
 
@@ -73,6 +74,15 @@ def _listed(shown: Sequence[str], total: int) -> str:
 def printable(text: object) -> str:
     """Any text on one line, with escapes for what does not print."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(str(text).split()))
+
+
+def escaped(text: object, most: int = 200) -> str:
+    """Any text as Markdown that shows as this text, on one line; one above `most` characters loses its middle."""
+    plain = " ".join(str(text).split())
+    if len(plain) > most:
+        plain = f"{plain[: most * 3 // 5]} … {plain[-most * 3 // 10 :]}"
+    # the HTML entities come last: their & and ; mean nothing to Markdown, but a # would be escaped
+    return escape(plain.translate(_SPECIAL), quote=False)
 
 
 def _shown(value: object) -> str:

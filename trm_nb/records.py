@@ -117,7 +117,7 @@ class Item:
     images; what the table of modalities names for others, a StoredFile where it is a whole file.
     `label` is a class name, None where there is none; it becomes NFC, so that one name in two Unicode forms is one
     class. `encoding` names what a text was decoded from, and whether bytes of it stand as escapes (`cp1252`, `utf-8
-    with escapes`); None is plain UTF-8. `split_as` is the payload that decides the side of the split, for items that
+    with escapes`); None is plain UTF-8. `split_as` is the payload that decides the split, for items that
     belong together; None is the item's own. `plain`: a text that is not highlighted, whatever the settings say.
     """
 

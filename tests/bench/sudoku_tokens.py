@@ -68,7 +68,7 @@ def main() -> None:
         while time.monotonic() < end:
             settings = replace(settings, steps=tracker.get_stats()["global_step"] + AT_ONCE)
             begun = time.monotonic()
-            model = train(folder, examples, settings, tracker)
+            model = train(folder, examples, settings, tracker).model
             now = time.monotonic()
             found = evaluate(model, examples, settings)
             measured = accuracy(found.exact[-1], found.items)

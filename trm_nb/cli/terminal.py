@@ -127,8 +127,19 @@ def result_of(result: Result, model: Path) -> str:
         f"trained: {measured.share:.1%} of {measured.rows:,} held-out {objective.correct}\n"
         f"  (95 % interval {measured.low:.1%} to {measured.high:.1%};\n"
         f"  {objective.constant}: {constant:.1%})\n"
+        f"{_chosen(result)}"
         f"model: {_from_here(model)}"
     )
+
+
+def _chosen(result: Result) -> str:
+    """Which step's weights these are."""
+    trained, validation = result.trained, result.val_accuracy
+    if trained is None or validation is None:
+        return ""
+    early = ", which stopped early" if trained.stopped_early else ""
+    best = f"step {trained.best_step:,} of {trained.steps:,}{early}"
+    return f"chosen by validation: {best} ({validation.share:.1%} of {validation.rows:,} validation samples)\n"
 
 
 def _from_here(path: Path) -> str:

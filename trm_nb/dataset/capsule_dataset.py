@@ -35,7 +35,8 @@ Indices: TypeAlias = slice | Iterable[Any]  # a slice, integers, or a mask of th
 
 
 class CapsuleDataset(Described, Dataset[dict[str, Any]]):
-    """The samples of a run that were encoded, in row order; `split` "train" or "test" takes that part alone.
+    """The samples of a run that were encoded, in row order; `split` "train", "val" or "test" takes that part
+    alone.
 
     `ds[i]` is {"capsules": float32 tensor (12, 512), "label": int (an index into `classes`, -1 for none), "row": int
     (the capsule row in the run), "sample_id": str}, the same keys and shapes for every sample, so that torch's default

@@ -8,7 +8,6 @@ from dataclasses import asdict
 import numpy as np
 
 from trm_nb.config import MultimodalDatasetConfig
-from trm_nb.pipeline.plan import split_of
 from trm_nb.records import Item, Puzzle
 from trm_nb.sources.reader import scan
 from trm_nb.training.puzzle_tokens import PuzzleTokens
@@ -26,16 +25,16 @@ def shuffled_between(examples: CapsuleTargets, seed: int) -> CapsuleTargets:
 
 
 def as_tokens(config: MultimodalDatasetConfig, examples: CapsuleTargets) -> PuzzleTokens:
-    """The puzzles of a run's sources, split as the run splits them, for a model of the same size as `examples` have.
+    """The puzzles of a run's sources in the run's splits, for a model of the same size as `examples` have.
 
     As they are: augmented, 4x4 Sudokus would hold the held-out solutions.
     """
-    parts: dict[str, list[Puzzle]] = {"train": [], "test": []}
-    names_count = config.split_sudokus == "solution"
+    dataset = examples.dataset
+    split_of = dict(zip(dataset.sample_ids, dataset.splits, strict=True))
+    parts: dict[str, list[Puzzle]] = {"train": [], "val": [], "test": []}
     for reading in scan(config):
         for item in reading.entries:
             if isinstance(item, Item) and isinstance(item.payload, Puzzle) and item.payload.solution is not None:
-                side = split_of(item, config.seed, config.test_fraction, names_count=names_count)
-                parts[side].append(item.payload)
+                parts[split_of[item.item_id]].append(item.payload)
     size = {name: value for name, value in asdict(examples.model).items() if name not in INPUTS}
-    return PuzzleTokens(parts["train"], parts["test"], augment=False, **size)
+    return PuzzleTokens(parts["train"], parts["test"], parts["val"], augment=False, **size)

@@ -128,13 +128,13 @@ def _model(run: Path, root: Path) -> TrainedModel:
 
 
 def _last_step_of(paths: ModelPaths) -> pd.DataFrame:
-    """The predictions after the last recursion step."""
+    """The predictions for the held-out samples after the last recursion step."""
     try:
-        table = pq.read_table(paths.predictions, columns=["row", "item", "step", "target", "correct"])
+        table = pq.read_table(paths.predictions, columns=["row", "item", "split", "step", "target", "correct"])
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{paths.predictions}: cannot be read ({error}); `trm-nb train` writes it again") from None
     frame: pd.DataFrame = table.to_pandas()
-    return frame[frame["step"] == frame["step"].max()]
+    return frame[(frame["split"] == "test") & (frame["step"] == frame["step"].max())]
 
 
 def _outcomes(model: TrainedModel, method: str) -> Outcomes:

@@ -32,6 +32,21 @@ def save_checkpoint(path: str | Path, kind: str, values: dict[str, Any]) -> None
 
 def load_checkpoint(path: str | Path, kind: str) -> dict[str, Any]:
     """Read a checkpoint of this `kind` onto the CPU; raises UserError when there is none, or it is something else."""
+    values = read_torch(path, kind)
+    got = values.get("kind") if isinstance(values, dict) else type(values).__name__
+    if got != kind:
+        raise UserError(
+            f"{path}: expected a checkpoint of the {kind}, got one of {got!r}; check the path, or remove the file to "
+            "begin anew"
+        )
+    return dict(values)
+
+
+def read_torch(path: str | Path, kind: str) -> Any:
+    """What a file of torch holds, with tensors on the CPU; raises UserError, which names the `kind`, for no such file.
+
+    Only tensors and plain values are read, so that nothing in the file is ever run.
+    """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: expected a checkpoint of the {kind}, found no file; check the path")
@@ -40,20 +55,13 @@ def load_checkpoint(path: str | Path, kind: str) -> dict[str, Any]:
             with zipfile.ZipFile(path) as archive:
                 if altered := archive.testzip():
                     raise ValueError(f"the checksum of {altered} is wrong")
-        values = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a stranger's bytes make of the reader: IndexError, EOFError and many more
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"{path}: expected a checkpoint of the {kind}, got a file torch cannot read ({reason}); "
             "check the path, or remove the file to begin anew"
         ) from None
-    got = values.get("kind") if isinstance(values, dict) else type(values).__name__
-    if got != kind:
-        raise UserError(
-            f"{path}: expected a checkpoint of the {kind}, got one of {got!r}; check the path, or remove the file to "
-            "begin anew"
-        )
-    return dict(values)
 
 
 def save_weights(path: str | Path, kind: str, weights: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:

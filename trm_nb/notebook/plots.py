@@ -228,9 +228,13 @@ def nearest(images: np.ndarray, captions: Sequence[Sequence[str]], same: np.ndar
 
 
 def curves(
-    steps: Sequence[Mapping[str, float]], names: Sequence[str], ylabel: str, xlabel: str = "optimiser step"
+    steps: Sequence[Mapping[str, float]],
+    names: Sequence[str],
+    ylabel: str,
+    xlabel: str = "optimiser step",
+    best: int | None = None,
 ) -> Figure:
-    """Logged figures against the step; steps that did not log one are left out of its line."""
+    """Logged metrics against the step; steps that did not log one are left out of its line. `best` marks a step."""
     figure = Figure(figsize=(6.6, 3.1), layout="constrained")
     axes = figure.subplots()
     for name, colour in zip(names, COLOURS, strict=False):
@@ -240,6 +244,8 @@ def curves(
             axes.plot(
                 *zip(*logged, strict=True), color=colour, lw=1.6, marker=marker, ms=4, label=name.replace("_", " ")
             )
+    if best is not None:
+        axes.axvline(best, color="0.5", lw=1, ls="--", zorder=0, label=f"best step: {best:,}")
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.locator_params(axis="x", integer=True)
     if axes.lines:

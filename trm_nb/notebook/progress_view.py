@@ -157,14 +157,18 @@ class ProgressView:
         return Snapshot(text, _html(title, lines, notes), stats["state"])
 
     def _losses(self, stats: dict[str, Any]) -> list[str]:
-        """The loss of each training that has begun, as a curve of characters."""
+        """The loss and the validation accuracy of each training that has begun, as curves of characters."""
         found = []
         for name in ("fit", "train"):
             if name not in stats["stages"] or stats["stages"][name]["status"] == "waiting":
                 continue
-            losses = [step["loss"] for step in self.tracker.training_curve(name) if "loss" in step]
+            steps = self.tracker.training_curve(name)
+            losses = [step["loss"] for step in steps if "loss" in step]
             if len(losses) > 1:
                 found.append(f"loss of {name}: {losses[0]:.3g} {curve(losses)} {losses[-1]:.3g}")
+            right = [step["val_exact_accuracy"] for step in steps if "val_exact_accuracy" in step]
+            if len(right) > 1:
+                found.append(f"validation of {name}: {right[0]:.1%} {curve(right)} {right[-1]:.1%}")
         return found
 
     def _pace(self, name: str, stage: dict[str, Any]) -> str:

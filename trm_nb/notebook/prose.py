@@ -11,13 +11,14 @@ import re
 import string
 from collections.abc import Sequence
 from functools import cache
-from html import escape, unescape
+from html import unescape
 from numbers import Number
 from typing import Any
 
 import numpy as np
 
-_SPECIAL = str.maketrans({c: f"\\{c}" for c in r"\`*_{}[]()#+-.!|~$:^="})
+from trm_nb.describe import escaped
+
 _SIGN = re.compile(r"(?<=\d) ?(?=%)")
 _SPACED_SIGN = re.compile(r"(?<=\d) (?=%)")  # in templates, where {part:.0%} is to stay
 NO_BREAK = "\u00a0"
@@ -66,15 +67,6 @@ def _glyphs() -> frozenset[int]:
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
     return frozenset(get_font(findfont(FontProperties())).get_charmap())
-
-
-def escaped(text: object, most: int = 200) -> str:
-    """Any text as Markdown that shows as this text, on one line; one above `most` characters loses its middle."""
-    plain = " ".join(str(text).split())
-    if len(plain) > most:
-        plain = f"{plain[: most * 3 // 5]} … {plain[-most * 3 // 10 :]}"
-    # the HTML entities come last: their & and ; mean nothing to Markdown, but a # would be escaped
-    return escape(plain.translate(_SPECIAL), quote=False)
 
 
 def as_plain(markdown: str) -> str:

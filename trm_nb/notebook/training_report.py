@@ -8,24 +8,25 @@ known by name here.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 
+from trm_nb.describe import escaped
 from trm_nb.errors import NothingToLearnError
 from trm_nb.notebook import plots, sampling
 from trm_nb.notebook.frames import recorded
-from trm_nb.notebook.prose import escaped, finding, percent
+from trm_nb.notebook.prose import finding, percent
 from trm_nb.notebook.shown import Plot, Shown, Text
 from trm_nb.pipeline.run import Run
 from trm_nb.records import Progress
 from trm_nb.training.objective import Boards, Confusion, Detail, Groups, Images, Note, Objective
-from trm_nb.training.results import Result
+from trm_nb.training.results import GroupScore, Result
 from trm_nb.training.train_objective import examples_of
-from trm_nb.training.verdicts import most_missed
+from trm_nb.training.verdicts import Accuracy, most_missed
 
 _REASON = 1000  # characters of a reason that are shown
 _NAME = 26  # characters in a line of a baseline's name next to its bar
@@ -61,18 +62,19 @@ class LearningProblem:
 
     @property
     def counts(self) -> pd.DataFrame:
-        """What is learnt, with the samples to learn from and to measure on."""
+        """What is learnt, with the samples to learn from, to validate on and to measure on."""
         counts = self.objective.counts() if self.objective else {}
-        rows = [{"what": name, "train": train, "test": test} for name, (train, test) in counts.items()]
-        return pd.DataFrame(rows, columns=["what", "train", "test"])
+        rows = [(name, *parts) for name, parts in counts.items()]
+        return pd.DataFrame(rows, columns=["what", "train", "val", "test"])
 
     def _ipython_display_(self) -> None:
         said = _nothing(self.why_not)
         if self.objective and not self.why_not:
-            train, test = len(self.objective.train), len(self.objective.test)
-            template = "The model **{0}** learns **{1}**: {2:,} steps on {3:,} samples, measured on {4:,}."
+            parts = [len(part) for part in (self.objective.train, self.objective.val, self.objective.test)]
+            learns = "The model **{0}** learns **{1}**: {2:,} steps on {3:,} samples"
+            template = f"{learns}, validated on {{4:,}}, and measured at the end on {{5:,}}."
             config = self.run.config
-            said = finding(template, config.model, self.objective.target, config.train_steps, train, test)
+            said = finding(template, config.model, self.objective.target, config.train_steps, *parts)
         Shown(self.counts, Text(said))._ipython_display_()
 
 
@@ -93,7 +95,7 @@ class NothingTrained:
         """That there is nothing to show."""
         return Text("Nothing is shown, as nothing was trained.")
 
-    loss = learning_curve = about = gap = steps = details = nothing
+    loss = learning_curve = about = choice = gap = steps = classes = modalities = details = nothing
 
     def check(self) -> None:
         """Nothing to check."""
@@ -113,18 +115,26 @@ class TrainingReport:
 
     @property
     def loss(self) -> Plot:
-        """The loss against the optimiser step."""
+        """The loss in training and in validation, against the optimiser step."""
         losses = [step["loss"] for step in self.curve if "loss" in step] or [np.nan]
-        alt = f"The loss against the optimiser step: {losses[0]:.3g} at first, {losses[-1]:.3g} in the end."
-        return Plot(plots.curves(self.curve, ["loss"], "loss"), alt)
+        alt = f"The loss against the optimiser step: {losses[0]:.3g} at first, {losses[-1]:.3g} in the end"
+        validated = [step["val_loss"] for step in self.curve if "val_loss" in step]
+        alt += f"; in validation {validated[0]:.3g} and {validated[-1]:.3g}." if validated else "."
+        return Plot(plots.curves(self.curve, ["loss", "val_loss"], "loss", best=self._best), alt)
 
     @property
     def learning_curve(self) -> Plot:
-        """What is right in training, against the optimiser step."""
+        """What is right in training and in validation, against the optimiser step."""
         names = ["accuracy", "exact_accuracy"] if self.result.several_cells else ["accuracy"]
+        names += [f"val_{name}" for name in names if self._best is not None]
         last = ", ".join(f"{name.replace('_', ' ')} {percent(self._last(name), 1)}" for name in names)
-        alt = f"What is right in training against the optimiser step; in the end: {last}."
-        return Plot(plots.curves(self.curve, names, "training"), alt)
+        alt = f"What is right in training and in validation against the optimiser step; in the end: {last}."
+        return Plot(plots.curves(self.curve, names, "share that is right", best=self._best), alt)
+
+    @property
+    def choice(self) -> Text:
+        """Which step's weights are used, and what the test samples were used for."""
+        return Text(finding(self.result.choice()))
 
     @property
     def about(self) -> Text:
@@ -163,6 +173,22 @@ class TrainingReport:
         return Shown(plot, Text(finding(self.result.longer.sentence("the first step", "the last step"))))
 
     @property
+    def classes(self) -> Shown | Text:
+        """The accuracy on each class, and what is taken for it."""
+        if not self.result.classes:
+            return Text("The targets of this objective are not classes.")
+        name = f"recall of {self.result.baselines[0].name}"
+        return Shown(pd.DataFrame([
+            {"class": one.name, **_measured(one.accuracy, "recall"), "precision": one.precision, name: one.baseline}
+            for one in self.result.classes
+        ]))  # fmt: skip
+
+    @property
+    def modalities(self) -> Shown:
+        """The accuracy on each modality, with its best constant prediction."""
+        return Shown(_scores("modality", self.result.modalities))
+
+    @property
     def details(self) -> Shown:
         """What the objective wants to be seen, each part with its introduction."""
         parts: list[object] = []
@@ -186,8 +212,16 @@ class TrainingReport:
         summary: dict[str, object] = {"trained": True, "steps": _steps(self.curve), "accuracy": measured.share}
         summary |= {"interval": [round(measured.low, 4), round(measured.high, 4)]}
         summary |= {one.name: one.against.second for one in self.result.baselines}
+        summary |= {"class-balanced": self.result.balanced.share} if self.result.balanced else {}
+        summary |= {"best step": self._best} if self._best is not None else {}
         first = self.result.baselines[0].against
         return _recorded(self.run, summary | {"verdict": first.outcome, "p": first.p})
+
+    @property
+    def _best(self) -> int | None:
+        """The step that was chosen by validation."""
+        trained = self.result.trained
+        return trained.best_step if trained is not None and trained.validated else None
 
     def _last(self, name: str) -> float:
         return self.curve[-1].get(name, np.nan) if self.curve else np.nan
@@ -203,12 +237,20 @@ def _confusion(detail: Confusion, report: TrainingReport) -> list[object]:
 
 
 def _groups(detail: Groups, report: TrainingReport) -> list[object]:
-    return [pd.DataFrame([
-        {detail.by: one.name, "samples": one.accuracy.rows, "items": one.accuracy.items, "accuracy": one.accuracy.share,
-         "from": one.accuracy.low, "to": one.accuracy.high, "baseline": one.against.second,
+    return [_scores(detail.by, report.result.by_group(detail))]
+
+
+def _scores(by: str, scores: Sequence[GroupScore]) -> pd.DataFrame:
+    return pd.DataFrame([
+        {by: one.name, **_measured(one.accuracy, "accuracy"), "baseline": one.against.second,
          "verdict": one.against.outcome, "p": one.against.p}
-        for one in report.result.by_group(detail)
-    ])]  # fmt: skip
+        for one in scores
+    ])  # fmt: skip
+
+
+def _measured(measured: Accuracy, name: str) -> dict[str, object]:
+    counts = {"samples": measured.rows, "items": measured.items}
+    return counts | {name: measured.share, "from": measured.low, "to": measured.high}
 
 
 def _boards(detail: Boards, report: TrainingReport) -> list[object]:

@@ -2,7 +2,8 @@
 
 samples.parquet (one row a sample, in capsule row order), labels in capsules.zarr, quarantine.jsonl, dataset_info.json
 and the dataset card README.md. All follow from the tracker, the arrays and the image cache's receipts, so they can be
-written again at any time; what the denoiser did is forgotten with a cache that was cleared whole.
+written again at any time; what the denoiser did is forgotten with a cache that was cleared whole. dataset_info.json
+also holds the results of the models that were trained on the dataset, and is written again after each training.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from trm_nb._version import __version__
 from trm_nb.dataset.capsules import read_capsules
 from trm_nb.pipeline.consolidate import Consolidator
 from trm_nb.pipeline.encode_task import COMPUTED_IN
+from trm_nb.progress.model_record import summaries
 from trm_nb.progress.planned import PlannedRow
 from trm_nb.progress.run_folder import RunPaths
 from trm_nb.progress.tracker import TrainingProgressTracker
@@ -40,6 +42,7 @@ COLUMNS = {field.name: pa.int32() if field.type == "int" else pa.string() for fi
 del COLUMNS["row"], COLUMNS["target"]  # the first is the row's place, and the other one is grids here
 ROWS_AT_ONCE = 4_000  # some 3 KB each while they are written
 LIBRARIES = ("torch", "numpy", "pillow", "zarr")
+_INFO, _FILES = "dataset_info", "dataset_files"  # what the tracker keeps: the former without the models
 _FLAT = pa.schema([*COLUMNS.items(), ("noise", pa.float32()), ("edit", pa.string())])
 _SCHEMA = _FLAT.append(pa.field("target", pa.list_(pa.list_(pa.list_(pa.int8())))))
 DenoiseResults: TypeAlias = Callable[[Sequence[str]], Mapping[str, DenoiseResult]]
@@ -134,12 +137,34 @@ def write_dataset(
     denoiser = cache.denoiser.fingerprint if cache.denoiser else None
     info = _info(settings, tracker, shards, weights, denoiser, classes)
     write_file(paths.card, _card(info).encode())
-    write_file(paths.info, (json.dumps(info, indent=2, ensure_ascii=False) + "\n").encode())
-    written = [*paths.tables, *sorted(paths.capsules.parent.rglob("zarr.json"))]
+    written = [*paths.tables[:-1], *sorted(paths.capsules.parent.rglob("zarr.json"))]
     written += [path for path in sorted((paths.labels / "c").rglob("*")) if path.is_file()]
     held = {path.relative_to(paths.root).as_posix(): [path.stat().st_size, sha256_of(path)] for path in written}
-    tracker.set("dataset_files", held)
+    with tracker.transaction():
+        tracker.set(_INFO, info)
+        tracker.set(_FILES, held)
+    write_info(tracker)
     tracker.set("dataset_made_of", _made_of(consolidator))
+
+
+def write_info(tracker: TrainingProgressTracker) -> None:
+    """Write dataset_info.json, where it is not what it should be: the dataset, and the models that are finished.
+
+    All of it follows from the tracker and the models' folders, so a kill at any moment is repaired by the next call.
+    Nothing is written before the dataset is complete. The caller has the run's lock.
+    """
+    info, path = tracker.get(_INFO), tracker.paths.info
+    if info is None:
+        return
+    models = [model for model in summaries(tracker.paths) if model["state"] == "done"]
+    data = (json.dumps({**info, "models": models}, indent=2, ensure_ascii=False) + "\n").encode()
+    held, known = tracker.get(_FILES, {}), [len(data), hashlib.sha256(data).hexdigest()]
+    name = path.relative_to(tracker.paths.root).as_posix()
+    if held.get(name) == known and path.is_file() and path.read_bytes() == data:
+        return
+    write_file(path, data)
+    fault_point("dataset-info")
+    tracker.set(_FILES, {**held, name: known})
 
 
 def _receipts(consolidator: Consolidator) -> list[Receipt]:
@@ -154,7 +179,7 @@ def _made_of(consolidator: Consolidator) -> str:
 
 def damaged_files(tracker: TrainingProgressTracker, deep: bool = False) -> list[str]:
     """One sentence for each file of the dataset that is missing, of another size or, `deep`, of other bytes."""
-    held = (tracker.get("dataset_files") or {}).items()
+    held = (tracker.get(_FILES) or {}).items()
     looked = [trouble_with(tracker.output_dir / name, size, sha256, deep) for name, (size, sha256) in held]
     return [trouble for trouble in looked if trouble]
 
@@ -232,6 +257,10 @@ could not be used; quarantine.jsonl says why. {counts["left_out"]} files or item
 The encoder ({info["encoder"]["preset"]}, weights {info["encoder"]["fingerprint"]}) is {trained}.
 Capsules were computed in {info["encoder"]["computed_in"]}.
 
+Samples are for training (`train`), validation (`val`) or test (`split` in samples.parquet). Items of equal content and
+items that belong together are in one split, and have the same `split_group`. Each label has the same part of its items
+in each split, as far as their number allows.
+
 Images were denoised {denoised}; samples.parquet says which, and how much was taken away.
 
 | file | what |
@@ -241,7 +270,7 @@ Images were denoised {denoised}; samples.parquet says which, and how much was ta
 | samples.parquet | one row a sample, in the same order; `target` holds the answer grids of puzzles and tasks |
 | images.zarr | the images, uint8 (rows, h, w, 3); images/receipts/ names the key in each slot |
 | quarantine.jsonl | path and reason of what could not be used |
-| dataset_info.json | config, counts, versions, sha256 of each shard, content digest |
+| dataset_info.json | config, counts, versions, sha256 of each shard, content digest, results of the trained models |
 
 ```python
 import zarr, pandas

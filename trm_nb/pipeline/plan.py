@@ -4,12 +4,12 @@ Sources are read in a stable order; an item is laid out, which fixes its samples
 Planning streams: rows are recorded in blocks, also in the middle of a file, and their samples handed on to be rendered
 while what comes later is still unread. A file is recorded with its last row. Running again walks the same order. A file
 that has not changed and has nothing waiting is not opened; for the others, one that was left half recorded among them,
-every row must come out as it was recorded, or the run refuses and says what was added, changed or gone.
+every row must come out as it was recorded, or the run refuses and says what was added, changed or gone. When all rows
+are recorded, they get their splits (splits.py), and the plan is frozen.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -19,13 +19,11 @@ from typing import Literal
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.errors import NOT_HIGHLIGHTED, RejectedError, UserError
 from trm_nb.pipeline.check import ADVICE
+from trm_nb.pipeline.splits import assign_splits, group_of
 from trm_nb.progress.planned import PlannedFile, PlannedRow
 from trm_nb.progress.tracker import TrainingProgressTracker
-from trm_nb.records import GridTask, ImageBytes, Item, Puzzle, Rejected, Sample, targets_of
-from trm_nb.render.modalities import MODALITIES, kind_of
-from trm_nb.sources.arc.augment import common_form
+from trm_nb.records import ImageBytes, Item, Rejected, Sample, targets_of
 from trm_nb.sources.files import Skipped, SourceFile
-from trm_nb.sources.puzzles.sudoku import relabelled
 from trm_nb.sources.reader import NamedImages, Reading, scan
 from trm_nb.storage.files import fault_point
 
@@ -53,7 +51,7 @@ class _Laid:
     """An item, its samples and their rows, not yet recorded."""
 
     samples: list[Sample]
-    split: str
+    split_group: str
     target: str | None
 
 
@@ -71,14 +69,15 @@ class Planner:
         *,
         seed: int = 0,
         test_fraction: float = 0.2,
+        val_fraction: float = 0.1,
         split_sudokus: Literal["solution", "relabelled"] = "solution",
         arc_forms: int = 0,
         max_errors: int | float | None = None,
         on_first_rows: Callable[[], None] = lambda: None,
     ) -> None:
         self.tracker, self.lay_out, self.on_first_rows = tracker, lay_out, on_first_rows
-        self.seed, self.test_fraction, self.max_errors = seed, test_fraction, max_errors
-        self._same_side = {"names_count": split_sudokus == "solution", "forms_count": not arc_forms}
+        self.seed, self.fractions, self.max_errors = seed, (test_fraction, val_fraction), max_errors
+        self._together = {"names_count": split_sudokus == "solution", "forms_count": not arc_forms}
         self._named_images: Container[Path] = ()
         self._next_row = 0
         self._recorded = tracker.rows_planned()
@@ -150,7 +149,7 @@ class Planner:
             item = as_noted(item, self.tracker)
         try:
             samples = self.lay_out(item)
-            return _Laid(samples, split_of(item, self.seed, self.test_fraction, **self._same_side), _target(item))
+            return _Laid(samples, group_of(item, self.seed, **self._together), _target(item))
         except RejectedError as error:
             return Rejected(item.item_id, str(error))
 
@@ -159,7 +158,7 @@ class Planner:
         waiting: list[Sample] = []  # those of the old rows that are still to be rendered
         for now, sample in zip(old, block.samples, strict=False):  # one at a time: files in between were not opened
             was = self.tracker.rows(now.row, now.row + 1)[0]
-            if replace(was, status="planned") != now:
+            if replace(was, status="planned", split="") != now:
                 raise UserError(
                     f"the sources changed: row {now.row} was {was.sample_id} and is now {_changed(was, now)}{ADVICE}"
                 )
@@ -183,7 +182,9 @@ class Planner:
             gone = self.tracker.rows(self._next_row, self._next_row + 1)[0]
             raise UserError(f"the sources changed: {gone.sample_id} is gone{ADVICE}")
         if not self._frozen:
-            self.tracker.set("plan_frozen", True)
+            with self.tracker.transaction():
+                assign_splits(self.tracker, *self.fractions)
+                self.tracker.set("plan_frozen", True)
 
 
 def as_noted(item: Item, tracker: TrainingProgressTracker) -> Item:
@@ -211,7 +212,7 @@ def _changed(was: PlannedRow, now: PlannedRow) -> str:
 def _row(row: int, sample: Sample, laid: _Laid) -> PlannedRow:
     return PlannedRow(
         row, sample.sample_id, sample.item_id, sample.modality, sample.source, sample.page, sample.pages,
-        sample.label, laid.split, sample.key, target=laid.target,
+        sample.label, "", sample.key, target=laid.target, split_group=laid.split_group,
     )  # fmt: skip
 
 
@@ -231,28 +232,3 @@ def _nothing_usable(tracker: TrainingProgressTracker) -> str:
     if left_out:
         return f"nothing usable in the sources: all {left_out} files are left out by include_text, _images, _grids"
     return "nothing usable in the sources: they hold no items"
-
-
-def split_of(item: Item, seed: int, test_fraction: float, *, names_count: bool = True, forms_count: bool = True) -> str:
-    """ "train" or "test", from the item's content: copies of one document never straddle the two.
-
-    Items that belong together (`split_as`) are on one side. Puzzles go by their solution; unless `names_count`, Sudokus
-    whose solutions differ only in the names of digits are on one side too, and unless `forms_count` all forms of an ARC
-    task (sources/arc/augment.py).
-    """
-    digest = hashlib.blake2b(seed.to_bytes(8, "little"), digest_size=8)
-    for part in _content(item, names_count, forms_count):
-        digest.update(len(part).to_bytes(8, "little") + part)
-    return "test" if int.from_bytes(digest.digest(), "big") < test_fraction * 2**64 else "train"
-
-
-def _content(item: Item, names_count: bool, forms_count: bool) -> Iterable[bytes]:
-    payload = item.payload if item.split_as is None else item.split_as
-    if not forms_count and isinstance(payload, GridTask):
-        return [common_form(payload)]
-    if not names_count and isinstance(payload, Puzzle) and payload.kind == "sudoku":
-        board = payload.puzzle if payload.solution is None else payload.solution
-        payload = replace(payload, solution=relabelled(board))
-    kind = kind_of(payload)
-    assert kind is not None, f"{item.item_id}: no modality takes a payload of {type(payload).__name__}"
-    return MODALITIES[kind].split_content(payload)

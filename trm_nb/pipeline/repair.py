@@ -15,7 +15,7 @@ from trm_nb.cache.image_cache import ImageCache
 from trm_nb.pipeline.consolidate import Consolidator
 from trm_nb.pipeline.dataset_files import damaged_files
 from trm_nb.pipeline.encode_task import COMPUTED_IN, ENCODER, encoding_of
-from trm_nb.pipeline.inspection import Damage, inspect
+from trm_nb.pipeline.verify import Damage, inspect
 from trm_nb.progress.planned import PlannedRow
 from trm_nb.progress.run_folder import RunPaths
 from trm_nb.progress.tables import SUSPECT

@@ -21,12 +21,12 @@ from trm_nb.errors import DamagedError, UserError
 from trm_nb.models.encoders import encoder_for
 from trm_nb.params import load_params, resolve_paths
 from trm_nb.pipeline.check import check, encode_settings, plan_settings, refuse_overlap
-from trm_nb.pipeline.dataset_files import damaged_files, is_written, write_dataset
+from trm_nb.pipeline.dataset_files import damaged_files, is_written, write_dataset, write_info
 from trm_nb.pipeline.encode_task import COMPUTED_IN, ENCODER, precision_of
 from trm_nb.pipeline.parts import RunParts
 from trm_nb.pipeline.plan import Planner
 from trm_nb.pipeline.repair import recover
-from trm_nb.pipeline.stages import STAGES, DatasetStage, fit, plan, render, train
+from trm_nb.pipeline.stages import STAGES, DatasetStage, fit, follow, plan, render, train
 from trm_nb.pipeline.streaming import BatchEncoder, Producer
 from trm_nb.progress.model_record import recorded_fields
 from trm_nb.progress.run_folder import RunPaths
@@ -201,6 +201,7 @@ class Run(RunParts):
     def complete(self, on_progress: Progress | None = None) -> None:
         """See that the dataset is finished and whole by its files' sizes; only where it is not, sources are read."""
         with self.writing("completing the dataset"):
+            write_info(self.tracker)
             if not self._finished():
                 self.up_to("export", on_progress)
 
@@ -219,7 +220,13 @@ class Run(RunParts):
         refuse_former_model(self.paths)
         with self.writing("training"):
             self.complete(on_progress)
-            return train(self.config, self.tracker, on_progress)
+            result = train(self.config, self.tracker, on_progress)
+            write_info(self.tracker)
+            return result
+
+    def follow(self) -> None:
+        """Take part in `train` of the first process of a group that torchrun started; see workers/distributed.py."""
+        follow(self.config, self.paths)
 
     def _prepare(self) -> None:
         """See that the run can go on as the config says, and then recover what an interruption or damage left."""
@@ -320,7 +327,9 @@ class Run(RunParts):
         """Write the dataset's files, where they are not there or not of these chunks; 1 if so."""
         self.consolidator.restore_metadata()
         written = is_written(self.tracker, self.consolidator)
-        if not written:
+        if written:
+            write_info(self.tracker)
+        else:
             write_dataset(self.config.model_dump(), self.tracker, self.consolidator, self.cache, self.encoder)
         self.tracker.already_done("consolidate")
         self.consolidator.remove_batches_zarr()
@@ -345,6 +354,7 @@ class Run(RunParts):
             self.cache.samples,
             seed=c.seed,
             test_fraction=c.test_fraction,
+            val_fraction=c.val_fraction,
             split_sudokus=c.split_sudokus,
             arc_forms=c.arc_forms,
             max_errors=c.max_errors,

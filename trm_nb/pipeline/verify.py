@@ -11,13 +11,14 @@ from __future__ import annotations
 import json
 import logging
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from trm_nb.cache.image_cache import ImageCache, whole_shard
 from trm_nb.errors import DamagedError, NotWritableError, UserError
 from trm_nb.pipeline.consolidate import Consolidator
 from trm_nb.pipeline.dataset_files import content_digest, damaged_files
-from trm_nb.pipeline.inspection import inspect
 from trm_nb.progress.tables import SUSPECT
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.render.renderer import RenderSettings
@@ -25,6 +26,42 @@ from trm_nb.storage.arrays import metadata_trouble
 from trm_nb.storage.files import locked
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One file that is missing, altered or unknown.
+
+    `what` says of what: a "shard" of images, a "chunk" or a "batch" of capsules, which have a `number`, or a "stray"
+    file of capsules at `path`, which neither a receipt nor the tracker knows.
+    """
+
+    what: Literal["shard", "chunk", "batch", "stray"]
+    message: str
+    number: int = -1
+    path: Path = Path()
+
+
+def inspect(cache: ImageCache | None, consolidator: Consolidator | None, deep: bool) -> list[Damage]:
+    """Inspect what there is of a run's arrays.
+
+    Args:
+        cache: the run's images; None where there are none.
+        consolidator: of the run's batches and chunks; None where nothing was encoded.
+        deep: read everything and compare the hashes.
+
+    Returns:
+        The damages: of images first, then of chunks and batches, then stray files.
+    """
+    found: list[Damage] = []
+    if cache is not None:
+        found += [Damage("shard", message, shard) for shard, message in cache.damaged(deep).items()]
+    if consolidator is not None:
+        found += [Damage("chunk", message, chunk) for chunk, message in consolidator.damaged_chunks(deep).items()]
+        found += [Damage("batch", message, batch) for batch, message in consolidator.damaged_batches(deep).items()]
+        unknown = "its receipt is missing, so its content cannot be verified"
+        found += [Damage("stray", f"{path}: {unknown}", path=path) for path in consolidator.unknown_files()]
+    return found
 
 
 def verify(output_dir: str | Path, deep: bool = False) -> list[str]:

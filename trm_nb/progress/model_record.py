@@ -1,4 +1,4 @@
-"""What a model's folder says of its training: what it was made with (config.yaml), and how it went (metrics.jsonl).
+"""What a model's folder says of its training: its settings (config.yaml), how it went (metrics.jsonl), its result.
 
 The training fields of the config are fixed for each model, from its first checkpoint on: a training that continues with
 others is refused. These files are the record; the tracker holds the steps of the model that was asked for last.
@@ -16,13 +16,15 @@ from typing import Any
 import yaml
 
 from trm_nb._version import __version__
-from trm_nb.config import MultimodalDatasetConfig, stage_of
+from trm_nb.config import MODEL_NAME, MultimodalDatasetConfig, stage_of
 from trm_nb.errors import UserError
-from trm_nb.progress.run_folder import ModelPaths
+from trm_nb.progress.run_folder import ModelPaths, RunPaths
 from trm_nb.storage.files import write_file
 
 DIGEST = "content_digest"
 MAX_BYTES = 100_000  # of a config.yaml, which has some 500
+MAX_RESULT_BYTES = 10_000_000  # of a result.json, which has some 250 a class
+TABLES = ("by_class", "by_modality")  # what a result holds beside its summary
 _ALSO = ("train_steps", "test_steps")  # recorded, and free to differ from call to call
 
 
@@ -110,3 +112,39 @@ def last_step(path: Path) -> int:
         return int(json.loads(path.read_text(encoding="utf-8").splitlines()[-1])["global_step"])
     except (OSError, ValueError, TypeError, KeyError, IndexError, RecursionError):
         return 0
+
+
+def write_result(paths: ModelPaths, result: Mapping[str, Any]) -> None:
+    """Write result.json: plain JSON values, the summary and TABLES."""
+    write_file(paths.result, (json.dumps(result, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_result(paths: ModelPaths) -> dict[str, Any]:
+    """What result.json holds; {} where the training has not ended, or where it is damaged."""
+    try:
+        held = json.loads(paths.result.read_bytes()) if paths.result.stat().st_size <= MAX_RESULT_BYTES else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return held if isinstance(held, dict) else {}
+
+
+def has_ended(paths: ModelPaths, done: int, asked: int) -> bool:
+    """Whether a training of which `done` steps are done is finished with all of its results.
+
+    It is if no more steps are `asked` for, or if it stopped early.
+    """
+    return paths.is_finished() and (done >= asked or read_result(paths).get("stopped_early") is True)
+
+
+def summaries(paths: RunPaths) -> list[dict[str, Any]]:
+    """The models of a run, by name: of each its name and state (done, begun), and the summary of its result, if any."""
+    found = []
+    for root in sorted(paths.models.glob("[!.]*")):
+        if root.is_dir() and MODEL_NAME.fullmatch(root.name):
+            model = ModelPaths(root)
+            done = model.is_finished()
+            known = {"name": root.name, "state": "done" if done else "begun"}
+            result = read_result(model) if done else {}
+            summary = {name: value for name, value in result.items() if name not in (*TABLES, *known)}
+            found.append({**known, **summary})
+    return found

@@ -11,6 +11,7 @@ from trm_nb.progress.tables import RunTables
 from trm_nb.records import Rejected, class_order
 
 _NOTE = "note:"  # and the item's id: the name of a note in `meta`
+_GROUPS = "SELECT split_group, min(label) AS label FROM rows GROUP BY split_group"
 
 
 class PlanTables(RunTables):
@@ -131,8 +132,38 @@ class PlanTables(RunTables):
         return int(self.value("SELECT count(DISTINCT key) FROM rows"))
 
     def split_counts(self) -> dict[str, int]:
-        """Rows by split."""
-        return dict(self.query("SELECT split, count(*) FROM rows GROUP BY split ORDER BY split"))
+        """Rows by split; none while the plan grows."""
+        return dict(self.query("SELECT split, count(*) FROM rows WHERE split != '' GROUP BY split ORDER BY split"))
+
+    def groups_by_label(self) -> list[tuple[str | None, int]]:
+        """How many groups (`PlannedRow.split_group`) each label has, ordered by label.
+
+        A group with several labels counts for the first of them by code points, rows without a label for None.
+        """
+        query = f"SELECT label, count(*) FROM ({_GROUPS}) GROUP BY label ORDER BY label"
+        return [(label, count) for label, count in self.query(query)]
+
+    def set_splits(self, quotas: Iterable[tuple[str | None, int, int]]) -> None:
+        """Give each row its split, in one transaction.
+
+        Args:
+            quotas: of each label, how many groups are for test and for validation. The first ones by name are for test,
+                the next ones for validation, the others for training.
+        """
+        place = "row_number() OVER (PARTITION BY label ORDER BY split_group)"
+        split = "CASE WHEN place <= test THEN 'test' WHEN place <= test + val THEN 'val' ELSE 'train' END"
+        with self.transaction() as db:
+            db.execute("CREATE TEMP TABLE quotas (label TEXT UNIQUE, test INTEGER, val INTEGER)")
+            db.executemany("INSERT INTO quotas VALUES (?, ?, ?)", quotas)
+            db.execute("CREATE TEMP TABLE splits (split_group TEXT PRIMARY KEY, split TEXT) WITHOUT ROWID")
+            db.execute(
+                f"INSERT INTO splits SELECT split_group, {split} FROM (SELECT *, {place} AS place FROM ({_GROUPS})) AS"
+                " placed JOIN quotas ON quotas.label IS placed.label"
+            )
+            found = "SELECT split FROM splits WHERE splits.split_group = rows.split_group"
+            db.execute(f"UPDATE rows SET split = ({found})")
+            db.execute("DROP TABLE splits")
+            db.execute("DROP TABLE quotas")
 
     def modality_counts(self) -> dict[str, int]:
         """Rows by modality."""

@@ -20,7 +20,8 @@ _CONSTRAINTS = {
 class PlannedRow:
     """One row of samples.parquet as the plan fixed it; `status` is planned, ok or quarantined.
 
-    `target` is the answer to a puzzle or a task, grids in JSON; None where there is none.
+    `split` is train, val or test, and empty until the plan is complete. `target` is the answer to a puzzle or a task,
+    grids in JSON; None where there is none. `split_group` is equal for rows that have to be in one split.
     """
 
     row: int
@@ -35,6 +36,7 @@ class PlannedRow:
     key: str
     status: str = "planned"
     target: str | None = None
+    split_group: str = ""
 
 
 @dataclass(frozen=True, slots=True)

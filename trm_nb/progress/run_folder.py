@@ -146,9 +146,19 @@ class ModelPaths:
         return self.root / "model.safetensors"
 
     @property
+    def tensorboard(self) -> Path:
+        """The folder of TensorBoard's files, where the config's `logger` asks for them."""
+        return self.root / "tensorboard"
+
+    @property
     def predictions(self) -> Path:
-        """What it predicts for the held-out samples."""
+        """What it predicts for the validation samples and the held-out ones."""
         return self.root / "predictions.parquet"
+
+    @property
+    def result(self) -> Path:
+        """What it is worth, for programs."""
+        return self.root / "result.json"
 
     @property
     def card(self) -> Path:
@@ -162,7 +172,7 @@ class ModelPaths:
     @property
     def results(self) -> tuple[Path, ...]:
         """What is written once the training is finished, the last one last."""
-        return (self.weights, self.predictions, self.card)
+        return (self.weights, self.predictions, self.result, self.card)
 
     def is_begun(self) -> bool:
         """Whether there is something that a training with other settings would overwrite."""

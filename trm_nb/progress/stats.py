@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from trm_nb.progress.model_record import has_ended, summaries
 from trm_nb.progress.plan_tables import PlanTables
 from trm_nb.storage.lock_holder import Holder, holder_of
 
@@ -24,7 +25,9 @@ def gather(tracker: PlanTables) -> dict[str, Any]:
     batches_built, batches_total, consolidation {total_batches_consolidated, chunks_built, chunks_total}, global_step,
     train_steps, chunk_progress (0..1, part of the training chunks seen in this epoch), modalities and
     quarantine_by_reason. model is the name of the one that was asked for last, whose training all of this is; None
-    where none was. Totals are None while the plan still grows.
+    where none was. models: of each one that was begun its name and state (done, begun); of those that are done also
+    objective, metric, value, interval, samples and items, balanced_accuracy, baseline, verdict, p, steps, best_step,
+    chosen_by, stopped_early and validation. Totals are None while the plan still grows.
     notes: item -> what of it was not done as asked, the first 20.
     stages: name -> status (waiting, running, done, failed, stopped), done, total, unit, started, finished, seconds,
     message. notebooks: name -> status (pending, running, done, failed, interrupted) of those that `trm-nb run` was
@@ -82,6 +85,7 @@ def _counts(tracker: PlanTables) -> dict[str, Any]:
             "chunks_total": -(-batches_total // per_chunk) if batches_total is not None and per_chunk else None,
         },
         "model": tracker.get(MODEL),
+        "models": summaries(tracker.paths),
         "global_step": last[0][0] if last else 0,
         "train_steps": tracker.get(TRAIN_STEPS) or tracker.value("SELECT total FROM stages WHERE name = 'train'") or 0,
         "chunk_progress": json.loads(last[0][1]).get("chunk_progress", 0.0) if last else 0.0,
@@ -144,7 +148,7 @@ def _pending(tracker: PlanTables, stats: dict[str, Any]) -> list[str]:
     notebooks = [name for name, status in stats["notebooks"].items() if status != "done"]
     asked, train = tracker.get(TRAIN_STEPS, 0), stats["stages"]["train"]
     if train["status"] == "done" or train["done"]:
-        lacking = train["done"] < asked or not tracker.paths.model(tracker.get(MODEL, "main")).is_finished()
+        lacking = not has_ended(tracker.paths.model(tracker.get(MODEL, "main")), train["done"], asked)
     else:
         lacking = bool(notebooks) or not stats["notebooks"]
     return [*notebooks, *(["train"] if asked and lacking else [])]

@@ -76,7 +76,7 @@ class RunTables:
             self._db = Database(self.path, _SCHEMA)
         except DamagedError as error:
             raise DamagedError(f"{error}; {_REBUILD}") from None
-        if self.value("SELECT count(*) FROM sqlite_master WHERE name = 'bound'"):
+        if not self.value("SELECT count(*) FROM pragma_table_info('rows') WHERE name = 'split_group'"):
             self._db.close()
             raise UserError(
                 f"{self.output_dir}: this run was made by an earlier version of trm-nb, in which settings, columns and "

@@ -39,10 +39,11 @@ class TrainingProgressTracker(PlanTables, Described):
         """What a run holds, for people; rows are counted by kind only where that takes no time."""
         state, statuses, rows = *state_of(self), self.rows_planned()
         few = rows <= COUNTED_ROWS
+        splits = self.split_counts() if few else {}
         return {
             "state": "at rest" if state == "stopped" else state,
             "samples": f"{rows:,}{'' if self.get('plan_frozen', False) else ' planned so far'}",
-            "by split": counted(self.split_counts()) if few else None,
+            "by split": counted(splits) if splits else None,
             "by modality": counted(self.modality_counts()) if few else None,
             "classes": named(self.label_names()) if few else None,
             "quarantined": self.quarantined(),

@@ -105,7 +105,7 @@ class Modality(ABC):
 
     @classmethod
     def split_content(cls, payload: Any) -> Iterable[bytes]:
-        """What decides the side of the split: equal for payloads that must not stand on both sides."""
+        """What decides the split: equal for payloads that must not be in two splits."""
         return [payload.sha256.encode()]
 
     @abstractmethod

@@ -80,6 +80,7 @@ def fit_encoder(
 ) -> None:
     """Train the pair for `fit_steps` steps in the folder of `path`, where the averaged encoder is saved at the end.
 
+    It is the encoder of the best step by validation. The test samples are not used.
     Goes on where a killed training stopped, and ends with the same weights.
     """
     settings = Settings(
@@ -87,7 +88,9 @@ def fit_encoder(
         weight_decay=0.0, average=0.99, seed=config.seed,
         torch_threads=config.torch_threads, device=config.device,
     )  # fmt: skip
-    pair = train(path.parent, examples, settings, tracker, stage="fit", on_step=on_step)
-    assert isinstance(pair, ImageTRM)
-    right = evaluate(pair, examples, settings).accuracy
-    pair.encoder.save(path, examples=examples.name, steps=settings.steps, held_out=len(examples.test), accuracy=right)
+    trained = train(path.parent, examples, settings, tracker, stage="fit", on_step=on_step)
+    assert isinstance(trained.model, ImageTRM)
+    facts: dict[str, float] = {"steps": trained.steps, "best_step": trained.best_step}
+    if trained.validated:
+        facts["val_accuracy"] = evaluate(trained.model, examples, settings, part="val").accuracy
+    trained.model.encoder.save(path, examples=examples.name, **facts)

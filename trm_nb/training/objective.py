@@ -98,7 +98,8 @@ class Objective(Examples, ABC):
         alike: whether training and measuring ask the same question, so that their accuracies can be compared.
         network: the class of the model.
         among_samples: whether one of the samples that are asked together is predicted; `readable` gives its row.
-        dataset: the run. rows: int64 (n,), the samples' rows in it. train, test: int64, places among `rows`.
+        dataset: the run. rows: int64 (n,), the samples' rows in it. train, val, test: int64, places among `rows`; val
+            may be empty.
 
     Raises NothingToLearnError where the run has nothing to learn from or to measure on.
     """
@@ -115,6 +116,7 @@ class Objective(Examples, ABC):
     dataset: CapsuleDataset
     rows: np.ndarray
     train: np.ndarray
+    val: np.ndarray
     test: np.ndarray
 
     @abstractmethod
@@ -125,9 +127,13 @@ class Objective(Examples, ABC):
         """The items of these rows, as in the dataset: int64 (n,)."""
         return self.dataset.items_of(rows)
 
-    def counts(self) -> dict[str, tuple[int, int]]:
-        """How many samples there are to learn from and to measure on, by what is learnt."""
-        return {self.target: (len(self.train), len(self.test))}
+    def counts(self) -> dict[str, tuple[int, int, int]]:
+        """How many samples there are to learn from, to validate on and to measure on, by what is learnt."""
+        return {self.target: (len(self.train), len(self.val), len(self.test))}
+
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of the classes, by number, where a target is one class that is worth a row of its own; or None."""
+        return None
 
     def baselines(self, predictions: Predictions) -> tuple[Baseline, ...]:
         """What the model is compared with on the same examples; the first one is the hardest."""

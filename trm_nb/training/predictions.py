@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,10 @@ class Questions(Protocol):
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of an answer."""
+        ...
+
+    def val_batches(self, size: int) -> Iterator[dict[str, Tensor]]:
+        """As `test_batches`, of another part."""
         ...
 
     def test_batches(self, size: int) -> Iterator[dict[str, Tensor]]:
@@ -69,12 +73,22 @@ class Predictions:
 
 
 @torch.inference_mode()
-def evaluate(model: TinyRecursiveModel, examples: Questions, settings: Settings, steps: int = 0) -> Predictions:
-    """Ask for the held-out examples, `steps` outer steps deep (0: as many as in training; more is allowed)."""
+def evaluate(
+    model: TinyRecursiveModel,
+    examples: Questions,
+    settings: Settings,
+    steps: int = 0,
+    part: Literal["val", "test"] = "test",
+) -> Predictions:
+    """Ask for the held-out examples, or for the validation examples, of which there is one at least.
+
+    `steps` are the outer steps (0: as many as in training; more is allowed).
+    """
     model.eval()
+    batches = examples.test_batches if part == "test" else examples.val_batches
     exact, cells, by_step, labels, rows, probability = [], [], [], [], [], []
     with cpu_threads(settings.torch_threads):
-        for on_cpu in examples.test_batches(settings.batch):
+        for on_cpu in batches(settings.batch):
             batch = to_device(on_cpu, settings.device)
             carry = model.initial_carry(batch)
             known = batch["labels"] != IGNORED

@@ -22,15 +22,17 @@ from trm_nb.training.reasoning import ROW, shuffled
 
 
 class PuzzleTokens:
-    """Puzzles of one kind and size with their solutions, in two parts. An `Examples` of training/reasoning.py.
+    """Puzzles of one kind and size with their solutions, in three parts. An `Examples` of training/reasoning.py.
 
-    Raises UserError for a part that is empty, for puzzles of several kinds or sizes, and for ones without a solution.
+    `val` may be empty. Raises UserError for another part that is empty, for puzzles of several kinds or sizes, and for
+    ones without a solution.
     """
 
     def __init__(
         self,
         train: Sequence[Puzzle],
         test: Sequence[Puzzle],
+        val: Sequence[Puzzle] = (),
         *,
         augment: bool = True,
         **model: int | bool | float | str,
@@ -39,16 +41,17 @@ class PuzzleTokens:
             if not part:
                 raise UserError(f"no {name} puzzles; give some")
         first = train[0]
-        for puzzle in (*train, *test):
+        for puzzle in (*train, *val, *test):
             if (puzzle.kind, puzzle.puzzle.shape) != (first.kind, first.puzzle.shape) or puzzle.solution is None:
                 raise UserError("expected puzzles of one kind and size, each with its solution")
         self.kind, self.shape = first.kind, first.puzzle.shape
-        self.train, self.test = (_boards(part) for part in (train, test))
+        self.train, self.val, self.test = (_boards(part) for part in (train, val, test))
         highest = self.shape[0] if self.kind == "sudoku" else 4
         self.model = TRMConfig(vocab_size=highest + 1, seq_len=first.puzzle.size, **model)  # type: ignore[arg-type]
         self.per_epoch, self.augment = len(train), augment
-        said = b"".join(part.tobytes() for part in (self.train, self.test)) + (b"" if augment else b"as they are")
-        said += f"{len(train)} and {len(test)}".encode()
+        parts = (self.train, self.val, self.test)
+        said = b"".join(part.tobytes() for part in parts) + (b"" if augment else b"as they are")
+        said += f"{len(train)}, {len(val)} and {len(test)}".encode()
         self.name = hashlib.sha256(said).hexdigest()[:16]
 
     def new_model(self, generator: torch.Generator) -> TinyRecursiveModel:
@@ -62,15 +65,22 @@ class PuzzleTokens:
         pairs = [self._augmented(puzzle, solution, rng) for puzzle, solution in self.train[rows]]
         return self._batch(np.array(pairs), rows)
 
+    def val_batches(self, size: int) -> Iterator[dict[str, Tensor]]:
+        """The validation puzzles in their order."""
+        return self._in_order(self.val, size)
+
     def test_batches(self, size: int) -> Iterator[dict[str, Tensor]]:
         """The held-out puzzles in their order."""
-        for first in range(0, len(self.test), size):
-            rows = np.arange(first, min(first + size, len(self.test)))
-            yield self._batch(self.test[rows], rows)
+        return self._in_order(self.test, size)
 
     def items_of(self, rows: np.ndarray) -> np.ndarray:
         """Every puzzle is an item of its own."""
         return rows
+
+    def _in_order(self, boards: np.ndarray, size: int) -> Iterator[dict[str, Tensor]]:
+        for first in range(0, len(boards), size):
+            rows = np.arange(first, min(first + size, len(boards)))
+            yield self._batch(boards[rows], rows)
 
     def _batch(self, pairs: np.ndarray, rows: np.ndarray) -> dict[str, Tensor]:
         inputs, labels = torch.from_numpy(pairs.astype(np.int64)).flatten(2).unbind(1)

@@ -2,12 +2,13 @@
 
 As in the official training: a new batch is taken at every step and only rows that have halted take from it; AdamATan2
 with linear warm-up and then a constant rate, SignSGD for puzzle embeddings; what is measured is the average of the
-weights. Deviation: gradients are clipped at norm 1 (which atan2 hardly notices, as it does not see
-their scale).
+weights. Where there are validation examples, the weights of the best step are kept and returned (validation.py).
+Deviation: gradients are clipped at norm 1 (which atan2 hardly notices, as it does not see their scale).
 
-Everything a step does follows from the seed and its number, and the checkpoint holds model, average, optimisers and
-carry, so a training that was killed ends with the weights of one that was not, bit for bit on a CPU (same machine, same
-torch, same threads). A loss that is NaN or infinite stops it: the checkpoint before stays, the batch's rows are named.
+Everything a step does follows from the seed and its number, and the checkpoint holds model, average, optimisers, carry
+and the best step, so a training that was killed ends with the weights of one that was not, bit for bit on a CPU (same
+machine, same torch, same threads). A loss that is NaN or infinite stops it: the checkpoint before stays, the batch's
+rows are named.
 """
 
 from __future__ import annotations
@@ -30,18 +31,21 @@ from trm_nb.models.ema import follow
 from trm_nb.models.hardware import cpu_threads
 from trm_nb.models.tiny_recursive_model import Carry, TinyRecursiveModel, TRMConfig
 from trm_nb.models.trm import RecursiveNet
+from trm_nb.progress.loggers import metric_logger
 from trm_nb.progress.model_record import read_metrics, write_metrics
 from trm_nb.progress.run_folder import ModelPaths
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.storage.files import fault_point, locked, sweep
 from trm_nb.training.act_loss import act_loss
 from trm_nb.training.optimisers import AdamATan2, SignSGD
+from trm_nb.training.validation import Best, interval, validated
+from trm_nb.workers.distributed import ranks
 
 CLIP = 1.0
 KIND = "reasoning TRM"
 ROW = "row"  # the batch's entry that says which examples it holds
 # What may differ when a training goes on: it was begun on a GPU in bfloat16, and is looked at on a laptop.
-FREE = ("steps", "torch_threads", "device", "forward_dtype", "log_every", "checkpoint_every")
+FREE = ("steps", "torch_threads", "device", "forward_dtype", "log_every", "checkpoint_every", "logger")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,9 @@ class Settings:
     """How to train. `steps` may be raised from call to call; threads, device and intervals change no result on a CPU.
 
     The defaults are the published ones but for batch, warm_up and the intervals, which suit small models on a CPU.
+    `validate_every` steps come between two validations (None: see `validation.interval`), and the last step is
+    validated too. Training ends early after `patience` validations without a better one (None: never). `logger` gets
+    the metrics too, see `progress.loggers`.
     """
 
     steps: int
@@ -63,6 +70,9 @@ class Settings:
     device: str = "cpu"
     log_every: int = 50
     checkpoint_every: int = 500
+    validate_every: int | None = None
+    patience: int | None = None
+    logger: str | None = None
 
 
 class Examples(Protocol):
@@ -81,8 +91,12 @@ class Examples(Protocol):
         """The batch of a step; it follows from the arguments alone."""
         ...
 
+    def val_batches(self, size: int) -> Iterator[dict[str, Tensor]]:
+        """The examples that choose the best step, each once, in an order of their own; none where there are none."""
+        ...
+
     def test_batches(self, size: int) -> Iterator[dict[str, Tensor]]:
-        """The held-out examples that are asked, each once, in an order of their own."""
+        """The held-out examples that the trained model is measured on, likewise."""
         ...
 
     def items_of(self, rows: np.ndarray) -> np.ndarray:
@@ -97,6 +111,27 @@ class _State:
     optimisers: list[torch.optim.Optimizer]
     step: int = 0
     carry: Carry | None = None
+    best: Best | None = None
+
+    def has_ended(self, settings: Settings) -> bool:
+        """Whether there is no step to come."""
+        waited = self.best is not None and settings.patience is not None and self.best.since >= settings.patience
+        return waited or self.step >= settings.steps
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """What a training of `steps` steps ended with.
+
+    `model` has the averaged weights of `best_step`: the best one by validation or, where nothing was `validated`, the
+    last one. `stopped_early`: after as many validations without a better one as the settings allow.
+    """
+
+    model: TinyRecursiveModel
+    steps: int
+    best_step: int
+    validated: bool
+    stopped_early: bool
 
 
 def train(
@@ -107,31 +142,46 @@ def train(
     *,
     stage: Literal["train", "fit"] = "train",
     on_step: Callable[[], None] | None = None,
-) -> TinyRecursiveModel:
-    """Train in `folder` until `settings.steps` steps are done; goes on from the checkpoint there. Returns the average.
+    leader: Path | None = None,
+) -> Trained:
+    """Train in `folder` until `settings.steps` steps are done; goes on from the checkpoint there.
 
-    Writes the checkpoint and metrics.jsonl (`ModelPaths`), and notes loss, accuracies and chunk_progress (the part of
-    the epoch) in `tracker`, as steps of `stage`; what it holds of another training is replaced. Raises UserError when
-    the checkpoint is of other examples, settings or another model, naming the difference, and when the loss is NaN or
-    infinite.
+    In a group of processes (workers/distributed.py) each takes its part of every batch. The first one saves the
+    checkpoints, as one process alone does; the others, whose `folder` is scratch, go on from those in the folder of the
+    `leader`.
+
+    Writes the checkpoint and metrics.jsonl (`ModelPaths`), and notes loss, accuracies, validations and chunk_progress
+    (the part of the epoch) in `tracker`, as steps of `stage`; what it holds of another training is replaced. Raises
+    UserError when the checkpoint is of other examples, settings or another model, naming the difference, and when the
+    loss is NaN or infinite.
     """
     paths = ModelPaths(folder)
     with locked(folder, "training"), cpu_threads(settings.torch_threads):
         sweep(folder)
-        state = _open(paths.checkpoint, examples, settings)
+        state = _open((ModelPaths(leader) if leader else paths).checkpoint, examples, settings)
         curve = read_metrics(paths.metrics, state.step)
         tracker.hold_steps(curve, stage)
-        with tracker.stage(stage, settings.steps):
+        every = interval(settings.validate_every, examples.per_epoch, settings.batch)
+        with metric_logger(settings.logger, paths, state.step) as log, tracker.stage(stage, settings.steps):
             sums: list[dict[str, float]] = []
-            while state.step < settings.steps:
+            while not state.has_ended(settings):
                 sums.append(_step(state, examples, settings, folder))
-                if state.step % settings.log_every == 0 or state.step == settings.steps:
+                metrics: dict[str, float] = {}
+                if state.step % every == 0:
+                    metrics, state.best = _validated(state, examples, settings, tracker)
+                elif state.step == settings.steps:  # it has no part in what a longer training would choose
+                    metrics, _ = _validated(state, examples, settings, tracker)
+                ended = state.has_ended(settings)
+                if state.step % settings.log_every == 0 or ended:
+                    metrics = _means(sums, settings) | metrics
+                    sums = []
+                if metrics:
                     epoch = state.step * settings.batch / examples.per_epoch
-                    metrics = _means(sums, settings) | {"chunk_progress": epoch % 1, "epoch": epoch}
+                    metrics |= {"chunk_progress": epoch % 1, "epoch": epoch}
                     tracker.log_step(state.step, stage, **metrics)
                     curve.append({"global_step": state.step, **metrics})
-                    sums = []
-                if state.step % settings.checkpoint_every == 0 or state.step == settings.steps:
+                    log(state.step, metrics)
+                if state.step % settings.checkpoint_every == 0 or ended:
                     write_metrics(paths.metrics, curve)
                     _save(paths.checkpoint, state, examples, settings)
                     fault_point("train-checkpoint")
@@ -139,25 +189,41 @@ def train(
                 tracker.beat()
                 if on_step is not None:
                     on_step()
-    return state.average
+        best = state.best if state.step % every == 0 else _validated(state, examples, settings, tracker)[1]
+        if best is not None:
+            state.average.load_state_dict(best.weights)
+    return Trained(
+        state.average, state.step, best.step if best else state.step, best is not None, state.step < settings.steps
+    )
+
+
+def _validated(
+    state: _State, examples: Examples, settings: Settings, tracker: TrainingProgressTracker
+) -> tuple[dict[str, float], Best | None]:
+    """What a validation finds, and the best step with this one among them."""
+    batches = (to_device(batch, settings.device) for batch in examples.val_batches(settings.batch))
+    return validated(state.best, state.average, state.step, batches, tracker.beat)
 
 
 def _step(state: _State, examples: Examples, settings: Settings, folder: Path) -> dict[str, float]:
     """One outer step and one step of the optimisers; returns the sums of `act_loss`."""
-    batch = to_device(examples.train_batch(state.step, settings.batch, settings.seed), settings.device)
+    group = ranks()
+    batch = to_device(group.own(examples.train_batch(state.step, settings.batch, settings.seed)), settings.device)
     generator = torch.Generator(settings.device).manual_seed(_mixed(settings.seed, state.step))
     carry = state.carry if state.carry is not None else state.model.initial_carry(batch)
     state.model.train()
     state.carry, outputs = state.model(carry, batch, generator)
     loss, measured = act_loss(state.carry, outputs)
-    values = torch.stack([loss.detach(), *(value.to(loss.dtype) for value in measured.values())]).tolist()
-    metrics = dict(zip(("loss", *measured), values, strict=True))
+    values = torch.stack([loss.detach(), *(value.to(loss.dtype) for value in measured.values())])
+    group.add_up([values])
+    metrics = dict(zip(("loss", *measured), values.tolist(), strict=True))
     if not math.isfinite(metrics["loss"]):
         raise _no_number("loss", state, folder)
     for optimiser in state.optimisers:
         optimiser.zero_grad()
     (loss / settings.batch).backward()  # type: ignore[no-untyped-call]
     dense = [p for p in state.model.parameters() if p.grad is not None and not p.grad.is_sparse]
+    group.add_up(p.grad for p in dense if p.grad is not None)
     if not nn.utils.clip_grad_norm_(dense, CLIP).isfinite():
         raise _no_number("gradient", state, folder)
     state.step += 1
@@ -171,7 +237,7 @@ def _step(state: _State, examples: Examples, settings: Settings, folder: Path) -
 
 def _no_number(what: str, state: _State, folder: Path) -> UserError:
     assert state.carry is not None
-    rows = state.carry.current_data[ROW].tolist()
+    rows = ranks().whole({ROW: state.carry.current_data[ROW]})[ROW].tolist()
     return UserError(
         f"{folder}: the {what} is NaN or infinite at step {state.step + 1}, on the rows {rows}; the last checkpoint is "
         "kept: look at these rows, or train another `model` with a lower learning_rate"
@@ -199,6 +265,10 @@ def _open(path: Path, examples: Examples, settings: Settings) -> _State:
     if embedding:
         optimisers.append(SignSGD(model.puzzle_emb.parameters(), weight_decay=settings.weight_decay))
     state = _State(model, average, optimisers)
+    group = ranks()
+    model.batch_part = group.part(settings.batch)
+    if embedding and group.size > 1:
+        raise UserError("puzzle embeddings are trained by one process, and this is one of several; start it alone")
     if not path.is_file():
         return state
     values = load_checkpoint(path, KIND)
@@ -208,8 +278,11 @@ def _open(path: Path, examples: Examples, settings: Settings) -> _State:
     for optimiser, saved in zip(optimisers, values["optimisers"], strict=True):
         optimiser.load_state_dict(saved)
     state.step = values["step"]
+    if values["best"]:
+        held = values["best"]
+        state.best = Best(**{**held, "weights": to_device(held["weights"], settings.device)})
     if values["carry"]:
-        carry, data = (to_device(values[name], settings.device) for name in ("carry", "data"))
+        carry, data = (to_device(group.own(values[name]), settings.device) for name in ("carry", "data"))
         state.carry = Carry(**carry, current_data=data)
     return state
 
@@ -220,15 +293,22 @@ def _bound(examples: Examples, settings: Settings) -> dict[str, object]:
 
 
 def _save(path: Path, state: _State, examples: Examples, settings: Settings) -> None:
-    carry = state.carry
+    group = ranks()
+    carry, data = None, {}
+    if state.carry is not None:
+        held = {f.name: getattr(state.carry, f.name) for f in fields(state.carry) if f.name != "current_data"}
+        carry, data = group.whole(held), group.whole(state.carry.current_data)
+    if group.rank:
+        return
     values: dict[str, Any] = {
         "bound": _bound(examples, settings),
         "model": state.model.state_dict(),
         "average": state.average.state_dict(),
         "optimisers": [optimiser.state_dict() for optimiser in state.optimisers],
         "step": state.step,
-        "carry": carry and {f.name: getattr(carry, f.name) for f in fields(carry) if f.name != "current_data"},
-        "data": carry.current_data if carry else {},
+        "best": state.best and {f.name: getattr(state.best, f.name) for f in fields(state.best)},
+        "carry": carry,
+        "data": data,
     }
     save_checkpoint(path, KIND, values)
 

@@ -34,11 +34,11 @@ SMALL_BOARD = 100  # cells up to which places are mixed by an MLP instead of att
 
 
 class Targets(ABC):
-    """Samples that each have one answer, in two parts. An `Examples` of training/reasoning.py.
+    """Samples that each have one answer, in three parts. An `Examples` of training/reasoning.py.
 
     `labels` int32 (n, cells) are the answers, `rows` int64 (n,) the samples' rows in the run, `shape` the rows and
-    columns of the largest answer, `outside` the class of cells outside a smaller one (None: all have one size), `train`
-    and `test` the places of either part. `model` is the size of the model that learns.
+    columns of the largest answer, `outside` the class of cells outside a smaller one (None: all have one size), and
+    `train`, `val` (which may be empty) and `test` the places of each part. `model` is the size of the model.
     Raises NothingToLearnError where there is nothing to learn from or to measure on; `where` is named in it.
     """
 
@@ -52,7 +52,7 @@ class Targets(ABC):
         **model: Any,
     ) -> None:
         sides = np.asarray(splits, dtype=str)
-        self.train, self.test = (np.flatnonzero(sides == name) for name in ("train", "test"))
+        self.train, self.val, self.test = (np.flatnonzero(sides == name) for name in ("train", "val", "test"))
         if not len(self.train) or not len(self.test):
             raise NothingToLearnError(
                 f"training on answers needs samples with an answer on both sides, but {where} has {len(self.train)} "
@@ -67,7 +67,8 @@ class Targets(ABC):
         size = {"mlp_t": cells <= SMALL_BOARD, **model}
         self.model = TRMConfig(classes, cells, tokens=False, capsules=True, **size)
         self.per_epoch = len(self.train)
-        self.name = hashlib.sha256(source.encode() + self.labels.tobytes() + self.train.tobytes()).hexdigest()[:16]
+        chosen = self.train.tobytes() + b"val" + self.val.tobytes()
+        self.name = hashlib.sha256(source.encode() + self.labels.tobytes() + chosen).hexdigest()[:16]
 
     @abstractmethod
     def new_model(self, generator: torch.Generator) -> TinyRecursiveModel:
@@ -81,14 +82,21 @@ class Targets(ABC):
         """Each training sample once in an epoch, in an order of the epoch's own."""
         return self._batch(self.train[shuffled(step * size, size, len(self.train), seed)])
 
+    def val_batches(self, size: int) -> Iterator[dict[str, Tensor]]:
+        """The validation samples in row order."""
+        return self._in_order(self.val, size)
+
     def test_batches(self, size: int) -> Iterator[dict[str, Tensor]]:
         """The held-out samples in row order."""
-        for first in range(0, len(self.test), size):
-            yield self._batch(self.test[first : first + size])
+        return self._in_order(self.test, size)
 
     def items_of(self, rows: np.ndarray) -> np.ndarray:
         """Every sample is an item of its own."""
         return rows
+
+    def _in_order(self, places: np.ndarray, size: int) -> Iterator[dict[str, Tensor]]:
+        for first in range(0, len(places), size):
+            yield self._batch(places[first : first + size])
 
     def _batch(self, chosen: np.ndarray) -> dict[str, Tensor]:
         labels = torch.from_numpy(self.labels[chosen].astype(np.int64))
@@ -135,6 +143,10 @@ class CapsuleTargets(Targets, Objective):
     def items_of(self, rows: np.ndarray) -> np.ndarray:
         """As in the dataset."""
         return self.dataset.items_of(rows)
+
+    def class_names(self) -> tuple[str, ...] | None:
+        """The numbers, where a target is one cell."""
+        return tuple(map(str, range(self.model.vocab_size))) if self.shape == (1, 1) else None
 
     def baselines(self, predictions: Predictions) -> tuple[Baseline, ...]:
         """The target of the nearest training sample, and the most common target."""

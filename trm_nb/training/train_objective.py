@@ -6,11 +6,15 @@ on any examples.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.dataset.capsule_dataset import CapsuleDataset
+from trm_nb.errors import UserError
 from trm_nb.progress import model_record
 from trm_nb.progress.run_folder import ModelPaths
 from trm_nb.progress.tracker import TrainingProgressTracker
@@ -21,6 +25,7 @@ from trm_nb.training.objectives import objective_named
 from trm_nb.training.predictions import Predictions, evaluate
 from trm_nb.training.reasoning import Examples, Settings, dtype_on, train
 from trm_nb.training.results import Result, result_of
+from trm_nb.workers.distributed import ranks
 
 HEAD_WIDTH = 32  # numbers of an attention head
 AVERAGE, WARM_UP = 0.99, 50
@@ -36,23 +41,27 @@ def train_model(
 ) -> Result:
     """Train the model of a folder for `config.train_steps` steps, measure it, and write what `ModelPaths` names.
 
-    Goes on from the checkpoint there, and only measures when that has enough steps. The results of an earlier end are
+    The held-out samples are evaluated once, by the weights of the best step, after the last step of the training. It
+    goes on from the checkpoint there, and only measures when that has enough steps. The results of an earlier end are
     removed while the training goes on, so that they never contradict the checkpoint.
 
     Raises:
         UserError: when the model there was trained with other settings or on another dataset, naming the difference.
     """
+    _refuse_parts(objective, config)
     digest = str(objective.dataset.info["content_digest"])
     model_record.refuse_other_settings(paths, {model_record.DIGEST: digest, **config.training_fields()})
     values = model_record.settings_of(config, digest)
     model_record.write_settings(paths, values)
     settings = settings_of(config)
-    if not paths.checkpoint.is_file() or model_record.last_step(paths.metrics) < settings.steps:
+    done = model_record.last_step(paths.metrics)
+    if not (paths.checkpoint.is_file() and model_record.has_ended(paths, done, settings.steps)):
         _remove_results(paths)
-    model = train(paths.root, objective, settings, tracker, on_step=on_step)
-    result = result_of(objective, evaluate(model, objective, settings, config.test_steps))
-    steps = tracker.training_curve()[-1]["global_step"]
-    write_results(paths, result, model, {**values, "steps": int(steps)})
+    trained = train(paths.root, objective, settings, tracker, on_step=on_step)
+    asked = (trained.model, objective, settings, config.test_steps)
+    val = evaluate(*asked, part="val") if trained.validated else None
+    result = result_of(objective, evaluate(*asked), trained, val)
+    write_results(paths, result, trained, values)
     return result
 
 
@@ -61,6 +70,21 @@ def _remove_results(paths: ModelPaths) -> None:
     for path in reversed(paths.results):
         path.unlink(missing_ok=True)
     fsync_folder(paths.root)
+
+
+def follow(paths: ModelPaths, objective: Objective, config: MultimodalDatasetConfig) -> None:
+    """Take part in the training of a model in another process, which does all writing: see workers/distributed.py."""
+    _refuse_parts(objective, config)
+    with tempfile.TemporaryDirectory() as name, closing(TrainingProgressTracker(name, create=True)) as tracker:
+        train(Path(name), objective, replace(settings_of(config), logger=None), tracker, leader=paths.root)
+
+
+def _refuse_parts(objective: Objective, config: MultimodalDatasetConfig) -> None:
+    if objective.among_samples and ranks().size > 1:
+        raise UserError(
+            f"objective={config.objective}: one sample of a batch is chosen among the others, so a batch cannot be "
+            "divided among processes; train it without torchrun"
+        )
 
 
 def train_objective(
@@ -76,8 +100,8 @@ def train_objective(
     checkpoint is of something else.
     """
     settings = settings_of(config)
-    model = train(folder, examples, settings, tracker, on_step=on_step)
-    return evaluate(model, examples, settings, config.test_steps)
+    trained = train(folder, examples, settings, tracker, on_step=on_step)
+    return evaluate(trained.model, examples, settings, config.test_steps)
 
 
 def examples_of(output_dir: str | Path, config: MultimodalDatasetConfig) -> Objective:
@@ -95,5 +119,6 @@ def settings_of(config: MultimodalDatasetConfig) -> Settings:
         config.train_steps, batch=config.train_batch_size, learning_rate=config.learning_rate,
         weight_decay=config.weight_decay, average=AVERAGE, warm_up=WARM_UP,
         seed=config.training_fields()["train_seed"], log_every=LOG_EVERY, checkpoint_every=CHECKPOINT_EVERY,
-        torch_threads=config.torch_threads, device=config.device,
+        torch_threads=config.torch_threads, device=config.device, validate_every=config.validate_every,
+        patience=config.early_stopping, logger=config.logger,
     )  # fmt: skip

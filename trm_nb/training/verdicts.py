@@ -131,6 +131,29 @@ def accuracy(correct: np.ndarray, items: np.ndarray | None = None) -> Accuracy:
     return Accuracy(share, *wilson(share * effective, effective), n, len(sizes))
 
 
+def balanced_accuracy(correct: np.ndarray, classes: np.ndarray, items: np.ndarray | None = None) -> Accuracy:
+    """The mean of the accuracies of the classes that occur, with its interval.
+
+    The interval combines those of the classes, which count samples of one item as correlated (`accuracy`), by the
+    method of variance estimates recovery (Zou, Huang & Zhang, "A note on confidence interval estimation for a linear
+    function of binomial proportions", Comput. Stat. Data Anal. 53(4), 2009). It takes classes as independent.
+
+    Args:
+        correct: bool (n,).
+        classes: int (n,), the true class of each sample.
+        items: int (n,), equal for samples of one item; None: every sample is an item of its own.
+    """
+    correct, groups = np.asarray(correct, bool), _groups(np.asarray(correct), items)
+    each = [accuracy(correct[classes == one], groups[classes == one]) for one in np.unique(classes)]
+    if not each:
+        return Accuracy(math.nan, 0.0, 1.0, 0, 0)
+    share = sum(one.share for one in each) / len(each)
+    below = math.sqrt(sum((one.share - one.low) ** 2 for one in each)) / len(each)
+    above = math.sqrt(sum((one.high - one.share) ** 2 for one in each)) / len(each)
+    rows, count = len(correct), len(np.unique(groups))
+    return Accuracy(share, max(0.0, share - below), min(1.0, share + above), rows, count)
+
+
 def _correlation(right: np.ndarray, sizes: np.ndarray, size: float) -> float:
     """The intraclass correlation of items with `right` of `sizes` samples right, and of two that are added."""
     right, sizes = np.append(right, [size, 0.0]), np.append(sizes, [size, size])

@@ -2,7 +2,7 @@
 
 Views of the tasks become a run of their own in the folder of the model's run, with the same rendering and the same
 encoder. So they are rendered in parallel, an interruption continues, and another model of the run finds them encoded.
-The weights are those that the training ended with; predictions of earlier checkpoints are never counted, unlike in the
+The weights are those that the training left; predictions of earlier checkpoints are never counted, unlike in the
 official training, whose evaluations vote together.
 Cost: a view is an image to render and to encode, and a prediction; about 1 KB of memory each.
 """
@@ -132,6 +132,7 @@ def _encoded(
             limit=None,
             max_errors=None,
             test_fraction=0,
+            val_fraction=0,
             arc_forms=0,
             train_steps=0,
         )
@@ -241,9 +242,9 @@ def _baselines(
 
 
 def _learnt(objective: CapsuleTargets, dataset: CapsuleDataset) -> frozenset[str]:
-    """The tasks of which a view is an image that the model has learnt from."""
+    """The tasks of which a view is an image that the model has learnt from, or was chosen by."""
     keys = objective.dataset.column("key")
-    rows = objective.rows[objective.train]
+    rows = objective.rows[np.concatenate([objective.train, objective.val])]
     seen = {keys[place] for place in objective.dataset.rows.searchsorted(rows).tolist()}
     pairs = zip(dataset.sample_ids, dataset.column("key"), strict=True)
     return frozenset(name.rpartition("/")[0] for name, key in pairs if key in seen)

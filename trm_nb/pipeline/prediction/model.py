@@ -78,6 +78,9 @@ class _NewSamples:
     def shape(self) -> tuple[int, int]:
         return self.objective.shape
 
+    def val_batches(self, size: int) -> Iterator[dict[str, Tensor]]:
+        return iter(())
+
     def test_batches(self, size: int) -> Iterator[dict[str, Tensor]]:
         size = len(self.asked) if self.objective.among_samples else size
         for first in range(0, len(self.asked), size):

@@ -1,7 +1,7 @@
 """What `layouts` finds -> items: a task, the pairs beside it or without one, bare grids.
 
 Pairs without a question become items of at most 100 demonstration pairs, so that memory and the time to pack an image
-do not follow from the length of a list. All items of one task are on one side of the split, that of the first.
+do not follow from the length of a list. All items of one task are in one split, that of the first.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import numpy as np
 
 from trm_nb.dataset.capsule_dataset import CapsuleDataset
 from trm_nb.errors import NothingToLearnError
-from trm_nb.training.objective import Confusion, Detail, Groups
+from trm_nb.training.objective import Confusion, Detail
 from trm_nb.training.predictions import Predictions
 from trm_nb.training.targets import CapsuleTargets
 
@@ -39,31 +39,28 @@ class Labels(CapsuleTargets):
             )
         super().__init__(dataset, labelled, list(dataset.labels[labelled, None, None]), **sizes)
 
-    def counts(self) -> dict[str, tuple[int, int]]:
+    def counts(self) -> dict[str, tuple[int, int, int]]:
         """By label."""
-        train, test = (Counter(self.labels[places, 0].tolist()) for places in (self.train, self.test))
-        return {name: (train[number], test[number]) for number, name in enumerate(self.dataset.classes)}
+        train, val, test = (Counter(self.labels[places, 0].tolist()) for places in (self.train, self.val, self.test))
+        return {name: (train[i], val[i], test[i]) for i, name in enumerate(self.dataset.classes)}
+
+    def class_names(self) -> tuple[str, ...]:
+        """The labels' names."""
+        return self.dataset.classes
 
     def readable(self, predictions: Predictions, classes: np.ndarray) -> list[str]:
         """The labels' names."""
         return [self.dataset.classes[number] for number in classes[:, 0].tolist()]
 
     def details(self, predictions: Predictions) -> tuple[Detail, ...]:
-        """Where the model is wrong, and how it does on each modality."""
+        """Where the model is wrong."""
         true, predicted = predictions.labels[:, 0], predictions.predictions[:, 0]
         confusion = np.zeros((len(self.dataset.classes),) * 2, np.int64)
         np.add.at(confusion, (true, predicted), 1)
-        places = self.dataset.rows.searchsorted(predictions.rows)
         return (
             Confusion(
                 "Where is the model wrong? Rows are the true labels, columns the predicted ones.",
                 confusion,
                 self.dataset.classes,
-            ),
-            Groups(
-                "By modality, each with a baseline of its own: always predicting the modality's most common label. "
-                "Where a modality has only one label, this baseline is always right, and a model can at best reach it.",
-                "modality",
-                np.asarray(self.dataset.modalities)[places],
             ),
         )

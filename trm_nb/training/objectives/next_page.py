@@ -71,6 +71,7 @@ class NextPages(Objective):
     Held-out pages are asked in pools as large as a batch of training, or as all of them where they are fewer; pages
     beyond the last whole pool are left out, so that every question has as many wrong answers. Pools are mixed from all
     held-out pages, as batches are.
+    A single validation page is no question, so there is no validation then.
     Raises NothingToLearnError where fewer than two are on either side.
     """
 
@@ -90,7 +91,7 @@ class NextPages(Objective):
     def __init__(self, dataset: CapsuleDataset, **sizes: Any) -> None:
         first = np.flatnonzero(has_next_page(dataset))
         splits = np.asarray(dataset.splits)[first]
-        self.train, self.test = (np.flatnonzero(splits == name) for name in ("train", "test"))
+        self.train, self.val, self.test = (np.flatnonzero(splits == name) for name in ("train", "val", "test"))
         if min(len(self.train), len(self.test)) < 2:
             raise NothingToLearnError(
                 f"training on next pages needs two pages with a next one on both sides, but {dataset.output_dir} has "
@@ -98,11 +99,13 @@ class NextPages(Objective):
                 "another objective, or build a new run with longer documents or a larger test_fraction"
             )
         self.test = np.random.default_rng(0).permutation(self.test)
+        self.val = np.random.default_rng(0).permutation(self.val if len(self.val) > 1 else self.val[:0])
         self.dataset = dataset
         self.rows = dataset.rows[first]
         self.model = TRMConfig(WIDTH, 1, tokens=False, capsules=True, **sizes)
         self.per_epoch = len(self.train)
-        said = f"next page {dataset.info['content_digest']}".encode() + self.rows[self.train].tobytes()
+        chosen = self.rows[self.train].tobytes() + b"val" + self.rows[self.val].tobytes()
+        said = f"next page {dataset.info['content_digest']}".encode() + chosen
         self.name = hashlib.sha256(said).hexdigest()[:16]
 
     @cached_property
@@ -125,11 +128,18 @@ class NextPages(Objective):
         """Each training page once in an epoch, in an order of the epoch's own."""
         return self._batch(self.train[shuffled(step * size, size, len(self.train), seed)])
 
+    def val_batches(self, size: int) -> Iterator[dict[str, Tensor]]:
+        """The pools of validation pages."""
+        return self._pools(self.val, size)
+
     def test_batches(self, size: int) -> Iterator[dict[str, Tensor]]:
         """The held-out pools."""
-        size = min(size, len(self.test))
-        for first in range(0, len(self.test) - size + 1, size):
-            yield self._batch(self.test[first : first + size])
+        return self._pools(self.test, size)
+
+    def _pools(self, places: np.ndarray, size: int) -> Iterator[dict[str, Tensor]]:
+        size = min(size, len(places)) or 1
+        for first in range(0, len(places) - size + 1, size):
+            yield self._batch(places[first : first + size])
 
     def baselines(self, predictions: Predictions) -> tuple[Baseline, ...]:
         """The page of the pool that is most similar to the one asked about, itself excepted."""
