@@ -150,6 +150,11 @@ class MultimodalDatasetConfig(BaseModel):
         "free", None, "a Dask scheduler, tcp://host:8786, or local:N for N workers here; None: workers alone",
         pattern=r"^(tcp|tls)://.+:\d+$|^local:[1-9]\d{0,3}$",
     )  # fmt: skip
+    logger: Literal["tensorboard", "trackio"] | None = _field(
+        "free",
+        None,
+        "where the metrics of a training go too: tensorboard (the model's folder) or trackio; None: nowhere",
+    )
     start_threshold: int = _field("free", 50_000, "encoding starts once so many images are cached", ge=1)
 
     @field_validator("source_paths", mode="before")

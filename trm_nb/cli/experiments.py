@@ -36,15 +36,21 @@ def train(
     """Train a model on a run's dataset; what was interrupted continues.
 
     A model that is there keeps its settings. A new one takes those that the run was last built with, and what -p says.
+    Started by `torchrun --nproc-per-node N -m trm_nb.cli train DIR`, N processes train it together.
     """
     from trm_nb.cli.terminal import TerminalView, result_of
+    from trm_nb.workers.distributed import joined
 
     given = overrides_of(p, folder) | ({} if model is None else {"model": model})
     run = run_of(folder, given)
     path = run.paths.model(run.config.model).root
     try:
-        with TerminalView(run.tracker, title=f"train {run.config.model}") as view:
-            print(result_of(run.train(on_progress=view.tick), path))
+        with joined(run.config.device) as group:
+            if group.rank:  # the first process writes and says everything
+                run.follow()
+                return 0
+            with TerminalView(run.tracker, title=f"train {run.config.model}") as view:
+                print(result_of(run.train(on_progress=view.tick), path))
     except KeyboardInterrupt:
         say(f"`trm-nb train {shlex.quote(str(folder))} --model {run.config.model}` continues this training")
         raise

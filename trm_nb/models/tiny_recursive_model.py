@@ -98,6 +98,7 @@ class TinyRecursiveModel(nn.Module):
     def __init__(self, config: TRMConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.config = config
+        self.batch_part: tuple[int, int] | None = None  # first row and rows of a batch of which this sees a part
         generator = generator or torch.Generator().manual_seed(0)
         d, places = config.hidden_size, config.prefix + config.seq_len
         if config.tokens:
@@ -208,8 +209,10 @@ class TinyRecursiveModel(nn.Module):
         last = steps >= c.halt_max_steps
         if not self.training or c.halt_max_steps == 1:
             return last
-        explores = torch.rand(q_halt.shape, generator=generator, device=q_halt.device) < c.halt_exploration_prob
-        at_least = torch.randint(2, c.halt_max_steps + 1, steps.shape, generator=generator, device=steps.device)
+        first, rows = self.batch_part or (0, len(steps))
+        explores = torch.rand(rows, generator=generator, device=q_halt.device) < c.halt_exploration_prob
+        at_least = torch.randint(2, c.halt_max_steps + 1, (rows,), generator=generator, device=steps.device)
+        explores, at_least = (sampled[first : first + len(steps)] for sampled in (explores, at_least))
         return (last | (q_halt > 0)) & (steps >= torch.where(explores, at_least, 0))
 
 

@@ -26,7 +26,7 @@ from trm_nb.pipeline.encode_task import COMPUTED_IN, ENCODER, precision_of
 from trm_nb.pipeline.parts import RunParts
 from trm_nb.pipeline.plan import Planner
 from trm_nb.pipeline.repair import recover
-from trm_nb.pipeline.stages import STAGES, DatasetStage, fit, plan, render, train
+from trm_nb.pipeline.stages import STAGES, DatasetStage, fit, follow, plan, render, train
 from trm_nb.pipeline.streaming import BatchEncoder, Producer
 from trm_nb.progress.model_record import recorded_fields
 from trm_nb.progress.run_folder import RunPaths
@@ -242,6 +242,10 @@ class Run(RunParts):
                 stack.enter_context(locked(self.paths.model(self.config.model).root, "training"))
                 self.tracker.end_stages_of_the_dead()
             yield
+
+    def follow(self) -> None:
+        """Take part in `train` of the first process of a group that torchrun started; see workers/distributed.py."""
+        follow(self.config, self.paths)
 
     def _prepare(self) -> None:
         """See that the run can go on as the config says, and then recover what an interruption or damage left."""

@@ -13,6 +13,7 @@ from trm_nb.cache.image_cache import ImageCache
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.pipeline.dataset_files import samples_table
 from trm_nb.pipeline.plan import refuse_too_many_errors
+from trm_nb.progress.run_folder import RunPaths
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import Progress, Sample
 
@@ -104,8 +105,19 @@ def train(
             settings; after its folder is deleted, training starts from the beginning.
     """
     from trm_nb.training.train_objective import examples_of, train_model
+    from trm_nb.workers.distributed import ranks
 
+    ranks().wait()  # the others read the dataset, which is complete now
     objective = examples_of(tracker.paths.root, config)  # first, so that a mistake can be corrected
     with alone:
         tracker.ask_training(config.model, config.train_steps)
         return train_model(tracker.paths.model(config.model), objective, config, tracker, on_progress)
+
+
+def follow(config: MultimodalDatasetConfig, paths: RunPaths) -> None:
+    """Take part in the training that the first process of a group leads; writes nothing into the run's folder."""
+    from trm_nb.training import train_objective
+    from trm_nb.workers.distributed import ranks
+
+    ranks().wait()
+    train_objective.follow(paths.model(config.model), train_objective.examples_of(paths.root, config), config)

@@ -146,6 +146,11 @@ class ModelPaths:
         return self.root / "model.safetensors"
 
     @property
+    def tensorboard(self) -> Path:
+        """The folder of TensorBoard's files, where the config's `logger` asks for them."""
+        return self.root / "tensorboard"
+
+    @property
     def predictions(self) -> Path:
         """What it predicts for the validation samples and the held-out ones."""
         return self.root / "predictions.parquet"

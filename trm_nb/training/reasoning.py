@@ -31,6 +31,7 @@ from trm_nb.models.ema import follow
 from trm_nb.models.hardware import cpu_threads
 from trm_nb.models.tiny_recursive_model import Carry, TinyRecursiveModel, TRMConfig
 from trm_nb.models.trm import RecursiveNet
+from trm_nb.progress.loggers import metric_logger
 from trm_nb.progress.model_record import read_metrics, write_metrics
 from trm_nb.progress.run_folder import ModelPaths
 from trm_nb.progress.tracker import TrainingProgressTracker
@@ -38,12 +39,13 @@ from trm_nb.storage.files import fault_point, sweep
 from trm_nb.training.act_loss import act_loss
 from trm_nb.training.optimisers import AdamATan2, SignSGD
 from trm_nb.training.validation import Best, interval, validated
+from trm_nb.workers.distributed import ranks
 
 CLIP = 1.0
 KIND = "reasoning TRM"
 ROW = "row"  # the batch's entry that says which examples it holds
 # What may differ when a training goes on: it was begun on a GPU in bfloat16, and is looked at on a laptop.
-FREE = ("steps", "torch_threads", "device", "forward_dtype", "log_every", "checkpoint_every")
+FREE = ("steps", "torch_threads", "device", "forward_dtype", "log_every", "checkpoint_every", "logger")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,8 @@ class Settings:
 
     The defaults are the published ones but for batch, warm_up and the intervals, which suit small models on a CPU.
     `validate_every` steps come between two validations (None: see `validation.interval`), and the last step is
-    validated too. Training ends early after `patience` validations without a better one (None: never).
+    validated too. Training ends early after `patience` validations without a better one (None: never). `logger` gets
+    the metrics too, see `progress.loggers`.
     """
 
     steps: int
@@ -69,6 +72,7 @@ class Settings:
     checkpoint_every: int = 500
     validate_every: int | None = None
     patience: int | None = None
+    logger: str | None = None
 
 
 class Examples(Protocol):
@@ -138,8 +142,13 @@ def train(
     *,
     stage: str = "train",
     on_step: Callable[[], None] | None = None,
+    leader: Path | None = None,
 ) -> Trained:
     """Train in `folder` until `settings.steps` steps are done; goes on from the checkpoint there.
+
+    In a group of processes (workers/distributed.py) each takes its part of every batch. The first one saves the
+    checkpoints, as one process alone does; the others, whose `folder` is scratch, go on from those in the folder of the
+    `leader`.
 
     Writes the checkpoint and metrics.jsonl (`ModelPaths`), and notes loss, accuracies, validations and chunk_progress
     (the part of the epoch) in `tracker`, as steps of `stage`; what it holds of another training there is replaced. The
@@ -149,11 +158,11 @@ def train(
     paths = ModelPaths(folder)
     with cpu_threads(settings.torch_threads):
         sweep(folder)
-        state = _open(paths.checkpoint, examples, settings)
+        state = _open((ModelPaths(leader) if leader else paths).checkpoint, examples, settings)
         curve = read_metrics(paths.metrics, state.step)
         tracker.hold_steps(curve, stage)
         every = interval(settings.validate_every, examples.per_epoch, settings.batch)
-        with tracker.stage(stage, settings.steps):
+        with metric_logger(settings.logger, paths, state.step) as log, tracker.stage(stage, settings.steps):
             sums: list[dict[str, float]] = []
             while not state.has_ended(settings):
                 sums.append(_step(state, examples, settings, folder))
@@ -171,6 +180,7 @@ def train(
                     metrics |= {"chunk_progress": epoch % 1, "epoch": epoch}
                     tracker.log_step(state.step, stage, **metrics)
                     curve.append({"global_step": state.step, **metrics})
+                    log(state.step, metrics)
                 if state.step % settings.checkpoint_every == 0 or ended:
                     write_metrics(paths.metrics, curve)
                     _save(paths.checkpoint, state, examples, settings)
@@ -198,20 +208,23 @@ def _validated(
 
 def _step(state: _State, examples: Examples, settings: Settings, folder: Path) -> dict[str, float]:
     """One outer step and one step of the optimisers; returns the sums of `act_loss`."""
-    batch = to_device(examples.train_batch(state.step, settings.batch, settings.seed), settings.device)
+    group = ranks()
+    batch = to_device(group.own(examples.train_batch(state.step, settings.batch, settings.seed)), settings.device)
     generator = torch.Generator(settings.device).manual_seed(_mixed(settings.seed, state.step))
     carry = state.carry if state.carry is not None else state.model.initial_carry(batch)
     state.model.train()
     state.carry, outputs = state.model(carry, batch, generator)
     loss, measured = act_loss(state.carry, outputs)
-    values = torch.stack([loss.detach(), *(value.to(loss.dtype) for value in measured.values())]).tolist()
-    metrics = dict(zip(("loss", *measured), values, strict=True))
+    values = torch.stack([loss.detach(), *(value.to(loss.dtype) for value in measured.values())])
+    group.add_up([values])
+    metrics = dict(zip(("loss", *measured), values.tolist(), strict=True))
     if not math.isfinite(metrics["loss"]):
         raise _no_number("loss", state, folder)
     for optimiser in state.optimisers:
         optimiser.zero_grad()
     (loss / settings.batch).backward()  # type: ignore[no-untyped-call]
     dense = [p for p in state.model.parameters() if p.grad is not None and not p.grad.is_sparse]
+    group.add_up(p.grad for p in dense if p.grad is not None)
     if not nn.utils.clip_grad_norm_(dense, CLIP).isfinite():
         raise _no_number("gradient", state, folder)
     state.step += 1
@@ -225,7 +238,7 @@ def _step(state: _State, examples: Examples, settings: Settings, folder: Path) -
 
 def _no_number(what: str, state: _State, folder: Path) -> UserError:
     assert state.carry is not None
-    rows = state.carry.current_data[ROW].tolist()
+    rows = ranks().whole({ROW: state.carry.current_data[ROW]})[ROW].tolist()
     return UserError(
         f"{folder}: the {what} is NaN or infinite at step {state.step + 1}, on the rows {rows}; the last checkpoint is "
         "kept: look at these rows, or train another `model` with a lower learning_rate"
@@ -253,6 +266,10 @@ def _open(path: Path, examples: Examples, settings: Settings) -> _State:
     if embedding:
         optimisers.append(SignSGD(model.puzzle_emb.parameters(), weight_decay=settings.weight_decay))
     state = _State(model, average, optimisers)
+    group = ranks()
+    model.batch_part = group.part(settings.batch)
+    if embedding and group.size > 1:
+        raise UserError("puzzle embeddings are trained by one process, and this is one of several; start it alone")
     if not path.is_file():
         return state
     values = load_checkpoint(path, KIND)
@@ -266,7 +283,7 @@ def _open(path: Path, examples: Examples, settings: Settings) -> _State:
         held = values["best"]
         state.best = Best(**{**held, "weights": to_device(held["weights"], settings.device)})
     if values["carry"]:
-        carry, data = (to_device(values[name], settings.device) for name in ("carry", "data"))
+        carry, data = (to_device(group.own(values[name]), settings.device) for name in ("carry", "data"))
         state.carry = Carry(**carry, current_data=data)
     return state
 
@@ -277,7 +294,13 @@ def _bound(examples: Examples, settings: Settings) -> dict[str, object]:
 
 
 def _save(path: Path, state: _State, examples: Examples, settings: Settings) -> None:
-    carry = state.carry
+    group = ranks()
+    carry, data = None, {}
+    if state.carry is not None:
+        held = {f.name: getattr(state.carry, f.name) for f in fields(state.carry) if f.name != "current_data"}
+        carry, data = group.whole(held), group.whole(state.carry.current_data)
+    if group.rank:
+        return
     values: dict[str, Any] = {
         "bound": _bound(examples, settings),
         "model": state.model.state_dict(),
@@ -285,8 +308,8 @@ def _save(path: Path, state: _State, examples: Examples, settings: Settings) -> 
         "optimisers": [optimiser.state_dict() for optimiser in state.optimisers],
         "step": state.step,
         "best": state.best and {f.name: getattr(state.best, f.name) for f in fields(state.best)},
-        "carry": carry and {f.name: getattr(carry, f.name) for f in fields(carry) if f.name != "current_data"},
-        "data": carry.current_data if carry else {},
+        "carry": carry,
+        "data": data,
     }
     save_checkpoint(path, KIND, values)
 

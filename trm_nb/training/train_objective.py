@@ -6,11 +6,15 @@ on any examples.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.dataset.capsule_dataset import CapsuleDataset
+from trm_nb.errors import UserError
 from trm_nb.progress import model_record
 from trm_nb.progress.run_folder import ModelPaths
 from trm_nb.progress.tables import train_stage
@@ -22,6 +26,7 @@ from trm_nb.training.objectives import objective_named
 from trm_nb.training.predictions import Predictions, evaluate
 from trm_nb.training.reasoning import Examples, Settings, dtype_on, train
 from trm_nb.training.results import Result, result_of
+from trm_nb.workers.distributed import ranks
 
 HEAD_WIDTH = 32  # numbers of an attention head
 AVERAGE, WARM_UP = 0.99, 50
@@ -44,6 +49,7 @@ def train_model(
     Raises:
         UserError: when the model there was trained with other settings or on another dataset, naming the difference.
     """
+    _refuse_parts(objective, config)
     digest = str(objective.dataset.info["content_digest"])
     model_record.refuse_other_settings(paths, {model_record.DIGEST: digest, **config.training_fields()})
     values = model_record.settings_of(config, digest)
@@ -66,6 +72,21 @@ def _remove_results(paths: ModelPaths) -> None:
     for path in reversed(paths.results):
         path.unlink(missing_ok=True)
     fsync_folder(paths.root)
+
+
+def follow(paths: ModelPaths, objective: Objective, config: MultimodalDatasetConfig) -> None:
+    """Take part in the training of a model in another process, which does all writing: see workers/distributed.py."""
+    _refuse_parts(objective, config)
+    with tempfile.TemporaryDirectory() as name, closing(TrainingProgressTracker(name, create=True)) as tracker:
+        train(Path(name), objective, replace(settings_of(config), logger=None), tracker, leader=paths.root)
+
+
+def _refuse_parts(objective: Objective, config: MultimodalDatasetConfig) -> None:
+    if objective.among_samples and ranks().size > 1:
+        raise UserError(
+            f"objective={config.objective}: one sample of a batch is chosen among the others, so a batch cannot be "
+            "divided among processes; train it without torchrun"
+        )
 
 
 def train_objective(
@@ -102,5 +123,5 @@ def settings_of(config: MultimodalDatasetConfig) -> Settings:
         weight_decay=config.weight_decay, average=AVERAGE, warm_up=WARM_UP,
         seed=config.training_fields()["train_seed"], log_every=LOG_EVERY, checkpoint_every=CHECKPOINT_EVERY,
         torch_threads=config.torch_threads, device=config.device, validate_every=config.validate_every,
-        patience=config.early_stopping,
+        patience=config.early_stopping, logger=config.logger,
     )  # fmt: skip

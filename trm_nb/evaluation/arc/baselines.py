@@ -14,7 +14,7 @@ from trm_nb.training.targets import CapsuleTargets
 
 IDENTITY, COLOUR, NEAREST = "identity", "most common colour", "nearest task"
 ABOUT = {  # completes "better than ..."
-    IDENTITY: "the test input as it is",
+    IDENTITY: "the unchanged test input",
     COLOUR: "a grid of the test input's size in the most common colour of the demonstrations' outputs",
     NEAREST: "the answer of the training sample with the most similar capsules",
 }

@@ -2,7 +2,7 @@
 
 Views of the tasks become a run of their own in the folder of the model's run, with the same rendering and the same
 encoder. So they are rendered in parallel, an interruption continues, and another model of the run finds them encoded.
-The weights are those that the training ended with; predictions of earlier checkpoints are never counted, unlike in the
+The weights are those that the training left; predictions of earlier checkpoints are never counted, unlike in the
 official training, whose evaluations vote together.
 Cost: a view is an image to render and to encode, and a prediction; about 1 KB of memory each.
 """
@@ -78,7 +78,7 @@ def evaluate_arc(
             "`trm-nb train DIR --model NAME -p objective=grid`"
         )
     questions = read_questions(data)
-    shown = _shown(model.config, questions, count)
+    shown = views_that_fit(model.config, questions, count)
     dataset = _encoded(model.config, questions, shown, count, watch)
     rows = _rows(questions, shown, dataset)
     assert isinstance(model.objective, CapsuleTargets)
@@ -95,18 +95,21 @@ def evaluate_arc(
     )
 
 
-def _shown(config: MultimodalDatasetConfig, questions: Questions, count: int) -> list[list[View]]:
-    """The views of each question; none where it does not fit on one image, as a model reads one."""
+def views_that_fit(config: MultimodalDatasetConfig, questions: Questions, count: int) -> list[list[View]]:
+    """The views of each question that fit on one image, as a model reads one."""
     renderer = Renderer(RenderSettings.of(config))
 
-    def fits(question: Question) -> bool:
+    def fits(question: Question, symmetry: int) -> bool:
         try:
-            return len(renderer.samples(Item(question.task, "grid", question.asked))) == 1
+            turned = Item(question.task, "grid", View(symmetry).task(question.asked))
+            return len(renderer.samples(turned)) == 1
         except RejectedError:
             return False
 
-    found = views_of(questions, count, config.seed)
-    shown = [views if fits(question) else [] for question, views in zip(questions.each, found, strict=True)]
+    shown = []
+    for question, views in zip(questions.each, views_of(questions, count, config.seed), strict=True):
+        fitting = {symmetry for symmetry in {view.symmetry for view in views} if fits(question, symmetry)}
+        shown.append([view for view in views if view.symmetry in fitting])
     if not any(shown):
         raise UserError(f"{questions.data}: none of these tasks fits on one image of {config.image_size} pixels")
     return shown
@@ -117,15 +120,19 @@ def _encoded(
 ) -> CapsuleDataset:
     """The capsules of the views, of a run of their own, as those of the run of `config` were made."""
     with closing(Run(config, sources_needed=False)) as run:
+        frozen, name = run.tracker.frozen(), f"{file_name(questions.data)}-{count}-views-{questions.digest}"
+        if config.device != frozen["device"]:  # another one may compute other last bits
+            name = f"{name}-{file_name(config.device)}"
         changed = config.with_changes(
             source_paths=[IN_MEMORY],
-            output_dir=str(run.paths.evaluation / f"{file_name(questions.data)}-{count}-views-{questions.digest}"),
-            encoder_precision=precision_of(run.tracker.frozen(), config),
+            output_dir=str(run.paths.evaluation / name),
+            encoder_precision=precision_of(frozen, config),
             fit_encoder=None,
             include_grids=True,
             limit=None,
             max_errors=None,
             test_fraction=0,
+            val_fraction=0,
             arc_forms=0,
             train_steps=0,
         )
@@ -225,7 +232,7 @@ def _baselines(
     objective: CapsuleTargets, dataset: CapsuleDataset, questions: Questions, rows: Sequence[Mapping[int, int]]
 ) -> dict[str, tuple[np.ndarray | None, ...]]:
     """One prediction for each test input by each baseline."""
-    known = [of[0] for of in rows if 0 in of]  # the question itself
+    known = [of[0] for of in rows if 0 in of]  # the question itself, where that fits
     near = iter(baselines.nearest_answers(objective, dataset.capsules(known).numpy()))
     return {
         baselines.IDENTITY: tuple(map(baselines.identity, questions.each)),
@@ -235,9 +242,9 @@ def _baselines(
 
 
 def _learnt(objective: CapsuleTargets, dataset: CapsuleDataset) -> frozenset[str]:
-    """The tasks of which a view is an image that the model has learnt from."""
+    """The tasks of which a view is an image that the model has learnt from, or was chosen by."""
     keys = objective.dataset.column("key")
-    rows = objective.rows[objective.train]
+    rows = objective.rows[np.concatenate([objective.train, objective.val])]
     seen = {keys[place] for place in objective.dataset.rows.searchsorted(rows).tolist()}
     pairs = zip(dataset.sample_ids, dataset.column("key"), strict=True)
     return frozenset(name.rpartition("/")[0] for name, key in pairs if key in seen)

@@ -20,7 +20,7 @@ from trm_nb.evaluation.arc.submission import Submission, submission_of
 from trm_nb.training.verdicts import accuracy, paired
 
 ATTEMPTS = 2  # that Kaggle allows
-SIZES = ((10, "up to 10x10"), (20, "up to 20x20"), (30, "up to 30x30"))  # by the longer side of the answer
+SIZES = ((10, "1 to 10"), (20, "11 to 20"), (30, "21 to 30"))  # cells of the answer's longer side
 
 Table = list[list[str]]  # rows of cells, the heading first
 
@@ -125,7 +125,7 @@ class ArcResult:
             assert question.answer is not None
             return next(name for most, name in SIZES if max(question.answer.shape) <= most)
 
-        return self._table("answer", size_of, [name for _, name in SIZES])
+        return self._table("longer side of the answer", size_of, [name for _, name in SIZES])
 
     def _table(self, name: str, group_of: Callable[[Question], str], order: Sequence[str] = ()) -> Table:
         groups = np.array([group_of(question) for question in self.known], str)
