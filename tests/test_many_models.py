@@ -355,6 +355,7 @@ def test_a_training_that_stopped_early_has_ended(
     with closing(TrainingProgressTracker(folder)) as tracker:
         stats = tracker.get_stats()
         assert (stats["state"], stats["pending"], stats["global_step"]) == ("done", [], first.trained.steps)
+        assert stats["stages"]["train"]["message"].startswith("stopped early: no validation after step")
     again = build(config.with_changes(train_steps=600)).training
     assert again is not None and again.trained is not None and again.trained.steps == first.trained.steps
 

@@ -18,7 +18,7 @@ from trm_nb.notebook.training_report import LearningProblem, NothingTrained, Tra
 from trm_nb.pipeline.run import Run, build
 
 HOSTILE = "<b>*a*"
-PARTS = ("loss", "learning_curve", "about", "headline", "gap", "steps", "details")
+PARTS = ("loss", "learning_curve", "about", "headline", "gap", "steps", "choice", "classes", "modalities", "details")
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +86,9 @@ def test_each_objective_is_shown(built: Path, tmp_path: Path, objective: str, he
     assert f"95{NO_BREAK}% interval" in shown["headline"]
     assert details in shown["details"] and shown["about"] == problem.objective.about
     assert "recursion step" in shown["steps"] and "the first step" in shown["steps"]
+    assert "**4** of 4 are used, the best one on the validation samples" in shown["choice"]
+    assert "in validation" in shown["loss"] and "val accuracy" in shown["learning_curve"]
+    assert ("precision" in shown["classes"]) is (objective == "label") and "baseline" in shown["modalities"]
     assert all("<b>" not in text for text in shown.values()), "names of the data are escaped"
     report.check()
     recorded = str(report.record())

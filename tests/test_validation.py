@@ -107,6 +107,8 @@ def test_the_last_step_is_validated_too(tmp_path: Path) -> None:
     trained = train(tmp_path, Puzzles(), replace(SETTINGS, steps=2))
     assert (trained.best_step, trained.validated) == (2, True)
     assert [step["global_step"] for step in curve(tmp_path) if "val_loss" in step] == [2]
+    saved = torch.load(tmp_path / "training.pt", weights_only=True)
+    assert saved["best"] is None, "a longer training does not choose among the ends of shorter ones"
 
 
 def test_without_validation_examples_it_is_the_last_step(whole: tuple[Path, Trained], tmp_path: Path) -> None:

@@ -190,11 +190,12 @@ def train(
                 if on_step is not None:
                     on_step()
         best = state.best if state.step % every == 0 else _validated(state, examples, settings, tracker)[1]
+        stopped_early = state.step < settings.steps
         if best is not None:
             state.average.load_state_dict(best.weights)
-    return Trained(
-        state.average, state.step, best.step if best else state.step, best is not None, state.step < settings.steps
-    )
+            if stopped_early:
+                tracker.finish(stage, f"stopped early: no validation after step {best.step:,} is better")
+    return Trained(state.average, state.step, best.step if best else state.step, best is not None, stopped_early)
 
 
 def _validated(

@@ -77,9 +77,9 @@ class Result:
     chance: tuple[str, float] | None
     longer: Paired
     details: tuple[Detail, ...]
-    balanced: Accuracy | None
-    classes: tuple[ClassScore, ...]
-    modalities: tuple[GroupScore, ...]
+    balanced: Accuracy | None = None
+    classes: tuple[ClassScore, ...] = ()
+    modalities: tuple[GroupScore, ...] = ()
     trained: Trained | None = None
     val: Predictions | None = None
 
