@@ -274,6 +274,18 @@ def test_what_the_objective_does_not_ask_has_its_reason(run: Path, name: str, va
     assert len(frame) == 1 and said in frame["error"][0]
 
 
+def test_a_file_that_belongs_to_another_is_not_passed_over(tmp_path: Path, model: Model) -> None:
+    task = {"train": [{"input": [[1]], "output": [[2]]}], "test": [{"input": [[3]]}]}
+    (tmp_path / "a_challenges.json").write_text(json.dumps({"00000001": task}))
+    (tmp_path / "a_solutions.json").write_text(json.dumps({"00000001": [[[4]]]}))
+    frame = model.predict([tmp_path / "a_solutions.json", tmp_path])
+    assert (
+        frame["item_id"].tolist()
+        == [str(tmp_path / "a_solutions.json")] + [f"{tmp_path}/a_challenges.json#00000001"] * 2
+    )
+    assert "belongs to another file" in frame["error"][0] and frame["error"][1:].isna().all()
+
+
 def test_damaged_files_have_their_reason_and_the_others_are_predicted(tmp_path: Path, model: Model) -> None:
     for part in (damaged_images, names, disguises):
         for name in list(make_part(tmp_path / "corpus", part))[1:]:

@@ -246,6 +246,20 @@ def test_exploration_keeps_some_rows_longer_and_follows_from_the_generator() -> 
     assert not model.eval()(model.initial_carry(batch), batch)[0].halted.any()  # evaluation runs all steps
 
 
+def test_parts_of_a_batch_explore_as_the_whole_batch() -> None:
+    config = replace(SMALL, halt_exploration_prob=0.5, halt_max_steps=8)
+    model, batch = TinyRecursiveModel(config).train(), batch_of(config, b=64)
+    with torch.no_grad():
+        model.q_head.bias.fill_(5.0)  # it would always halt
+
+    def halted(first: int, rows: int) -> Tensor:
+        model.batch_part = (first, 64)
+        part = {name: values[first : first + rows] for name, values in batch.items()}
+        return model(model.initial_carry(part), part, torch.Generator().manual_seed(1))[0].halted
+
+    assert torch.equal(torch.cat([halted(0, 32), halted(32, 32)]), halted(0, 64))
+
+
 def test_names_of_an_official_training_are_understood() -> None:
     official = Official("attention")
     wrapped = {f"_orig_mod.model.{name}": weight for name, weight in official.weights.items()}

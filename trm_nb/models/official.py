@@ -97,7 +97,7 @@ def _config(path: Path, weights: Mapping[str, Tensor], arch: Mapping[str, Any], 
     numbers: dict[str, Any] = {name: _number(path, arch, name) for name in _NUMBERS}
     has_puzzles = "puzzle_emb.weight" in weights
     puzzles, width = _matrix(path, weights, "puzzle_emb.weight").shape if has_puzzles else (0, 0)
-    places = numbers["puzzle_emb_len"] = numbers["puzzle_emb_len"] or -(-width // head.shape[1])
+    places = numbers["puzzle_emb_len"] or -(-width // head.shape[1])
     if mlp_t:
         told = _matrix(path, weights, "net.layers.0.mlp_t.gate_up_proj.weight").shape[1] - places
         if seq_len not in (None, told):
@@ -106,9 +106,11 @@ def _config(path: Path, weights: Mapping[str, Tensor], arch: Mapping[str, Any], 
     if seq_len is None:
         raise UserError(f"{path}: the weights do not tell seq_len; give it: 81 for Sudoku, 900 for ARC and Maze")
     return TRMConfig(
-        vocab_size=head.shape[0], seq_len=seq_len, hidden_size=head.shape[1], mlp_t=mlp_t,
+        vocab_size=head.shape[0], seq_len=seq_len, hidden_size=head.shape[1], num_heads=numbers["num_heads"],
         L_layers=len({name.split(".")[2] for name in weights if name.startswith("net.layers.")}),
-        num_puzzle_identifiers=puzzles, puzzle_emb_ndim=width, **numbers,
+        H_cycles=numbers["H_cycles"], L_cycles=numbers["L_cycles"], mlp_t=mlp_t,
+        num_puzzle_identifiers=puzzles, puzzle_emb_ndim=width, puzzle_emb_len=places,
+        halt_max_steps=numbers["halt_max_steps"],
     )  # fmt: skip
 
 

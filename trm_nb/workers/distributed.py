@@ -66,7 +66,7 @@ class Ranks:
         together = torch.cat([tensor.reshape(-1) for tensor in held])
         with _noticing_the_dead():
             dist.all_reduce(together)
-        for tensor, total in zip(held, together.split([tensor.numel() for tensor in held]), strict=True):
+        for tensor, total in zip(held, torch.split(together, [tensor.numel() for tensor in held]), strict=True):
             tensor.copy_(total.view_as(tensor))
 
     def wait(self) -> None:

@@ -82,8 +82,13 @@ def _of_path(given: Path, config: MultimodalDatasetConfig) -> Iterator[Content]:
     for reading in scan(config.with_changes(source_paths=[str(root)])):
         file = reading.file
         name = printable(str(given / file.path.relative_to(root)), also="")
+        nothing = file.path == root  # of what is given; in a folder, what belongs to another file is read with that
         for entry in reading.entries:
+            nothing = False
             if isinstance(entry, Item):
                 yield Content(name + entry.item_id.removeprefix(file.name), entry)
             else:
                 yield Content(name + entry.path.removeprefix(file.name), None, entry.reason)
+        if nothing:
+            reason = "nothing in it can be predicted: it is empty, or belongs to another file, as solutions of tasks do"
+            yield Content(name, None, reason)
