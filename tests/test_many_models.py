@@ -361,6 +361,17 @@ def test_a_training_that_stopped_early_has_ended(
     assert again is not None and again.trained is not None and again.trained.steps == first.trained.steps
 
 
+def test_a_training_whose_folder_is_gone_is_not_running(folder: Path) -> None:
+    with closing(TrainingProgressTracker(folder, create=True)) as tracker:
+        tracker.begin("train", 9)
+        with locked(RunPaths(folder).model("main").root, "training"):
+            assert tracker.get_stats()["state"] == "running train" and tracker.facts()["state"] == "running train"
+        shutil.rmtree(RunPaths(folder).model("main").root)
+        stats = tracker.get_stats()
+        assert (stats["state"], stats["stages"]["train"]["status"]) == ("stopped", "stopped")
+        assert tracker.facts()["state"] == "at rest" and tracker.trainings()["main"]["status"] == "stopped"
+
+
 @pytest.mark.parametrize("change", [reset, rebuild_tracker])
 def test_a_run_stays_while_one_of_its_models_is_trained(folder: Path, change: Callable[[Path], object]) -> None:
     before = state(folder)

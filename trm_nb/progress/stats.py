@@ -47,17 +47,25 @@ def gather(tracker: PlanTables) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Holders:
-    """Who writes the run, who executes its notebooks, and who trains the model that was asked for last."""
+    """Who writes the run, who executes its notebooks, and who trains `model`, which was asked for last."""
 
     writer: Holder | None
     runner: Holder | None
     trainer: Holder | None
+    model: str | None
+
+    def gone(self, stage: str) -> str | None:
+        """Who was killed at a stage that is running in the tables; None where somebody is, or may be, at work on it."""
+        holder = self.trainer if stage == "train" else self.writer
+        if holder is None:  # a model that is trained is locked
+            return "its process" if stage == "train" and self.model else None
+        return holder.name if holder.alive is False else None
 
 
 def _holders(tracker: PlanTables) -> _Holders:
     model, writer = tracker.get(MODEL), holder_of(tracker.output_dir)
     trainer = holder_of(tracker.paths.model(model).root) if model else writer  # a tool's training has no model
-    return _Holders(writer, holder_of(tracker.paths.notebooks), trainer)
+    return _Holders(writer, holder_of(tracker.paths.notebooks), trainer, model)
 
 
 def at_work_on(tracker: PlanTables, model: str) -> bool:
@@ -146,9 +154,8 @@ def _stages(tracker: PlanTables, stats: dict[str, Any], holders: _Holders) -> di
     report = {}
     for name in [name for name in STAGE_NAMES if name in measures]:
         status, started, finished, _, message = found.get(tracker.kept_as(name), ("waiting", None, None, None, None))
-        holder = holders.trainer if name == "train" else holders.writer
-        if status == "running" and holder is not None and holder.alive is False:
-            status, finished, message = "stopped", stats["heartbeat"], f"{holder.name} is gone; run again, it continues"
+        if status == "running" and (gone := holders.gone(name)):
+            status, finished, message = "stopped", stats["heartbeat"], f"{gone} is gone; run again, it continues"
         done, total, unit = measures[name]
         seconds = None if started is None else (finished or time.time()) - started
         report[name] = {
@@ -215,10 +222,7 @@ def state_of(tracker: PlanTables) -> tuple[str, dict[str, str]]:
     holders = _holders(tracker)
     kept = dict(tracker.query("SELECT name, status FROM stages"))
     held = {name: kept[tracker.kept_as(name)] for name in STAGE_NAMES if tracker.kept_as(name) in kept}
-    for name, status in held.items():
-        holder = holders.trainer if name == "train" else holders.writer
-        if status == "running" and holder is not None and holder.alive is False:
-            held[name] = "stopped"
+    held = {name: "stopped" if status == "running" and holders.gone(name) else status for name, status in held.items()}
     heartbeat, step = tracker.get("heartbeat"), tracker.last_step()[0]
     stats = {
         "stages": {name: {"status": held.get(name, "waiting"), "done": step} for name in STAGE_NAMES},
