@@ -8,6 +8,7 @@ here does nothing. Cost: one sum over all gradients a step, and the rows under w
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -107,7 +108,8 @@ def _noticing_the_dead() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # of the backend: a closed connection
+        reason = re.sub(r"^\[\S*\] ", "", str(error).splitlines()[0])  # without the place in the backend's source
         raise UserError(
-            f"another process of this training ended ({str(error).splitlines()[0][:200]}); run the same command again, "
-            "it continues from the last checkpoint"
+            "another process of this training ended, so run the same command again, which continues from the last "
+            f"checkpoint; the connection said: {reason[:100]}"
         ) from None

@@ -10,11 +10,10 @@ does not grow with their number, except for 12 KB a page where one page is chose
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -25,17 +24,16 @@ import torch
 from torch import Tensor
 
 from trm_nb.cache.image_cache import ImageCache
-from trm_nb.config import MODEL_NAME, MultimodalDatasetConfig, stage_of
 from trm_nb.describe import Described, Facts
 from trm_nb.errors import RejectedError, UserError
 from trm_nb.models.checkpoints import load_weights, read_weights
 from trm_nb.models.hardware import cpu_threads
 from trm_nb.models.tiny_recursive_model import TinyRecursiveModel
 from trm_nb.pipeline.encode_task import ENCODER, encode_images, precision_of
+from trm_nb.pipeline.prediction.checks import compare_renderers, finished_model, refuse_foreign, run_of
 from trm_nb.pipeline.prediction.contents import Content, contents_of
-from trm_nb.pipeline.run import Run, open_run
-from trm_nb.progress.model_record import DIGEST
-from trm_nb.progress.run_folder import ModelPaths, RunPaths
+from trm_nb.pipeline.run import Run
+from trm_nb.progress.run_folder import RunPaths
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import CAPSULES, FEATURES, Sample
 from trm_nb.render.renderer import RenderSettings
@@ -45,8 +43,6 @@ from trm_nb.training.train_objective import examples_of, settings_of
 
 if TYPE_CHECKING:
     from trm_nb.training.objective import Objective
-
-log = logging.getLogger(__name__)
 
 BLOCK = 1000  # pages that are rendered and encoded before others are read
 
@@ -118,14 +114,14 @@ class Model(Described):
         paths = RunPaths(Path(folder).resolve())
         with closing(TrainingProgressTracker(paths.root)) as tracker:
             frozen = tracker.frozen()
-        model = _finished_model(paths, name)
+        model = finished_model(paths, name)
         weights, values = read_weights(model.weights, KIND)
         try:
-            run = _run_of(paths, name, values, device)
+            run = run_of(paths, name, values, device)
             objective = examples_of(paths.root, run.config)
         except UserError as error:
             raise UserError(f"{model.root}: {error}") from None
-        _refuse_foreign(model, values, objective)
+        refuse_foreign(model, values, objective)
         if run.encoder.fingerprint != frozen.get(ENCODER):
             raise UserError(
                 f"{paths.root}: the capsules were made by the encoder {frozen.get(ENCODER)}, and this is "
@@ -171,7 +167,7 @@ class Model(Described):
         with tempfile.TemporaryDirectory(prefix="trm-nb-") as folder:
             cache = ImageCache(folder, c.use_denoiser, c.denoiser_path, render=RenderSettings.of(c), workers=c.workers)
             with closing(cache):
-                _compare(cache.fingerprints(), self._frozen.get("renderers") or {}, self._run.path)
+                compare_renderers(cache.fingerprints(), self._frozen.get("renderers") or {}, self._run.path)
                 yield cache
 
     def _pages(self, contents: Iterable[Content], cache: ImageCache) -> Iterator[_Page]:
@@ -245,59 +241,6 @@ class Model(Described):
             "encoder": self._frozen.get(ENCODER),
             "device": c.device,
         }
-
-
-def _finished_model(paths: RunPaths, name: str) -> ModelPaths:
-    """The folder of a model; raises UserError where there is no finished one of this name."""
-    there = sorted(path.name for path in paths.models.glob("[!.]*") if path.is_dir())
-    if not MODEL_NAME.fullmatch(name) or name not in there:
-        known = f"expected one of {', '.join(there)}, got" if there else "no model is there, and asked for is"
-        raise UserError(f"{paths.models}: {known} {name!r}; `trm-nb list` shows a run's models")
-    model = paths.model(name)
-    if not model.weights.is_file():
-        raise UserError(f"{model.root}: this training is not finished; `trm-nb train` continues it")
-    return model
-
-
-def _run_of(paths: RunPaths, name: str, values: Mapping[str, Any], device: str | None) -> Run:
-    """The run with the settings that the header of the model's weights holds."""
-    fields = [field for field in MultimodalDatasetConfig.model_fields if stage_of(field) == "train"]
-    trained = {field: values[field] for field in (*fields, "test_steps") if field in values}
-    given = {**trained, "model": name, "output_dir": str(paths.root)}
-    return open_run(overrides=given if device is None else {**given, "device": device})
-
-
-def _refuse_foreign(model: ModelPaths, values: Mapping[str, Any], objective: Objective) -> None:
-    """Raise UserError where a model was trained on another dataset, or is of another size than its settings say."""
-    held = values.get("architecture")
-    wanted = {"dataset": objective.dataset.info["content_digest"], **asdict(objective.model)}
-    got = {"dataset": values.get(DIGEST), **(held if isinstance(held, dict) else {})}
-    del wanted["forward_dtype"]  # that of the device
-    different = [f"{name}={got.get(name)!r}, not {want!r}" for name, want in wanted.items() if got.get(name) != want]
-    if different:
-        raise UserError(
-            f"{model.weights}: this model has {'; '.join(different[:3])}, so it belongs to another dataset or version; "
-            "use it with the run that it was trained in"
-        )
-
-
-def _compare(here: Mapping[str, str], made: Mapping[str, str], folder: Path) -> None:
-    """Compare what shapes images here with what shaped those of the run, by modality: renderer, space, denoiser.
-
-    Raises UserError for another denoiser; another renderer (which includes the version of Pillow) is a warning, as its
-    images differ little.
-    """
-    for modality in sorted(here.keys() & made.keys()):
-        (renderer, _, denoiser), (renderer_then, _, denoiser_then) = (
-            one[modality].partition(" ") for one in (here, made)
-        )
-        if denoiser != denoiser_then:
-            raise UserError(
-                f"{folder}: the images of the modality {modality} were denoised by {denoiser_then or 'nothing'}, and "
-                f"here that is {denoiser or 'nothing'}; put back the file at denoiser_path"
-            )
-        if renderer != renderer_then:
-            log.warning("%s: here %s is rendered by another version, so predictions may differ", folder, modality)
 
 
 def _next_page_follows(pages: list[_Page]) -> np.ndarray:
