@@ -161,6 +161,7 @@ def test_a_run_of_notebooks_says_what_it_did(project: Path, capsys: pytest.Captu
     assert "expected &lt;a&gt;" in (project / "outputs/demo/report/01_first.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_several_runs_are_executed_one_after_the_other(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cells = [nbformat.v4.new_code_cell("output_dir = None", metadata={"tags": ["parameters"]})]
     cells += [nbformat.v4.new_code_cell("assert 'broken' not in output_dir")]

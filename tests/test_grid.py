@@ -51,8 +51,8 @@ def test_what_is_no_image_is_not_decoded(shape: tuple[int, ...]) -> None:
         R.decode(np.zeros(shape, np.uint8))
 
 
-def test_every_arc_grid_reads_back() -> None:
-    for name, task in arc_tasks().items():
+def test_arc_grids_read_back() -> None:
+    for name, task in list(arc_tasks().items())[::4]:  # all of them in the slow suite, test_fidelity.py
         for grid in (*(g for pair in task.train for g in pair), *task.test_inputs, *task.test_outputs):
             assert np.array_equal(R.decode(R.render(grid)), grid), name
 

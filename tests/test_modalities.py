@@ -83,7 +83,7 @@ def write_tones(folder: Path, each: int) -> None:
 @pytest.mark.parametrize(
     "each",
     [
-        pytest.param(12, id="in the run's own process"),
+        pytest.param(12, id="in the run's own process", marks=pytest.mark.slow),
         pytest.param(30, id="in worker processes", marks=pytest.mark.slow),
     ],
 )

@@ -289,7 +289,7 @@ def test_a_file_that_belongs_to_another_is_not_passed_over(tmp_path: Path, model
 def test_damaged_files_have_their_reason_and_the_others_are_predicted(tmp_path: Path, model: Model) -> None:
     for part in (damaged_images, names, disguises):
         for name in list(make_part(tmp_path / "corpus", part))[1:]:
-            if hash_of(name) % 4:  # the slow test takes them all
+            if hash_of(name) % 4:  # the soak takes them all
                 (tmp_path / "corpus" / name).unlink()
     (tmp_path / "corpus" / "good.txt").write_text("A line.\n")
     assert_accounted_for(model.predict([tmp_path / "corpus"]), tmp_path / "corpus")
@@ -310,7 +310,7 @@ def assert_accounted_for(frame: pd.DataFrame, corpus: Path) -> None:
     assert frame["item_id"].nunique() >= files
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_whole_hostile_corpus_is_accounted_for(tmp_path: Path, model: Model) -> None:
     assert len(make_corpus(tmp_path / "corpus")) > 400
     (tmp_path / "corpus" / "good.txt").write_text("A line.\n")

@@ -60,6 +60,7 @@ def test_a_small_run_that_died_while_drawing_uses_a_worker_the_next_time(
     assert not marker(receipts).exists()
 
 
+@pytest.mark.slow
 def test_in_a_large_run_it_takes_one_worker_with_it(
     photos: Path, run_python: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:

@@ -147,6 +147,7 @@ def test_a_model_that_was_removed_is_trained_again_in_any_way(project: Callable[
     tracker.close()
 
 
+@pytest.mark.slow
 def test_a_failing_cell_stops_the_order_and_the_next_run_continues_there(project: Callable[..., Path]) -> None:
     root = project(
         n01_first=notebook("print('ok')"),

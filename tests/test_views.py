@@ -106,6 +106,7 @@ def test_maps_and_neighbours(run: Run) -> None:
     samples = run.samples()
     vectors = np.random.default_rng(0).normal(size=(len(samples), 9))
     texts = int((samples["modality"] == "text").sum())
+    assert text_of(views.effective_rank_of(vectors)) == "The effective rank is **2**, of at most 5."
     assert f"coloured by text: {texts}; image: 1." in alt_of(views.plot_map(vectors, samples["modality"]))
     photo, *pages = samples["modality"].argsort().tolist()
     samples.loc[[photo, pages[2]], "label"] = np.nan  # two samples without a label do not share one

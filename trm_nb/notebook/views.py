@@ -18,6 +18,7 @@ from trm_nb.notebook import plots, sampling
 from trm_nb.notebook.prose import finding, percent
 from trm_nb.notebook.shown import Plot, Text
 from trm_nb.render.modalities import MODALITIES
+from trm_nb.training.pretraining.losses import effective_rank
 
 if TYPE_CHECKING:
     from trm_nb.models.encoder import Encoder
@@ -151,6 +152,12 @@ def plot_map(vectors: np.ndarray, names: Sequence[str]) -> Plot:
     groups = _listed([f"{name}: {count:,}" for name, count in counts.items()])
     alt = f"Samples on two principal components ({percent(first + second)} of the variance), coloured by {groups}."
     return Plot(plots.capsule_map(vectors, names), alt)
+
+
+def effective_rank_of(vectors: np.ndarray) -> Text:
+    """In how many directions the capsules of samples vary, float (n, features)."""
+    rank = effective_rank(torch.from_numpy(vectors))
+    return Text(finding("The effective rank is **{0:,.0f}**, of at most {1:,}.", rank, min(vectors.shape)))
 
 
 def plot_neighbours(run: Run, samples: pd.DataFrame, groups: np.ndarray, similar: np.ndarray) -> Plot | Text:
