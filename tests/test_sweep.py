@@ -46,7 +46,7 @@ def made(folder: Path) -> dict[str, Any]:
     with closing(TrainingProgressTracker(folder)) as tracker:
         stages = tracker.query("SELECT * FROM stages WHERE name IN ('render', 'encode', 'consolidate')")
         batches = tracker.query("SELECT * FROM batches")
-    files = [*RunPaths(folder).images.rglob("*"), *RunPaths(folder).capsules.rglob("*"), RunPaths(folder).info]
+    files = [*RunPaths(folder).images.rglob("*"), *RunPaths(folder).capsules.rglob("*")]
     times = {str(path): path.stat().st_mtime_ns for path in files if path.is_file() and ".lock" not in path.name}
     assert len(stages) == 3 and batches
     return {"stages": stages, "batches": batches, "times": times}
@@ -88,6 +88,6 @@ def test_a_sweep_that_was_killed_ends_with_six_models_of_one_encoding(tmp_path: 
     listed = output_of("list", str(folder)).splitlines()
     assert len(listed) == 2 + 6 and all("done" in line and "%" in line for line in listed[2:])
     compared = output_of("compare", str(folder), "--notebook")
-    assert "learning_rate=0.0003" in compared and "on 16 samples of 6 items" in compared and "after Holm" in compared
+    assert "learning_rate=0.0003" in compared and "on 17 samples of 7 items" in compared and "after Holm" in compared
     assert status_of(paths.notebooks / "07_compare.ipynb") == "done"
     assert "07_compare" in (paths.report / "index.html").read_text(encoding="utf-8")
