@@ -16,7 +16,7 @@ from conftest import TASK, config_for, make_sources
 from trm_nb import CapsuleDataset, build
 from trm_nb.cli.main import main
 from trm_nb.errors import UserError
-from trm_nb.evaluation.arc.baselines import identity, most_common_colour, nearest_places
+from trm_nb.evaluation.arc.baselines import identity, most_common_colour
 from trm_nb.evaluation.arc.evaluate import last_step, views_that_fit
 from trm_nb.evaluation.arc.questions import items_of, read_questions, views_of
 from trm_nb.evaluation.arc.submission import check_submission
@@ -118,7 +118,8 @@ def test_the_nearest_sample_is_that_of_the_other_lookup() -> None:
     capsules = rng.standard_normal((30, 12, 512)).astype(np.float16)
     train, asked = np.arange(5, 25), np.array([0, 1, 2, 29])
     capsules[asked] += capsules[[7, 9, 20, 11]]
-    assert nearest_places(capsules, train, capsules[asked]).tolist() == nearest(capsules, train, asked).tolist()
+    apart = nearest(capsules, train, np.arange(len(asked)), capsules[asked])
+    assert apart.tolist() == nearest(capsules, train, asked).tolist()
 
 
 def test_q_is_taken_after_the_last_step_and_keeps_sure_predictions_apart() -> None:

@@ -132,12 +132,13 @@ def list_models(
 
 def _runs_of_the_project() -> list[Path]:
     """The folders in outputs/ of the project, or of the current folder, that hold a run."""
+    from trm_nb.cli.terminal import from_here
     from trm_nb.params import project_root
     from trm_nb.progress.run_folder import RunPaths
 
     outputs = (project_root(Path.cwd()) or Path.cwd()) / "outputs"
     found = [folder for folder in sorted(outputs.glob("*")) if RunPaths(folder).tracker.is_file()]
-    return [folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder for folder in found]
+    return [Path(from_here(folder)) for folder in found]
 
 
 def compare(

@@ -107,13 +107,13 @@ def say_what_came_out(run: Path, new: bool) -> None:
     for line in quarantined(run, tracker.quarantined()):
         print(line)
     tracker.close()
-    print(f"report: {_from_here(index)}", flush=True)
+    print(f"report: {from_here(index)}", flush=True)
 
 
 def quarantined(run: Path, count: int) -> list[str]:
     """How many items and samples could not be used and where to read why; no line where there are none."""
     reasons = RunPaths(run).quarantine
-    where = f"reasons: {_from_here(reasons)}" if reasons.is_file() else f"reasons: trm-nb status {_from_here(run)}"
+    where = f"reasons: {from_here(reasons)}" if reasons.is_file() else f"reasons: trm-nb status {from_here(run)}"
     return [f"{count:,} quarantined, {where}"] if count else []
 
 
@@ -128,7 +128,7 @@ def result_of(result: Result, model: Path) -> str:
         f"  (95 % interval {measured.low:.1%} to {measured.high:.1%};\n"
         f"  {objective.constant}: {constant:.1%})\n"
         f"{_chosen(result)}"
-        f"model: {_from_here(model)}"
+        f"model: {from_here(model)}"
     )
 
 
@@ -142,7 +142,7 @@ def _chosen(result: Result) -> str:
     return f"chosen by validation: {best} ({validation.share:.1%} of {validation.rows:,} validation samples)\n"
 
 
-def _from_here(path: Path) -> str:
+def from_here(path: Path) -> str:
     """A path as short as it can be said: relative where it lies below the current folder."""
     whole, here = path.absolute(), Path.cwd()
     return str(whole.relative_to(here) if whole.is_relative_to(here) else whole)

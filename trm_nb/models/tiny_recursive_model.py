@@ -17,8 +17,8 @@ of its own. Axes: b batch, s answer places (seq_len), p prefix and answer places
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import numpy as np
@@ -152,6 +152,14 @@ class TinyRecursiveModel(nn.Module):
         halts = self._halts(q[:, 0].detach(), steps, generator)
         outputs = {"logits": logits, "q_halt_logits": q[:, 0], "q_continue_logits": q[:, 1]}
         return Carry(z_H.detach(), z_L.detach(), steps, halts, data), outputs
+
+    def unrolled(self, batch: Mapping[str, Tensor], steps: int) -> Iterator[tuple[Carry, dict[str, Tensor]]]:
+        """What `forward` gives at each of so many outer steps, in which no row of the batch is replaced."""
+        carry = self.initial_carry(batch)
+        for _ in range(steps):
+            carry, outputs = self(carry, batch)
+            carry = replace(carry, halted=torch.zeros_like(carry.halted))
+            yield carry, outputs
 
     def projected(self, capsules: Tensor) -> Tensor:
         """Capsules (b, 12, 512) in units of the training rows' spread, as places of the sequence: (b, 12, d)."""

@@ -137,7 +137,10 @@ def write_dataset(
     denoiser = cache.denoiser.fingerprint if cache.denoiser else None
     info = _info(settings, tracker, shards, weights, denoiser, classes)
     write_file(paths.card, _card(info).encode())
-    written = [*paths.tables[:-1], *sorted(paths.capsules.parent.rglob("zarr.json"))]
+    written = [
+        *(path for path in paths.tables if path != paths.info),
+        *sorted(paths.capsules.parent.rglob("zarr.json")),
+    ]
     written += [path for path in sorted((paths.labels / "c").rglob("*")) if path.is_file()]
     held = {path.relative_to(paths.root).as_posix(): [path.stat().st_size, sha256_of(path)] for path in written}
     with tracker.transaction():

@@ -82,7 +82,7 @@ def reset(output_dir: str | Path, keep_cache: bool = True) -> list[str]:
 
 def refuse_while_training(paths: RunPaths) -> None:
     """Raise UserError while a model of a run is trained; for a caller that has the run's lock, so that none begins."""
-    for model in sorted(paths.models.glob("*")):
+    for model in paths.model_folders():
         holder = holder_of(model)
         if holder is not None and holder.alive:
             raise UserError(f"{model}: this model is being trained by {holder.name}; wait for it, or stop it")

@@ -24,7 +24,7 @@ from trm_nb.storage.files import write_file
 DIGEST = "content_digest"
 MAX_BYTES = 100_000  # of a config.yaml, which has some 500
 MAX_RESULT_BYTES = 10_000_000  # of a result.json, which has some 250 a class
-TABLES = ("by_class", "by_modality")  # what a result holds beside its summary
+TABLES = ("by_class", "by_modality")  # what a result holds in addition to its summary
 _ALSO = ("train_steps", "test_steps")  # recorded, and free to differ from call to call
 
 
@@ -139,8 +139,8 @@ def has_ended(paths: ModelPaths, done: int, asked: int) -> bool:
 def summaries(paths: RunPaths) -> list[dict[str, Any]]:
     """The models of a run, by name: of each its name and state (done, begun), and the summary of its result, if any."""
     found = []
-    for root in sorted(paths.models.glob("[!.]*")):
-        if root.is_dir() and MODEL_NAME.fullmatch(root.name):
+    for root in paths.model_folders():
+        if MODEL_NAME.fullmatch(root.name):
             model = ModelPaths(root)
             done = model.is_finished()
             known = {"name": root.name, "state": "done" if done else "begun"}

@@ -91,6 +91,10 @@ class RunPaths:
         """The encoder that was fitted to this run."""
         return self.encoder / "encoder.pt"
 
+    def model_folders(self) -> list[Path]:
+        """The folders that are in `models`, by name, hidden ones excepted."""
+        return [path for path in sorted(self.models.glob("[!.]*")) if path.is_dir()]
+
     @property
     def evaluation(self) -> Path:
         """The folder of what models are asked besides this run's samples: a run for each set, with the same encoder."""

@@ -11,12 +11,14 @@ import numpy as np
 ROWS_AT_ONCE = 1000
 
 
-def nearest(capsules: np.ndarray, train: np.ndarray, asked: np.ndarray) -> np.ndarray:
+def nearest(capsules: np.ndarray, train: np.ndarray, asked: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
     """The training sample that is most similar to each of `asked`, the first of equally similar ones.
 
     Args:
         capsules: float16 (n, 12, 512), which may be mapped from a file; 2,000 of them are in memory at a time.
-        train, asked: int64, places among `capsules`.
+        train: int64, places among `capsules`.
+        asked: int64, places among `others`.
+        others: float16 (m, 12, 512), capsules of other samples; None: `capsules`.
 
     Returns:
         Places among `capsules`, int64 (len(asked),), each of them in `train`.
@@ -24,10 +26,10 @@ def nearest(capsules: np.ndarray, train: np.ndarray, asked: np.ndarray) -> np.nd
     total = np.zeros(capsules[0].size)
     for block in _blocks(train):
         total += capsules[block].reshape(len(block), -1).sum(axis=0, dtype=np.float64)
-    mean = (total / len(train)).astype(np.float32)
+    mean, others = (total / len(train)).astype(np.float32), capsules if others is None else others
     found = np.empty(len(asked), np.int64)
     for place, rows in zip(_blocks(np.arange(len(asked))), _blocks(asked), strict=True):
-        query, best = directions(capsules[rows], mean), np.full(len(rows), -np.inf, np.float32)
+        query, best = directions(others[rows], mean), np.full(len(rows), -np.inf, np.float32)
         for block in _blocks(train):
             similar = query @ directions(capsules[block], mean).T
             top = similar.argmax(axis=1)

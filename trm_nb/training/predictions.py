@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
@@ -90,12 +90,9 @@ def evaluate(
     with cpu_threads(settings.torch_threads):
         for on_cpu in batches(settings.batch):
             batch = to_device(on_cpu, settings.device)
-            carry = model.initial_carry(batch)
             known = batch["labels"] != IGNORED
             right, said, sure = [], [], []
-            for _ in range(steps or model.config.halt_max_steps):
-                carry, outputs = model(carry, batch)
-                carry = replace(carry, halted=torch.zeros_like(carry.halted))  # all rows go on to the last step
+            for _, outputs in model.unrolled(batch, steps or model.config.halt_max_steps):
                 said.append(outputs["logits"].argmax(-1))
                 sure.append(log_probability_of_prediction(outputs["logits"]).exp().float())
                 right.append((known & (said[-1] == batch["labels"])).sum(-1))

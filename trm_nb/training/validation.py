@@ -84,10 +84,7 @@ def measured(model: TinyRecursiveModel, batches: Iterable[dict[str, Tensor]]) ->
     model.eval()
     total, examples = dict.fromkeys((LOSS, CELLS, EXACT), 0.0), 0
     for batch in batches:
-        carry = model.initial_carry(batch)
-        for _ in range(model.config.halt_max_steps):
-            carry, outputs = model(carry, batch)
-            carry = replace(carry, halted=torch.zeros_like(carry.halted))  # all rows go on to the last step
+        *_, (carry, outputs) = model.unrolled(batch, model.config.halt_max_steps)
         loss, sums = act_loss(replace(carry, halted=torch.ones_like(carry.halted)), outputs)
         for name, value in zip(total, (loss, sums["accuracy"], sums["exact_accuracy"]), strict=True):
             total[name] += float(value)

@@ -9,7 +9,7 @@ import numpy as np
 
 from trm_nb.evaluation.arc.questions import Question
 from trm_nb.evaluation.arc.scoring import grids_at_top_left
-from trm_nb.training.nearest import ROWS_AT_ONCE, directions
+from trm_nb.training.nearest import nearest
 from trm_nb.training.targets import CapsuleTargets
 
 IDENTITY, COLOUR, NEAREST = "identity", "most common colour", "nearest task"
@@ -43,27 +43,5 @@ def nearest_answers(objective: CapsuleTargets, asked: np.ndarray) -> list[np.nda
     Returns:
         int8 (rows, columns) each.
     """
-    places = nearest_places(objective.capsules, objective.train, asked)
+    places = nearest(objective.capsules, objective.train, np.arange(len(asked)), asked)
     return grids_at_top_left(objective.labels[places].reshape(-1, *objective.shape), objective.outside)
-
-
-def nearest_places(known: np.ndarray, train: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """The place among `known`, one of `train`, that is most similar to each of `asked`: int64 (n,).
-
-    `known` and `asked` are capsules float16 (n, 12, 512); `known` may be mapped from a file, and a block at a time is
-    in memory.
-    """
-    blocks = [train[first : first + ROWS_AT_ONCE] for first in range(0, len(train), ROWS_AT_ONCE)]
-    total = np.zeros(known[0].size)
-    for block in blocks:
-        total += known[block].reshape(len(block), -1).sum(axis=0, dtype=np.float64)
-    mean = (total / len(train)).astype(np.float32)
-    query = directions(asked, mean)
-    found, best = np.zeros(len(asked), np.int64), np.full(len(asked), -np.inf, np.float32)
-    for block in blocks:
-        similar = query @ directions(known[block], mean).T
-        top = similar.argmax(axis=1)
-        closest = similar[np.arange(len(asked)), top]
-        found = np.where(closest > best, block[top], found)
-        best = np.maximum(best, closest)
-    return found

@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -42,7 +42,7 @@ from trm_nb.training.targets import CapsuleTargets
 
 
 class Watch(Protocol):
-    """What is told while it works."""
+    """What receives the progress."""
 
     def encoding(self, run: Run, images: int) -> AbstractContextManager[Progress]:
         """Entered before so many images are rendered and encoded in `run`; gives what is to be called often."""
@@ -63,7 +63,7 @@ def evaluate_arc(
         name: of a finished model in it.
         data: as `read_questions` takes it.
         count: views of a task, itself among them.
-        watch: is told how far it is.
+        watch: receives the progress.
         device: as `Model.load` takes it.
 
     Raises:
@@ -153,7 +153,7 @@ def _rows(questions: Questions, shown: Sequence[Sequence[View]], dataset: Capsul
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Samples:
-    """The items of the views, made anew each time they are walked."""
+    """The items of the views, made again each time they are iterated over."""
 
     questions: Questions
     shown: Sequence[Sequence[View]]
@@ -168,7 +168,7 @@ def file_name(data: str) -> str:
 
 
 def write_result(result: ArcResult, file: Path) -> None:
-    """Write the submission, and all that was found beside it as `<name>.results.json`; the folder is made."""
+    """Write the submission, and all that was found as `<name>.results.json` in the same folder; the folder is made."""
     submission = result.submission
     check_submission(submission, result.questions.test_inputs)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -220,10 +220,7 @@ def last_step(net: TinyRecursiveModel, batch: dict[str, torch.Tensor], steps: in
 
     q is the sigmoid of the halting logit, taken in float64 as published, so that sure predictions stay apart.
     """
-    carry = net.initial_carry(batch)
-    for _ in range(steps):
-        carry, outputs = net(carry, batch)
-        carry = replace(carry, halted=torch.zeros_like(carry.halted))  # all rows go on to the last step
+    *_, (_, outputs) = net.unrolled(batch, steps)
     q = outputs["q_halt_logits"].double().sigmoid()
     return outputs["logits"].argmax(-1).cpu().numpy(), q.cpu().numpy()
 

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 def finished_model(paths: RunPaths, name: str) -> ModelPaths:
     """The folder of a model; raises UserError where there is no finished one of this name."""
-    there = sorted(path.name for path in paths.models.glob("[!.]*") if path.is_dir())
+    there = [path.name for path in paths.model_folders()]
     if not MODEL_NAME.fullmatch(name) or name not in there:
         known = f"expected one of {', '.join(there)}, got" if there else "no model is there, and asked for is"
         raise UserError(f"{paths.models}: {known} {name!r}; `trm-nb list` shows a run's models")
