@@ -60,15 +60,19 @@ class TrainedModel:
         """The accuracy on the held-out samples after the last recursion step; None where the training is not done."""
         if self.state != "done":
             return None
-        last = self.predictions()
+        last = self.predictions(columns=["item", "correct"])
         return accuracy(last["correct"].to_numpy(), last["item"].to_numpy())
 
     def curve(self) -> list[dict[str, Any]]:
         """The logged steps up to the last checkpoint, each with its `global_step`."""
         return read_metrics(self.paths.metrics, self.steps)
 
-    def predictions(self, every_step: bool = False) -> pd.DataFrame:
+    def predictions(self, every_step: bool = False, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """The rows of predictions.parquet for the held-out samples after the last recursion step, or after each.
+
+        Args:
+            every_step: after each.
+            columns: that are read, with `split` and `step`; None: all. Grids take most of the time.
 
         Raises:
             UserError: where the training is not done, or the file cannot be read.
@@ -76,7 +80,8 @@ class TrainedModel:
         if self.state != "done":
             raise UserError(f"{self.paths.root}: this training is not finished; `trm-nb train` continues it")
         try:
-            frame: pd.DataFrame = pq.read_table(self.paths.predictions).to_pandas()
+            wanted = None if columns is None else [*columns, "split", "step"]
+            frame: pd.DataFrame = pq.read_table(self.paths.predictions, columns=wanted).to_pandas()
         except (pa.ArrowException, OSError) as error:
             raise UserError(
                 f"{self.paths.predictions}: cannot be read ({error}); `trm-nb train` writes it again"
@@ -94,8 +99,8 @@ def trained_models(folders: Iterable[str | Path], names: Sequence[str] | None = 
     found = [
         _model(Path(folder), path)
         for folder in folders
-        for path in sorted(_models_folder(Path(folder)).glob("[!.]*"))
-        if path.is_dir() and any(path.glob("[!.]*"))
+        for path in _paths_of_run(Path(folder)).model_folders()
+        if any(path.glob("[!.]*"))
     ]
     known = {model.name for model in found}
     if unknown := [name for name in names or [] if name not in known]:
@@ -185,9 +190,10 @@ def disagreements(first: TrainedModel, second: TrainedModel) -> pd.DataFrame:
     Raises:
         UserError: for a model that is not done.
     """
-    each = [model.predictions().assign(key=_keys_of(model)) for model in (first, second)]
+    each = [(model, model.predictions()) for model in (first, second)]
+    keyed = [last.assign(key=_keys_of(model, last)) for model, last in each]
     columns = ["key", "prediction", "correct", "cells_correct"]
-    both = each[0][["row", "sample_id", "target", *columns]].merge(each[1][columns], on="key", suffixes=("_1", "_2"))
+    both = keyed[0][["row", "sample_id", "target", *columns]].merge(keyed[1][columns], on="key", suffixes=("_1", "_2"))
     same = [
         repr(_plain(one)) == repr(_plain(two))
         for one, two in zip(both["prediction_1"], both["prediction_2"], strict=True)
@@ -228,11 +234,11 @@ def _shown(value: object) -> str:
     return text[:8] if len(text) > 40 else text  # a digest
 
 
-def _models_folder(folder: Path) -> Path:
+def _paths_of_run(folder: Path) -> RunPaths:
     paths = RunPaths(folder)
     if not paths.tracker.is_file():
         raise UserError(f"{folder}: no run here (progress.sqlite is missing); give the folder of a run")
-    return paths.models
+    return paths
 
 
 def _model(run: Path, root: Path) -> TrainedModel:
@@ -245,21 +251,24 @@ def _model(run: Path, root: Path) -> TrainedModel:
 
 
 def _outcomes(model: TrainedModel, method: str) -> Outcomes:
-    last = model.predictions()
-    items = pq.read_table(RunPaths(model.run).samples, columns=["item_id"]).to_pandas()["item_id"].iloc[last["row"]]
+    last = model.predictions(columns=["row", "target", "correct"])
     return Outcomes(
         name=f"{model.run.name}/{model.name}",
         method=method,
-        keys=_keys_of(model),
+        keys=_keys_of(model, last),
         correct=last["correct"].to_numpy(),
-        items=items.to_numpy(dtype=str),
+        items=_column(model, "item_id", last).to_numpy(dtype=str),
     )
 
 
-def _keys_of(model: TrainedModel) -> np.ndarray:
-    """What makes a held-out sample the same in two models, str (n,): its objective, image and target."""
-    last = model.predictions()
-    keys = pq.read_table(RunPaths(model.run).samples, columns=["key"]).to_pandas()["key"].iloc[last["row"]]
+def _column(model: TrainedModel, name: str, last: pd.DataFrame) -> pd.Series:
+    """A column of samples.parquet for the samples of a model's predictions."""
+    return pq.read_table(RunPaths(model.run).samples, columns=[name]).to_pandas()[name].iloc[last["row"]]
+
+
+def _keys_of(model: TrainedModel, last: pd.DataFrame) -> np.ndarray:
+    """What makes the samples of `last`, a model's predictions, the same as another's: objective, image and target."""
+    keys = _column(model, "key", last)
     target = [repr(_plain(value)) for value in last["target"]]
     same = pd.Series([f"{key} {goal}" for key, goal in zip(keys, target, strict=True)], dtype=str)
     copy = same.groupby(same).cumcount().astype(str)  # equal images keep a row each

@@ -164,13 +164,14 @@ def train(
         every = interval(settings.validate_every, examples.per_epoch, settings.batch)
         with metric_logger(settings.logger, paths, state.step) as log, tracker.stage(stage, settings.steps):
             sums: list[dict[str, float]] = []
+            best: Best | None = None
             while not state.has_ended(settings):
                 sums.append(_step(state, examples, settings, folder))
                 metrics: dict[str, float] = {}
                 if state.step % every == 0:
                     metrics, state.best = _validated(state, examples, settings, tracker)
                 elif state.step == settings.steps:  # it has no part in what a longer training would choose
-                    metrics, _ = _validated(state, examples, settings, tracker)
+                    metrics, best = _validated(state, examples, settings, tracker)
                 ended = state.has_ended(settings)
                 if state.step % settings.log_every == 0 or ended:
                     metrics = _means(sums, settings) | metrics
@@ -189,7 +190,10 @@ def train(
                 tracker.beat()
                 if on_step is not None:
                     on_step()
-        best = state.best if state.step % every == 0 else _validated(state, examples, settings, tracker)[1]
+        if state.step % every == 0:
+            best = state.best
+        elif best is None:  # the steps were all done before
+            _, best = _validated(state, examples, settings, tracker)
         stopped_early = state.step < settings.steps
         if best is not None:
             state.average.load_state_dict(best.weights)
