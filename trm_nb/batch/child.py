@@ -45,7 +45,7 @@ def supervise(
         job: JSON values.
         folder: the child's working directory.
         tick: called every fifth of a second; whatever it raises stops the child and passes on.
-        environment: variables beside those of this process.
+        environment: variables in addition to those of this process.
     """
     with tempfile.TemporaryFile() as log:
         child = subprocess.Popen(

@@ -284,7 +284,7 @@ def execute_notebook(
         parameters: what papermill puts into it.
         root: the folder in which it runs.
         tick: called often; what it raises stops the notebook, which is saved, and passes on.
-        environment: variables beside those of this process.
+        environment: variables in addition to those of this process.
     """
     partial = target.with_name(f".{target.stem}.partial.ipynb")
     partial.unlink(missing_ok=True)

@@ -99,10 +99,10 @@ def _config(path: Path, weights: Mapping[str, Tensor], arch: Mapping[str, Any], 
     puzzles, width = _matrix(path, weights, "puzzle_emb.weight").shape if has_puzzles else (0, 0)
     places = numbers["puzzle_emb_len"] or -(-width // head.shape[1])
     if mlp_t:
-        told = _matrix(path, weights, "net.layers.0.mlp_t.gate_up_proj.weight").shape[1] - places
-        if seq_len not in (None, told):
-            raise UserError(f"{path}: these weights are of seq_len={told}, got seq_len={seq_len}")
-        seq_len = told
+        held = _matrix(path, weights, "net.layers.0.mlp_t.gate_up_proj.weight").shape[1] - places
+        if seq_len not in (None, held):
+            raise UserError(f"{path}: these weights are of seq_len={held}, got seq_len={seq_len}")
+        seq_len = held
     if seq_len is None:
         raise UserError(f"{path}: the weights do not tell seq_len; give it: 81 for Sudoku, 900 for ARC and Maze")
     return TRMConfig(

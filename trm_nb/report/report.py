@@ -80,7 +80,7 @@ def write_report(output_dir: str | Path) -> Path:
 
 
 def write_page(path: str | Path) -> Path:
-    """Write the page of one executed notebook beside it, as of a model's or of a comparison; returns the page.
+    """Write the page of one executed notebook next to it, as of a model's or of a comparison; returns the page.
 
     It links to the report of the run in whose folder it lies, where there is one.
 

@@ -197,7 +197,7 @@ def result_of(
     Args:
         objective: what was learnt.
         predictions: for the held-out samples.
-        trained: the training, where its steps are to be told.
+        trained: the training, where its steps are to be stated.
         val: the predictions for the validation samples, where there are some.
     """
     right, items = predictions.exact[-1], _items(predictions)

@@ -1,4 +1,4 @@
-"""What an evaluation on ARC tasks found: scores in both published means, baselines beside them, tables and sentences.
+"""What an evaluation on ARC tasks found: scores in both published means, with baselines, tables and sentences.
 
 Intervals and verdicts are those of training/verdicts.py, with the task as the unit, since the test inputs of one task
 resemble each other.
