@@ -168,7 +168,7 @@ def test_a_batch_follows_from_seed_and_step(sides: tuple[Material, Material], co
 
 @pytest.mark.parametrize(
     ("size", "counts"),
-    [(8, [2, 2, 4, 2, 2, 2]), (32, [6, 4, 12, 4, 4, 2]), (48, [8, 6, 18, 6, 6, 4])],
+    [(8, [2, 2, 4, 2, 2, 2]), (64, [12, 6, 20, 14, 8, 4]), (48, [8, 4, 14, 10, 6, 4])],
     ids=["a pair of each at least", "the table's own", "the default"],
 )
 def test_the_mixture_is_kept(content: Content, size: int, counts: list[int]) -> None:
@@ -339,7 +339,7 @@ def test_bag_loss_is_one_minus_the_cosine() -> None:
 
 
 def test_all_losses_take_the_images_that_they_are_for(content: Content, matching: losses.Matching) -> None:
-    inputs = losses.Inputs.of(content.batch(0, 0, 8), "cpu")
+    inputs = losses.Inputs.of(content.batch(0, 0, 8))
     rng = torch.Generator().manual_seed(0)
     capsules = torch.randn(len(inputs.kinds), 12, 512, generator=rng)
     perfect = scaled(patches(inputs.images))
@@ -526,7 +526,7 @@ def test_batches_of_worker_processes_are_the_same(content: Content) -> None:
     for workers in (0, 1):
         with feeding(content, 0, range(2, 5), 8, workers) as batches:
             fed.append([batch.images for batch in batches])
-    assert len(fed[0]) == 3 and all(np.array_equal(a, b) for a, b in zip(*fed, strict=True))
+    assert len(fed[0]) == 3 and all(map(torch.equal, *fed))
 
 
 # -- errors ----------------------------------------------------------------------------------------------------------

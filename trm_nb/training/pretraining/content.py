@@ -1,10 +1,10 @@
 """Batches of images for the pre-training, in pairs: pages of text, grids, ARC tasks, photographs and others.
 
-Half of the images are text or random characters, as these are the hardest to read back; pages are cut at random places
+Half of the images are grids and ARC tasks, as whole tasks are the hardest to read back; pages are cut at random places
 of documents. Grids and tasks are augmented: colours are permuted, and the grids of a pair turned and mirrored alike.
-What is harder to read back comes more often: languages by the perplexity of their characters, tasks by the mean
-size of their grids (a ninth of ARC-AGI-2's training tasks have more than 400 cells a grid, but 42 % of its evaluation
-tasks have).
+What is harder to read back comes more often: languages by the perplexity of their characters, tasks by the
+root of the mean size of their grids (a ninth of ARC-AGI-2's training tasks have more than 400 cells a grid, but 42 %
+of its evaluation tasks have).
 The two images of most pairs belong together (one document, one ARC task, one photograph), which the contrastive loss
 uses. All of a batch follows from the seed and the step.
 Cost: about 2 ms an image.
@@ -30,7 +30,7 @@ from trm_nb.training.pretraining.words import FAMILIES, grid_words, image_words,
 
 SIDE = 224
 PHOTOGRAPH_SIDE = 900  # photographs are kept so large
-BATCH = 32  # images that the counts of PAIRS add up to
+BATCH = 64  # images that the counts of PAIRS add up to
 ROWS, COLUMNS = 16, 32
 PERPLEXITY_CHARACTERS = 500_000  # of each language that are looked at
 LATIN = np.r_[33:127, 0xA1:0x250]
@@ -103,8 +103,8 @@ class Content:
         self._kinds = list(material.documents)
         difficulty = np.array([_perplexity(documents) for documents in material.documents.values()])
         self._kind_chances = difficulty / difficulty.sum()
-        areas = np.array([np.mean([grid.size for grid in grids_of(task)]) for task in material.tasks])
-        self._task_chances = areas / areas.sum()
+        sides = np.sqrt([np.mean([grid.size for grid in grids_of(task)]) for task in material.tasks])
+        self._task_chances = sides / sides.sum()
         self._highlighted = [kind for kind in self._kinds if kind in HIGHLIGHTED] or self._kinds
         self._photographs: dict[int, Image.Image] = {}
 
@@ -112,13 +112,13 @@ class Content:
         """The batch of a step; about `size` images, as each part of the mixture has whole pairs, at least one."""
         rng = np.random.default_rng([seed, part, step])
         mixture: list[tuple[int, bool, Callable[[np.random.Generator], Pair]]] = [
-            (3, True, self.text_pair),
-            (2, False, self._twice(self.random_page)),
-            (4, True, self.grid_pair),
-            (2, False, self._twice(self.random_grid)),
-            (2, False, self._twice(self.task)),
-            (2, True, self.photograph_pair),
-            (1, False, self._twice(self.other)),
+            (6, True, self.text_pair),
+            (3, False, self._twice(self.random_page)),
+            (7, True, self.grid_pair),
+            (3, False, self._twice(self.random_grid)),
+            (7, False, self._twice(self.task)),
+            (4, True, self.photograph_pair),
+            (2, False, self._twice(self.other)),
         ]
         pairs, related = [], []
         for count, belong, make in mixture:

@@ -32,7 +32,7 @@ from trm_nb.models.hardware import cpu_threads
 from trm_nb.models.read_out import WHOLE
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.storage.files import fault_point, locked
-from trm_nb.training.pretraining.content import Batch, Content
+from trm_nb.training.pretraining.content import Content
 from trm_nb.training.pretraining.feed import feeding
 from trm_nb.training.pretraining.losses import Decoded, Inputs, all_losses, effective_rank, total
 from trm_nb.training.pretraining.material import Material
@@ -136,12 +136,12 @@ def _train(
                 on_step()
 
 
-def _step(state: State, batch: Batch, settings: Settings) -> _Step:
+def _step(state: State, batch: Inputs, settings: Settings) -> _Step:
     """One step of both optimisers."""
     model, device = state.model, settings.device
     seed = np.random.SeedSequence([settings.seed, state.step]).generate_state(1, np.uint64)[0] >> np.uint64(1)
     generator = torch.Generator(device).manual_seed(int(seed))
-    inputs = Inputs.of(batch, device)
+    inputs = batch.to(device)
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=settings.bfloat16):
         capsules = model.encoder(inputs.images)
         noise = torch.randn(capsules.shape, generator=generator, device=device)
@@ -206,7 +206,7 @@ def _steps_in(minutes: float, state: State, content: Content, settings: Settings
     return max(1, round(60 * minutes / seconds))
 
 
-def _rehearse(state: State, settings: Settings, batches: Iterable[Batch]) -> None:
+def _rehearse(state: State, settings: Settings, batches: Iterable[Inputs]) -> None:
     for batch in batches:
         float(_step(state, batch, settings).metrics["loss"])  # waits until a GPU is done
 

@@ -53,10 +53,20 @@ class Inputs:
     bags: Tensor
 
     @classmethod
-    def of(cls, batch: Batch, device: str) -> Inputs:
-        """Move a batch to a device."""
-        arrays = (batch.images, batch.kinds, batch.related, batch.cells, batch.bags)
-        return cls(*(torch.from_numpy(array).to(device, non_blocking=True) for array in arrays))
+    def of(cls, batch: Batch) -> Inputs:
+        """The batch on the CPU, sharing its memory."""
+        return cls(*map(torch.from_numpy, (batch.images, batch.kinds, batch.related, batch.cells, batch.bags)))
+
+    def to(self, device: str) -> Inputs:
+        """On a device; from pinned memory the copy does not keep the caller waiting."""
+        return Inputs(*(tensor.to(device, non_blocking=True) for tensor in self._tensors()))
+
+    def pin_memory(self) -> Inputs:
+        """In pinned memory; torch's DataLoader calls this."""
+        return Inputs(*(tensor.pin_memory() for tensor in self._tensors()))
+
+    def _tensors(self) -> tuple[Tensor, ...]:
+        return self.images, self.kinds, self.related, self.cells, self.bags
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -70,10 +70,10 @@ def image_words(image: np.ndarray) -> np.ndarray:
     """The bag of any other image, float64 (104,), from its pixels, uint8 (h, w, 3)."""
     small = image[::4, ::4].astype(int) // 64
     colours = np.bincount((small @ np.array([16, 4, 1])).ravel(), minlength=64)
-    down, right = np.gradient(image.astype(float).mean(-1))
+    down, right = (slope.ravel()[::3] for slope in np.gradient(image.astype(float).mean(-1)))
     direction = ((np.arctan2(down, right) / np.pi + 1) * 4).astype(int) % 8
     edges = direction * 5 + np.digitize(np.hypot(down, right), [2, 6, 16, 40])
-    shares = np.bincount(edges.ravel()[::3], minlength=40)
+    shares = np.bincount(edges, minlength=40)
     return 0.7 * np.concatenate([_unit(np.sqrt(colours)), _unit(np.sqrt(shares))])
 
 
