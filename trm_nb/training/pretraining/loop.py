@@ -16,7 +16,6 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -218,5 +217,7 @@ def _compile(model: Model, settings: Settings) -> None:
 
 
 def _attention(device: str) -> Any:
-    """The plain implementation of attention on a CPU: for 64 tokens the fused ones are slower."""
-    return sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext()
+    """Which implementation: on a CPU the plain one, which is fastest for 64 tokens; on a GPU not cuDNN's, whose gradients
+    are NaN for a mask in bfloat16 (torch 2.11, H200).
+    """
+    return sdpa_kernel(SDPBackend.MATH if device == "cpu" else SDPBackend.EFFICIENT_ATTENTION)
