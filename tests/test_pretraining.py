@@ -493,7 +493,7 @@ def test_a_step_in_bfloat16_from_the_trained_weights(content: Content, tmp_path:
     settings = replace(TINY, preset="base", start="trained", bfloat16=True)
     state = open_state(tmp_path, content, settings)
     assert state.average.encoder.fingerprint == TRMVisionEncoder("base", weights="trained").fingerprint
-    found = loop._step(state, content.batch(0, 0, 8), settings).metrics
+    found = loop._step(state, losses.Inputs.of(content.batch(0, 0, 8)), settings).metrics
     assert all(value.isfinite() for value in found.values()) and found["loss_pixels"] < 0.5
     assert state.model.encoder.fingerprint != state.average.encoder.fingerprint
 
