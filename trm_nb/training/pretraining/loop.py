@@ -217,7 +217,8 @@ def _compile(model: Model, settings: Settings) -> None:
 
 
 def _attention(device: str) -> Any:
-    """Which implementation: on a CPU the plain one, which is fastest for 64 tokens; on a GPU not cuDNN's, whose gradients
-    are NaN for a mask in bfloat16 (torch 2.11, H200).
+    """Which implementation: on a CPU the plain one, which is fastest for 64 tokens.
+
+    On a GPU not cuDNN's, whose gradients are NaN for a mask in bfloat16 (torch 2.11, H200).
     """
     return sdpa_kernel(SDPBackend.MATH if device == "cpu" else SDPBackend.EFFICIENT_ATTENTION)
