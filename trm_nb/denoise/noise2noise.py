@@ -163,7 +163,9 @@ class Denoiser:
         widths, blocks = (_three(values.get(name), most) for name, most in (("widths", 1024), ("blocks", 64)))
         if widths is None or blocks is None:
             found = f"{values.get('widths')!r} and {values.get('blocks')!r}"
-            raise UserError(f"{path}: expected a denoiser of three widths and blocks, got {found}; it is of another version")
+            raise UserError(
+                f"{path}: expected a denoiser of three widths and blocks, got {found}; it is of another version"
+            )
         network = Noise2NoiseUNet(Shape(widths, blocks))
         load_weights(network, values.get("weights", {}), path)
         return cls(network)

@@ -113,7 +113,7 @@ def draw_noise(photograph: np.ndarray, rng: np.random.Generator) -> Drawn:
 
 
 def _cut(source: Tensor, plan: Tensor, size: int) -> Tensor:
-    """uint8 (b, size, size, 3): crops of `source` at (which, y, x), turned one of eight ways; `plan` is (4, b, 1, 1)."""
+    """uint8 (b, size, size, 3): crops of `source`, turned one of eight ways; `plan`, (4, b, 1, 1): which, y, x, way."""
     which, y, x, turn = plan
     line = torch.arange(size, device=source.device)
     down, right = line[None, :, None], line[None, None, :]

@@ -260,7 +260,7 @@ def _open(path: Path, settings: Settings, images: Images, start: Denoiser | None
     optimiser = torch.optim.AdamW(network.parameters(), lr=0.0, weight_decay=1e-4, betas=(0.9, 0.99))
     values = load_checkpoint(path, KIND) if path.is_file() else {}
     there = values.get("bound", {})
-    batch, crop = CROPS[torch.device(settings.device).type]
+    batch, crop = CROPS.get(torch.device(settings.device).type, CROPS["cpu"])
     filled = replace(
         settings, batch=settings.batch or there.get("batch", batch), crop=settings.crop or there.get("crop", crop)
     )
