@@ -5,8 +5,8 @@
 WORK keeps the packages (`apt-get download`, about 220 MB). Wallpapers that are rendered are left out; of one in several
 sizes the largest is taken. GCompris, a program for children, holds its photographs in Qt's resource files. Each is
 made 2 to 4 times smaller, which takes its noise and compression away and leaves colour at the full resolution, and
-written as JPEG without subsampling of colour: 151 files, 18 MB. Prints the packages' versions; the licences (CC0, CC-BY, CC-BY-SA, GPL, public domain) are in
-WORK/NAME/usr/share/doc/NAME/copyright.
+written as JPEG without subsampling of colour: 151 files, 18 MB. Prints the packages' versions; the licences (CC0,
+CC-BY, CC-BY-SA, GPL, public domain) are in WORK/NAME/usr/share/doc/NAME/copyright.
 """
 
 from __future__ import annotations

@@ -251,7 +251,9 @@ def check(settings: Settings) -> None:
 def _open(path: Path, settings: Settings, images: Images, start: Denoiser | None) -> _State:
     torch.manual_seed(settings.seed)
     network = Noise2NoiseUNet(settings.shape).to(settings.device)
-    if start is not None:
+    if start is None:
+        network.begin()
+    else:
         if start.network.shape != network.shape:
             raise UserError(f"weights of {start.network.shape} cannot begin a training of {network.shape}")
         network.load_state_dict(start.network.state_dict())
