@@ -188,8 +188,8 @@ def _step(state: _State, batches: Batches, settings: Settings) -> Tensor:
         restored = state.network(first.contiguous(memory_format=torch.channels_last))
     error = (restored.float() - second).square().mean((1, 2, 3))
     noise = (first - second).square().mean((1, 2, 3)) / 2
-    relative = error / (noise + FLOOR)
-    loss = (_weights(restored.detach(), state) * relative).mean()
+    relative: Tensor = error / (noise + FLOOR)
+    loss: Tensor = (_weights(restored.detach(), state) * relative).mean()
     state.optimiser.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(state.network.parameters(), CLIP)
@@ -227,7 +227,7 @@ def held_out_psnr(network: Noise2NoiseUNet, images: Images, device: str, sigma: 
     which = np.linspace(0, len(images.held_out) - 1, min(count, len(images.held_out))).astype(int)
     clean = from_pixels(images.held_out[which])
     noisy = Noise("gaussian", sigma).add(clean, torch.Generator().manual_seed(0))
-    restored = torch.cat([network(some.to(device)).float().cpu() for some in noisy.split(8)])
+    restored = torch.cat([network(some.to(device)).float().cpu() for some in torch.split(noisy, 8)])
     error = F.mse_loss(restored.clamp(0, 1), clean, reduction="none").mean((1, 2, 3))
     return float(-10 * error.log10().mean())
 
