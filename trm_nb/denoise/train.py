@@ -16,7 +16,7 @@ from pathlib import Path
 
 from trm_nb.denoise.noise2noise import SHAPES, Denoiser
 from trm_nb.denoise.training_images import load_images
-from trm_nb.denoise.training_loop import Settings, train_denoiser
+from trm_nb.denoise.training_loop import Settings, check, train_denoiser
 from trm_nb.errors import UserError
 from trm_nb.models.hardware import fast_in_bfloat16
 
@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             torch_threads=given.threads,
             device=given.device,
         )
+        check(settings)
         start = Denoiser.load(given.start) if given.start is not None else None
         train_denoiser(given.folder, load_images(given.photographs), settings, start=start)
     except UserError as error:
