@@ -12,9 +12,8 @@ import torch
 from PIL import Image
 from runs import stop_at
 
-from trm_nb.denoise import load_denoiser
+from trm_nb.denoise import load_denoiser, training_images
 from trm_nb.denoise import train as command
-from trm_nb.denoise import training_images
 from trm_nb.denoise import training_loop as training
 from trm_nb.denoise.noise import TRAINED
 from trm_nb.denoise.noise2noise import SHAPES, Shape
