@@ -8,7 +8,7 @@ import pytest
 from trm_nb.denoise import benchmark
 from trm_nb.denoise.benchmark import arms, compare, noisy, photographs, psnr
 from trm_nb.denoise.noise import Noise
-from trm_nb.denoise.noise2noise import Denoiser, Noise2NoiseUNet
+from trm_nb.denoise.noise2noise import Denoiser, Noise2NoiseUNet, Shape
 from trm_nb.denoise.ocr import character_errors, edit_distance
 
 
@@ -32,7 +32,7 @@ def test_psnr(value: float, expected: float) -> None:
 
 @pytest.mark.slow
 def test_every_arm_but_an_untrained_one_restores(image: np.ndarray) -> None:
-    given = arms(Denoiser(Noise2NoiseUNet((8, 8, 8))))
+    given = arms(Denoiser(Noise2NoiseUNet(Shape((8, 8, 8)))))
     rows = {row.arm: row for row in compare({"a": image}, [Noise("gaussian", 25)], given)}
     assert rows["noisy"].psnr == pytest.approx(-20 * np.log10(25 / 255), abs=0.4)  # clipped
     assert rows["noisy"].psnr + 3 < rows["median"].psnr < rows["BM3D"].psnr

@@ -15,7 +15,7 @@ from PIL import Image
 
 from trm_nb.cache.image_cache import ImageCache
 from trm_nb.denoise import SHIPPED, adaptive_path, load_denoiser
-from trm_nb.denoise.noise2noise import Denoiser, Noise2NoiseUNet
+from trm_nb.denoise.noise2noise import Denoiser, Noise2NoiseUNet, Shape
 from trm_nb.errors import DamagedError, UserError
 from trm_nb.records import Item, Puzzle, Sample
 from trm_nb.render.grid import GridRenderer
@@ -201,7 +201,7 @@ def test_another_image_size_is_refused(tmp_path: Path) -> None:
 
 def _seeded_denoiser(path: Path) -> Denoiser:
     torch.manual_seed(3)
-    denoiser = Denoiser(Noise2NoiseUNet(widths=(8, 8, 8)))
+    denoiser = Denoiser(Noise2NoiseUNet(Shape((8, 8, 8))))
     denoiser.save(path)
     return denoiser
 

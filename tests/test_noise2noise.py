@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from trm_nb.denoise.noise import Noise
-from trm_nb.denoise.noise2noise import Denoiser, Noise2NoiseUNet, from_pixels, noise_level
+from trm_nb.denoise.noise2noise import Denoiser, Noise2NoiseUNet, Shape, from_pixels, noise_level
 from trm_nb.render.grid import GridRenderer
 from trm_nb.render.text import TextRenderer
 
@@ -15,7 +15,7 @@ from trm_nb.render.text import TextRenderer
 @pytest.fixture(scope="module")
 def network() -> Noise2NoiseUNet:
     torch.manual_seed(0)
-    return Denoiser(Noise2NoiseUNet((8, 8, 8))).network
+    return Denoiser(Noise2NoiseUNet(Shape((8, 8, 8)))).network
 
 
 def _noisy(sigma: float) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from trm_nb.denoise.noise import ADAPTED, TRAINED, Noise
-from trm_nb.denoise.noise2noise import Denoiser, Noise2NoiseUNet
+from trm_nb.denoise.noise2noise import Denoiser, Noise2NoiseUNet, Shape
 from trm_nb.denoise.policy_benchmark import UNSEEN_NOISES, Measured, bootstrap, measure, table
 from trm_nb.denoise.seal import EDITS, FEATURES, Policy
 from trm_nb.denoise.train_policy import Tried
@@ -15,7 +15,7 @@ from trm_nb.denoise.train_policy import Tried
 
 def test_measuring_tries_each_edit_on_each_image_with_each_noise() -> None:
     torch.manual_seed(0)
-    denoiser = Denoiser(Noise2NoiseUNet((8, 8, 8)))
+    denoiser = Denoiser(Noise2NoiseUNet(Shape((8, 8, 8))))
     gray, black = np.full((32, 48, 3), 0.5, np.float32), np.zeros((32, 32, 3), np.float32)
     images = [("gray", gray), ("black", black), ("gray", gray[:, 16:])]
     noises = [Noise("gaussian", 25), Noise("impulse", 0.05)]

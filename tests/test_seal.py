@@ -12,7 +12,7 @@ import torch
 from trm_nb import ImageCache
 from trm_nb.denoise import adaptive_path, load_denoiser
 from trm_nb.denoise.noise import ADAPTED, UNSEEN, Noise
-from trm_nb.denoise.noise2noise import Denoiser, Noise2NoiseUNet
+from trm_nb.denoise.noise2noise import Denoiser, Noise2NoiseUNet, Shape
 from trm_nb.denoise.seal import (
     EDITS,
     FEATURES,
@@ -36,7 +36,7 @@ from trm_nb.models.checkpoints import load_checkpoint, save_checkpoint
 def denoiser() -> Denoiser:
     """Weights that do something: a network that finds part of what is there."""
     torch.manual_seed(0)
-    return Denoiser(Noise2NoiseUNet((8, 8, 8)))
+    return Denoiser(Noise2NoiseUNet(Shape((8, 8, 8))))
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +218,7 @@ def test_the_adaptive_one_is_taken_where_it_lies_beside_the_plain_one(
 
 def _other_base(path: Path) -> None:
     torch.manual_seed(9)
-    Denoiser(Noise2NoiseUNet((8, 8, 8))).save(path)
+    Denoiser(Noise2NoiseUNet(Shape((8, 8, 8)))).save(path)
 
 
 def _other_edits(path: Path) -> None:

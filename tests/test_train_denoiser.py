@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,81 +12,111 @@ import torch
 from PIL import Image
 from runs import stop_at
 
-from trm_nb.denoise import load_denoiser
-from trm_nb.denoise import train_denoiser as training
+from trm_nb.denoise import load_denoiser, training_images
+from trm_nb.denoise import train as command
+from trm_nb.denoise import training_loop as training
 from trm_nb.denoise.noise import TRAINED
-from trm_nb.denoise.train_denoiser import (
-    Settings,
-    held_out_psnr,
-    noisy_pair,
-    rate,
-    sample_noise,
-    train_denoiser,
-)
-from trm_nb.denoise.training_images import PARTS, TILE, Images, Part, load_images
+from trm_nb.denoise.noise2noise import SHAPES, Shape
+from trm_nb.denoise.training_batches import NOISES, Batches, draw_noise
+from trm_nb.denoise.training_images import TILE, Images, load_images
+from trm_nb.denoise.training_loop import Settings, held_out_psnr, rate, train_denoiser
 from trm_nb.errors import UserError
 from trm_nb.models.hardware import fast_in_bfloat16
 from trm_nb.progress.tracker import TrainingProgressTracker
 
 CPU_INFO = Path("/proc/cpuinfo")
-TINY = Settings(steps=400, batch=8, crop=32, widths=(8, 8, 8), learning_rate=3e-3, torch_threads=1)
+NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+TINY = Settings(
+    steps=400, batch=8, crop=32, shape=Shape((8, 8, 8), (1, 1, 1)), learning_rate=3e-3, torch_threads=1
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
-    """Three clouds of colour, as photographs."""
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three clouds of colour, and a file that is no image."""
     folder = tmp_path_factory.mktemp("photographs")
     for seed in range(3):
         coarse = np.random.default_rng(seed).integers(0, 256, (60, 90, 3), np.uint8)
-        Image.fromarray(coarse).resize((900, 600), Image.Resampling.BICUBIC).save(folder / f"{seed}.png")
+        Image.fromarray(coarse).resize((450, 300), Image.Resampling.BICUBIC).save(folder / f"{seed}.png")
     (folder / "3.jpg").write_bytes(b"no image")
-    return load_images(folder, folder / "work")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images(photographs: Path) -> Images:
+    with pytest.MonkeyPatch.context() as patch:
+        _fewer_pages(patch)
+        return load_images(photographs)
+
+
+def _fewer_pages(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(training_images, "PAGES", 32)
+    patch.setattr(training_images, "GRIDS", 8)
 
 
 @pytest.mark.slow
-def test_tiles_are_made_once_and_flat_ones_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    Image.new("RGB", (900, 600), "blue").save(tmp_path / "flat.png")
+def test_tiles_are_the_same_each_time_and_flat_ones_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Image.new("RGB", (450, 300), "blue").save(tmp_path / "flat.png")
     with pytest.raises(UserError, match="texture"):
-        load_images(tmp_path, tmp_path / "work")
+        load_images(tmp_path)
     for name in "ac":
-        Image.effect_noise((900, 600), 90).save(tmp_path / f"{name}.png")
+        Image.effect_noise((450, 300), 90).save(tmp_path / f"{name}.png")
     (tmp_path / "b.jpg").write_bytes(b"no image")
-    made = load_images(tmp_path, tmp_path / "work")
+    made, again = load_images(tmp_path), load_images(tmp_path)
     assert made.held_out.shape[1:] == (TILE, TILE, 3) and made.odds.sum() == pytest.approx(1)
     assert "b.jpg is left out" in caplog.text
-    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").iterdir()}
-    again = load_images(tmp_path, tmp_path / "work")
     assert np.array_equal(made.tiles, again.tiles) and np.array_equal(made.pages, again.pages)
-    assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "work").iterdir()}
 
 
 def test_a_folder_without_photographs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected photographs"):
-        load_images(tmp_path, tmp_path)
+        load_images(tmp_path)
 
 
 def test_pairs_share_the_image_and_not_the_noise(images: Images) -> None:
-    first, second = noisy_pair(images, TINY, step=5)
-    again, _ = noisy_pair(images, TINY, step=5)
-    other, _ = noisy_pair(images, TINY, step=6)
+    batches = Batches(images, "cpu")
+    first, second = batches.pair(8, 32, seed=0, step=5)
+    again, _ = batches.pair(8, 32, seed=0, step=5)
+    other, _ = batches.pair(8, 32, seed=0, step=6)
     assert first.shape == second.shape == (8, 3, 32, 32)
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert not torch.equal(first, second)
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_every_kind_that_is_trained_on_is_drawn(part: Part) -> None:
-    rng = np.random.default_rng(0)
-    rendered = [sample_noise(part, rng) for _ in range(400)]
-    assert {noise.kind for noise in rendered} == set(TRAINED)
-    sigmas = [noise.level for noise in rendered if noise.kind == "gaussian"]
-    assert min(sigmas) < 1 and max(sigmas) > 50
+def test_crops_are_turned_all_eight_ways(images: Images) -> None:
+    corner = np.zeros((1, 32, 32, 3), np.uint8)
+    corner[0, :8, :4] = 255
+    alone = replace(images, tiles=corner, odds=np.ones(1))
+    crops = Batches(alone, "cpu").crops("photograph", 400, 32, np.random.default_rng(0))
+    plain = {(255 * crop).byte().numpy().tobytes() for crop in crops if float(crop.sum()) == 8 * 4 * 3}
+    ways = [np.rot90(side, k) for side in (corner[0], corner[0, :, ::-1]) for k in range(4)]
+    assert plain == {np.ascontiguousarray(way.transpose(2, 0, 1)).tobytes() for way in ways}
+    assert 0.2 < np.mean([float(crop.sum()) != 8 * 4 * 3 for crop in crops]) < 0.4  # the enlarged ones
+
+
+def test_pages_are_not_turned(images: Images) -> None:
+    crop = Batches(images, "cpu").crops("page", 1, 224, np.random.default_rng(0))[0]
+    assert any(np.array_equal((255 * crop).round().permute(1, 2, 0).numpy(), page) for page in images.pages)
+
+
+@pytest.mark.parametrize("photograph", [True, False], ids=["photographs", "others"])
+def test_every_kind_that_is_trained_on_is_drawn(photograph: bool) -> None:
+    drawn = draw_noise(np.full(4000, photograph), np.random.default_rng(0))
+    shares = np.bincount(drawn.noise, minlength=len(NOISES)) / 4000
+    assert {NOISES[number].kind for number in drawn.noise} == set(TRAINED)
+    assert shares == pytest.approx([noise.odds[not photograph] for noise in NOISES], abs=0.03)
+    for number, noise in enumerate(NOISES):
+        levels = drawn.level[drawn.noise == number]
+        assert noise.low <= levels.min() < levels.max() <= noise.high
+        assert levels.max() - levels.min() > 0.8 * (noise.high - noise.low)
 
 
 def test_the_rate_rises_stays_and_falls_to_nothing() -> None:
-    rates = [rate(step, replace(TINY, steps=1000)) for step in range(1000)]
-    assert rates[0] < TINY.learning_rate / 2 and rates[100] == rates[390] == TINY.learning_rate
-    assert rates[-1] < TINY.learning_rate / 200
+    rates = [rate(step, 1000) for step in range(1000)]
+    assert rates[0] < 1 / 2 and rates[100] == rates[390] == 1
+    assert 0 < rates[-1] < 1 / 200
 
 
 @pytest.mark.skipif(not CPU_INFO.is_file(), reason="only Linux tells what its processor has")
@@ -112,7 +143,7 @@ def test_it_learns_from_noisy_pairs_and_the_checkpoint_can_be_loaded(images: Ima
 def test_stopped_and_gone_on_it_ends_with_the_same_weights(
     images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "CHECKPOINT_EVERY", 10)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
     monkeypatch.setattr(training, "LOG_EVERY", 5)
     settings = replace(TINY, steps=40)
     whole = train_denoiser(tmp_path / "whole", images, settings)
@@ -140,14 +171,46 @@ def test_a_training_may_begin_with_weights_that_are_there(images: Images, tmp_pa
     with pytest.raises(UserError, match=f"start='{begun.fingerprint}', not None"):
         train_denoiser(tmp_path / "on", images, brief)
     with pytest.raises(UserError, match="widths"):
-        train_denoiser(tmp_path / "other", images, replace(brief, widths=(8, 8, 16)), start=begun)
+        train_denoiser(tmp_path / "other", images, replace(brief, shape=Shape((8, 8, 16))), start=begun)
 
 
-def test_more_steps_may_be_asked_for_before_the_rate_falls(
+def test_minutes_become_steps_which_are_corrected_on_the_way(
     images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "CHECKPOINT_EVERY", 10)
-    monkeypatch.setattr(training, "LOG_EVERY", 10)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(training, "LOG_EVERY", 2)
+    monkeypatch.setattr(training, "REHEARSED_SECONDS", 0.0)
+    settings = replace(TINY, steps=None, minutes=0.05)
     with pytest.raises(KeyboardInterrupt):
-        train_denoiser(tmp_path, images, replace(TINY, steps=40), stop_at(16))
-    train_denoiser(tmp_path, images, replace(TINY, steps=44))
+        train_denoiser(tmp_path, images, settings, stop_at(5))
+    stopped = torch.load(tmp_path / "training.pt", weights_only=True)
+    assert stopped["step"] == 4 < stopped["steps"] and stopped["seconds"] > 0
+    train_denoiser(tmp_path, images, settings)
+    done = torch.load(tmp_path / "training.pt", weights_only=True)
+    assert done["step"] == done["steps"] > 4
+
+
+def test_from_the_command_line(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fewer_pages(monkeypatch)
+    given = [str(tmp_path), "--photographs", str(photographs), "--batch", "2", "--crop", "16", "--size", "large"]
+    assert command.main([*given, "--steps", "1"]) == 0
+    loaded = load_denoiser(tmp_path / "n2n_denoiser.pt")
+    assert loaded is not None and not loaded.adapts and loaded.network.shape == SHAPES["large"]
+    assert command.main([*given, "--steps", "0"]) == 2
+    assert "steps: expected a number above 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"steps": None}, "steps or minutes"), ({"minutes": 1.0}, "steps or minutes"), ({"steps": 0}, "above 0"),
+        ({"crop": 20}, "multiple of 8"),
+        pytest.param({"device": "cuda"}, "without a GPU", marks=NO_GPU),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_settings_that_cannot_be_are_refused(change: dict[str, Any], said: str, images: Images, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=said):
+        train_denoiser(tmp_path, images, replace(TINY, **change))

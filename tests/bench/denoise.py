@@ -67,7 +67,7 @@ def stage(items: list[Item], checkpoint: Path | None, folder: Path) -> Callable[
 
 def alone(denoiser: Denoiser, images: np.ndarray, eager: bool) -> Callable[[], None]:
     """The network on one thread: as it comes from its constructor, or as it is used."""
-    network = Noise2NoiseUNet(denoiser.network.widths).eval()
+    network = Noise2NoiseUNet(denoiser.network.shape).eval()
     network.load_state_dict(denoiser.network.state_dict())
     network.to(memory_format=torch.contiguous_format)
 

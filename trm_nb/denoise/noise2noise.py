@@ -3,7 +3,7 @@
 It estimates how loud an image's noise is and scales the image so that its convolutions always see the same loudness,
 also of noise louder than in training. It works at half resolution (pixel-unshuffle, as FFDNet does: the same quality at
 a quarter of the cost), predicts the noise and subtracts it, and takes any size whose sides are multiples of 8.
-`denoise/train_denoiser.py` trains it from pairs of noisy images; without a checkpoint there is no denoiser
+`denoise/training_loop.py` trains it from pairs of noisy images; without a checkpoint there is no denoiser
 (`denoise.load_denoiser`).
 
 Source: Lehtinen et al., "Noise2Noise", 2018. Deviations: half resolution, three levels, residual blocks and strided
@@ -13,7 +13,9 @@ convolutions (as in DRUNet), sums instead of concatenation at the skips, residua
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -25,10 +27,20 @@ from trm_nb.models.checkpoints import fingerprint_of, load_checkpoint, load_weig
 from trm_nb.records import DenoiseResult
 
 KIND = "Noise2Noise denoiser"
-WIDTHS = (48, 96, 160)
-BLOCKS = (3, 1, 2)
+Size: TypeAlias = Literal["base", "large"]
 UNIT, LEAST = 25 / 255, 6 / 255  # the loudness that the convolutions see, and below which an image is not scaled more
 BATCH = 2  # images of 224x224: more are no faster, and a worker that grows by 300 MB is made anew by loky
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Channels, and residual blocks in a row, at a half, a quarter and an eighth of the resolution."""
+
+    widths: tuple[int, int, int]
+    blocks: tuple[int, int, int] = (3, 1, 2)
+
+
+SHAPES: dict[Size, Shape] = {"base": Shape((48, 96, 160)), "large": Shape((64, 128, 192), (3, 1, 3))}
 
 
 class ResidualBlock(nn.Module):
@@ -49,23 +61,29 @@ def _level(channels: int, blocks: int) -> nn.Sequential:
 
 
 class Noise2NoiseUNet(nn.Module):
-    """float32 (b, 3, h, w) around [0, 1], not clipped -> the same; h and w are multiples of 8.
+    """float32 (b, 3, h, w) around [0, 1], not clipped -> the same; h and w are multiples of 8."""
 
-    `widths` are the channels at a half, a quarter and an eighth of the resolution.
-    """
-
-    def __init__(self, widths: Sequence[int] = WIDTHS) -> None:
+    def __init__(self, shape: Shape = SHAPES["base"]) -> None:
         super().__init__()
-        self.widths = fine, middle, coarse = tuple(widths)
+        self.shape, blocks = shape, shape.blocks
+        fine, middle, coarse = shape.widths
         self.enter = nn.Conv2d(12, fine, 3, padding=1)
-        self.down = nn.ModuleList([_level(fine, BLOCKS[0]), _level(middle, BLOCKS[1])])
+        self.down = nn.ModuleList([_level(fine, blocks[0]), _level(middle, blocks[1])])
         self.shrink = nn.ModuleList([nn.Conv2d(fine, middle, 2, stride=2), nn.Conv2d(middle, coarse, 2, stride=2)])
-        self.bottom = _level(coarse, BLOCKS[2])
+        self.bottom = _level(coarse, blocks[2])
         self.grow = nn.ModuleList(
             [nn.ConvTranspose2d(coarse, middle, 2, stride=2), nn.ConvTranspose2d(middle, fine, 2, stride=2)]
         )
-        self.up = nn.ModuleList([_level(middle, BLOCKS[1]), _level(fine, BLOCKS[0])])
+        self.up = nn.ModuleList([_level(middle, blocks[1]), _level(fine, blocks[0])])
         self.leave = nn.Conv2d(fine, 12, 3, padding=1)
+
+    @torch.no_grad()
+    def begin(self) -> None:
+        """Make it change nothing: with the last layers at zero, a training stands three times the learning rate."""
+        ends = [module.second for module in self.modules() if isinstance(module, ResidualBlock)]
+        for layer in (*ends, self.leave):
+            for parameter in layer.parameters():
+                parameter.zero_()
 
     def forward(self, x: Tensor, scale: float = 1.0) -> Tensor:
         """`scale` below 1 assumes louder noise than estimated, above 1 fainter."""
@@ -119,7 +137,7 @@ class Denoiser:
 
     def __init__(self, network: Noise2NoiseUNet) -> None:
         self.network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.fingerprint = fingerprint_of(f"noise2noise, scaled {network.widths}", network)
+        self.fingerprint = fingerprint_of(f"noise2noise, scaled {network.shape.widths}", network)
 
     @torch.inference_mode()
     def restore(self, x: Tensor) -> Tensor:
@@ -143,19 +161,26 @@ class Denoiser:
 
     def save(self, path: str | Path) -> None:
         """Write a checkpoint that `load` reads."""
-        save_checkpoint(path, KIND, {"widths": list(self.network.widths), "weights": self.network.state_dict()})
+        shape = {"widths": list(self.network.shape.widths), "blocks": list(self.network.shape.blocks)}
+        save_checkpoint(path, KIND, {**shape, "weights": self.network.state_dict()})
 
     @classmethod
     def load(cls, path: str | Path) -> Denoiser:
         """Read a checkpoint; raises UserError when the file does not fit."""
         values = load_checkpoint(path, KIND)
-        widths = values.get("widths")
-        if (
-            not isinstance(widths, list)
-            or len(widths) != 3
-            or not all(type(w) is int and 0 < w <= 1024 for w in widths)
-        ):
-            raise UserError(f"{path}: expected a denoiser of three widths, got {widths!r}; it is of another version")
-        network = Noise2NoiseUNet(widths)
+        widths, blocks = (_three(values.get(name), most) for name, most in (("widths", 1024), ("blocks", 64)))
+        if widths is None or blocks is None:
+            found = f"{values.get('widths')!r} and {values.get('blocks')!r}"
+            raise UserError(
+                f"{path}: expected a denoiser of three widths and blocks, got {found}; it is of another version"
+            )
+        network = Noise2NoiseUNet(Shape(widths, blocks))
         load_weights(network, values.get("weights", {}), path)
         return cls(network)
+
+
+def _three(values: object, most: int) -> tuple[int, int, int] | None:
+    """Three whole numbers from 1 to `most`, or None where `values` are something else."""
+    if not isinstance(values, list) or len(values) != 3 or not all(type(v) is int and 0 < v <= most for v in values):
+        return None
+    return values[0], values[1], values[2]

@@ -24,10 +24,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trm_nb.denoise.noise import Noise, as_file
-from trm_nb.denoise.noise2noise import Denoiser, from_pixels
+from trm_nb.denoise.noise2noise import Denoiser
 from trm_nb.denoise.seal import EDITS, NOOP, Edit, Policy, apply, context
 from trm_nb.denoise.seal import LEARNING_RATE as ADAPTING
-from trm_nb.denoise.train_denoiser import AS_FILE
+from trm_nb.denoise.training_batches import AS_FILE, Batches
 from trm_nb.denoise.training_images import PARTS, Images
 from trm_nb.storage.files import write_file
 
@@ -52,7 +52,11 @@ class Tried:
 
 def sample_noise(rng: np.random.Generator) -> Noise:
     """A kind and level of noise as the policy's training meets them: those of the network's, louder ones, and more."""
-    kind = str(rng.choice(["none", "none", "gaussian", "loud", "poisson", "jpeg", "scanner", "correlated", "rows"]))
+    kind = str(
+        rng.choice(
+            ["none", "none", "gaussian", "loud", "poisson", "jpeg", "scanner", "correlated", "demosaiced", "rows"]
+        )
+    )
     if kind == "none":
         return Noise("gaussian", 0)
     if kind in ("gaussian", "loud"):
@@ -63,7 +67,9 @@ def sample_noise(rng: np.random.Generator) -> Noise:
         return Noise("jpeg", rng.uniform(10, 95))
     if kind == "scanner":
         return Noise("scanner", rng.uniform(0.1, 2))
-    return Noise("correlated", rng.uniform(3, 60)) if kind == "correlated" else Noise("rows", rng.uniform(3, 40))
+    if kind == "rows":
+        return Noise("rows", rng.uniform(3, 40))
+    return Noise("correlated" if kind == "correlated" else "demosaiced", rng.uniform(3, 60))
 
 
 def try_edits(
@@ -75,10 +81,10 @@ def try_edits(
     on_step: Callable[[], None] | None = None,
 ) -> Tried:
     """Try each edit on `count` noisy crops of 128x128 pixels; they follow from the seed."""
-    contexts, errors = [], []
+    contexts, errors, batches = [], [], Batches(images, "cpu")
     for number in range(count):
         rng = np.random.default_rng([seed, 1, number])
-        x = from_pixels(images.crops(PARTS[rng.choice(3, p=ODDS)], 1, SIDE, rng))
+        x = batches.crops(PARTS[rng.choice(3, p=ODDS)], 1, SIDE, rng)
         noise, generator = sample_noise(rng), torch.Generator().manual_seed(int(rng.integers(2**62)))
         given = noise.add(x, generator)
         given = as_file(given) if rng.random() < AS_FILE else given
