@@ -187,7 +187,7 @@ def fingerprints(notebooks: Sequence[Path], config: MultimodalDatasetConfig) -> 
         number = number_of(path)
         parts = [before, __version__, _source(path), config.fingerprint(*_STAGES.get(number, _STAGES[LAST]))]
         if number >= LAST:
-            parts += [config.model, str(config.train_steps), str(config.test_steps)]
+            parts += [config.model, str(config.train_steps), str(config.train_minutes), str(config.test_steps)]
         before = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
         found[path.stem] = before
     return found

@@ -41,7 +41,8 @@ class TRMConfig:
     vocab_size, seq_len: classes and number of answer places. num_puzzle_identifiers: 0 for no puzzle embedding, else
     rows of puzzle_emb_ndim numbers (0: hidden_size) that fill the first of puzzle_emb_len places. capsules: the prefix
     is the twelve capsules. read_heads: each answer place also reads the capsules itself, with so many heads (see
-    `models/place_reader.py`); 0: they are the prefix only. tokens: whether the batch has `inputs`. mlp_t: mix places by an MLP instead of attention.
+    place_reader.py); 0: they are the prefix only. tokens: whether the batch has `inputs`. mlp_t: mix places by an MLP
+    instead of attention.
     forward_dtype: what the net computes in; weights are float32.
     """
 
@@ -170,7 +171,7 @@ class TinyRecursiveModel(nn.Module):
             yield carry, outputs
 
     def halting(self, batch: Mapping[str, Tensor], steps: int) -> Iterator[tuple[Carry, dict[str, Tensor]]]:
-        """As `unrolled`, but a row halts as in training: its outputs stay once it is held for right (q_halt_logits > 0).
+        """As `unrolled`, but a row halts as in training: its outputs stay once q_halt_logits > 0 holds them for right.
 
         A model has never learnt what to do after that, so with more steps than in training it would lose answers that
         it had found. When all rows have halted, nothing more is computed. The official evaluation never halts.

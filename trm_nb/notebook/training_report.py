@@ -52,10 +52,10 @@ class LearningProblem:
             objective = examples_of(run.path, run.config)
         except NothingToLearnError as error:
             return cls(run, None, str(error))
-        return cls(run, objective, "" if run.config.train_steps else "train_steps is 0")
+        return cls(run, objective, "" if run.config.trains else "train_steps is 0")
 
     def train(self, on_progress: Progress | None = None) -> TrainingReport | NothingTrained:
-        """Train for `train_steps` steps, or as many as are missing, and measure the result."""
+        """Train for `train_steps` steps or `train_minutes`, or as many as are missing, and measure the result."""
         if self.why_not or self.objective is None:
             return NothingTrained(self.run, self.why_not)
         result = self.run.train(on_progress)
@@ -72,10 +72,12 @@ class LearningProblem:
         said = _nothing(self.why_not)
         if self.objective and not self.why_not:
             parts = [len(part) for part in (self.objective.train, self.objective.val, self.objective.test)]
-            learns = "The model **{0}** learns **{1}**: {2:,} steps on {3:,} samples"
-            template = f"{learns}, validated on {{4:,}}, and measured at the end on {{5:,}}."
             config = self.run.config
-            said = finding(template, config.model, self.objective.target, config.train_steps, *parts)
+            minutes = config.train_minutes
+            learns = "The model **{0}** learns **{1}**: " + ("{2:,} steps" if minutes is None else "{2:g} minutes")
+            template = f"{learns} on {{3:,}} samples, validated on {{4:,}}, and measured at the end on {{5:,}}."
+            long = config.train_steps if minutes is None else minutes
+            said = finding(template, config.model, self.objective.target, long, *parts)
         Shown(self.counts, Text(said))._ipython_display_()
 
 
