@@ -71,17 +71,17 @@ def test_places_read_what_belongs_to_them_and_keep_it(tmp_path: Path) -> None:
         plainly.append(float((outputs["logits"].argmax(-1) == batch["labels"]).all(1).float().mean()))
     assert plainly[0] == answers.exact[0].mean() and plainly[-1] < 0.5, "it was never trained to take eight steps"
     assert answers.halts is not None and answers.halts[0].mean() > 0.9
-    assert np.array_equal(answers.exact[-1][answers.halts[0]], answers.exact[0][answers.halts[0]])
+    assert answers.exact[-1].mean() > plainly[-1] + 0.1, "answers of the first step are kept"
 
 
-def test_a_prediction_that_nothing_holds_for_right_is_the_last_one() -> None:
+def test_a_prediction_stays_where_it_is_held_for_right_and_no_other_is_surer() -> None:
     model = TinyRecursiveModel(Scattered(0).model).eval()
     batch = {"capsules": torch.randn(3, 12, 512, generator=torch.Generator().manual_seed(0))}
     with torch.inference_mode():
-        held = [outputs["logits"] for _, outputs in model.halting(batch, 3)]
+        held = [outputs["logits"] for _, outputs in model.answering(batch, 3)]
         with torch.no_grad():
             model.q_head.bias.fill_(5.0)
-        first, *later = [outputs["logits"] for _, outputs in model.halting(batch, 3)]
+        first, *later = [outputs["logits"] for _, outputs in model.answering(batch, 3)]
     assert not torch.equal(held[0], held[1]) and not torch.equal(held[1], held[2])
     assert all(torch.equal(first, one) for one in later)
 

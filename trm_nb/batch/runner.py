@@ -24,7 +24,7 @@ from trm_nb.config import MultimodalDatasetConfig, Stage
 from trm_nb.errors import UserError
 from trm_nb.params import find_params, load_params, project_root
 from trm_nb.pipeline.names import check_names
-from trm_nb.progress.model_record import refuse_other_settings
+from trm_nb.progress.model_record import fixed_fields, refuse_other_settings
 from trm_nb.progress.run_folder import RunPaths
 from trm_nb.progress.run_settings import fixed_settings
 from trm_nb.progress.stats import NOTEBOOKS
@@ -118,7 +118,7 @@ def run_notebooks(
     tracker = TrainingProgressTracker(run, create=True)
     tracker.check_frozen({name: getattr(config, name) for name in fixed_settings(run)})
     tracker.close()
-    refuse_other_settings(RunPaths(run).model(config.model), config.training_fields())
+    refuse_other_settings(RunPaths(run).model(config.model), fixed_fields(config))
     parameters = {"params": str(params_file), **overrides, "output_dir": str(run)}
     executed: list[str] = []
     skipped: list[str] = []

@@ -25,7 +25,7 @@ from trm_nb.errors import DamagedError, UserError
 from trm_nb.evaluation.trained_models import trained_model
 from trm_nb.params import parse_override, project_root
 from trm_nb.pipeline.run import open_run
-from trm_nb.progress.model_record import DIGEST, read_settings, refuse_other_settings, steps_asked
+from trm_nb.progress.model_record import DIGEST, fixed_fields, read_settings, refuse_other_settings, steps_asked
 from trm_nb.progress.run_folder import RunPaths
 from trm_nb.records import Progress
 
@@ -138,7 +138,7 @@ def _known(output_dir: Path, trial: Trial, source: Path | None) -> Trained | Non
     try:
         with closing(open_run(output_dir=output_dir, model=trial.name, **trial.values)) as run:
             paths, config = run.paths.model(trial.name), run.config
-            refuse_other_settings(paths, {DIGEST: run.info()[DIGEST], **config.training_fields()})
+            refuse_other_settings(paths, {DIGEST: run.info()[DIGEST], **fixed_fields(config)})
             asked = steps_asked(paths, config)
             recorded = {name: read_settings(paths).get(name) for name in ("train_steps", "test_steps")}
     except (UserError, DamagedError) as error:

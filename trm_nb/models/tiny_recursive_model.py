@@ -11,7 +11,7 @@ A batch row stays in the carry until it halts; then the row of the batch that is
 Deviations: exploration samples from a generator that is handed in; `q_continue_logits` is returned and trained by
 nobody (as with the official no_ACT_continue, which all published configurations use); with `capsules` the prefix of the
 sequence is the twelve capsules instead of a puzzle's embedding, and without tokens each answer place has an embedding
-of its own and, with `read_heads`, what it reads of the capsules; `halting` evaluates as training halts.
+of its own and, with `read_heads`, what it reads of the capsules; `answering` keeps the surest answer.
 Axes: b batch, s answer places (seq_len), p prefix and answer places, d hidden_size.
 """
 
@@ -170,20 +170,15 @@ class TinyRecursiveModel(nn.Module):
             carry = replace(carry, halted=torch.zeros_like(carry.halted))
             yield carry, outputs
 
-    def halting(self, batch: Mapping[str, Tensor], steps: int) -> Iterator[tuple[Carry, dict[str, Tensor]]]:
-        """As `unrolled`, but a row halts as in training: its outputs stay once q_halt_logits > 0 holds them for right.
+    def answering(self, batch: Mapping[str, Tensor], steps: int) -> Iterator[tuple[Carry, dict[str, Tensor]]]:
+        """As `unrolled`, but outputs held for right (q_halt_logits > 0) stay until the model is surer of others.
 
-        A model has never learnt what to do after that, so with more steps than in training it would lose answers that
-        it had found. When all rows have halted, nothing more is computed. The official evaluation never halts.
+        In training a row halts there, so a model has learnt little of what to do afterwards. With more steps than in
+        training it would lose answers that it had found. The official evaluation takes the last outputs.
         """
-        unrolled = self.unrolled(batch, steps)
-        carry, kept = next(unrolled)
-        yield carry, kept
-        for _ in range(steps - 1):
-            halts = kept["q_halt_logits"] > 0
-            if not halts.all():
-                carry, new = next(unrolled)
-                kept = {name: torch.where(_beside(halts, now), kept[name], now) for name, now in new.items()}
+        kept: dict[str, Tensor] | None = None
+        for carry, outputs in self.unrolled(batch, steps):
+            kept = outputs if kept is None else _surer(kept, outputs)
             yield carry, kept
 
     def projected(self, capsules: Tensor) -> Tensor:
@@ -291,6 +286,13 @@ def our_name(official: str) -> str:
     """What a weight of an official checkpoint is called here."""
     name = official.replace("_orig_mod.", "").removeprefix("model.").removeprefix("inner.")
     return _OFFICIAL.get(name, name.replace("L_level.", "net.", 1))
+
+
+def _surer(kept: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of each row the new outputs, except where the kept ones are held for right with as high a logit."""
+    q = kept["q_halt_logits"]
+    stays = (q > 0) & (q >= new["q_halt_logits"])
+    return {name: torch.where(_beside(stays, now), kept[name], now) for name, now in new.items()}
 
 
 def _beside(rows: Tensor, values: Tensor) -> Tensor:

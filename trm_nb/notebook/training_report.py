@@ -17,14 +17,14 @@ import pandas as pd
 
 from trm_nb.describe import escaped
 from trm_nb.errors import NothingToLearnError
-from trm_nb.notebook import plots, sampling
+from trm_nb.notebook import board_plots, plots, sampling
 from trm_nb.notebook.frames import recorded
 from trm_nb.notebook.prose import finding, percent
 from trm_nb.notebook.shown import Plot, Shown, Text
 from trm_nb.pipeline.run import Run
 from trm_nb.progress.tables import train_stage
 from trm_nb.records import Progress
-from trm_nb.training.objective import Boards, Confusion, Detail, Groups, Images, Note, Objective
+from trm_nb.training.objective import Boards, Confusion, Detail, Groups, Images, Note, Objective, Steps
 from trm_nb.training.results import GroupScore, Result
 from trm_nb.training.train_objective import examples_of
 from trm_nb.training.verdicts import Accuracy, most_missed
@@ -259,7 +259,16 @@ def _measured(measured: Accuracy, name: str) -> dict[str, object]:
 def _boards(detail: Boards, report: TrainingReport) -> list[object]:
     images = sampling.images_of(report.run, report.run.samples().iloc[detail.rows])
     alt = f"{len(images)} images, the predicted grids with their wrong cells framed, and the true grids."
-    return [Plot(plots.predictions(images, detail.predicted, detail.true), alt)]
+    return [Plot(board_plots.predictions(images, detail.predicted, detail.true), alt)]
+
+
+def _thinking(detail: Steps, report: TrainingReport) -> list[object]:
+    images = sampling.images_of(report.run, report.run.samples().iloc[detail.rows])
+    names = [f"step {number}" for number in detail.steps]
+    wrong = (detail.predicted != detail.true[:, None]).sum((2, 3))
+    counts = "; ".join(", ".join(map(str, line)) for line in wrong.tolist())
+    alt = f"{len(images)} images with the grids after {', '.join(names)}; wrong cells: {counts}."
+    return [Plot(board_plots.thinking(images, detail.predicted, detail.true, names), alt)]
 
 
 def _images(detail: Images, report: TrainingReport) -> list[object]:
@@ -277,6 +286,7 @@ _RENDERED: dict[type[Detail], Callable[[Any, TrainingReport], list[object]]] = {
     Confusion: _confusion,
     Groups: _groups,
     Boards: _boards,
+    Steps: _thinking,
     Images: _images,
     Note: _note,
 }

@@ -53,6 +53,12 @@ def recorded_fields(paths: ModelPaths, fixed: bool = False) -> dict[str, Any]:
     return {name: value for name, value in read_settings(paths).items() if name in known}
 
 
+def fixed_fields(config: MultimodalDatasetConfig) -> dict[str, Any]:
+    """What a training that continues must agree with: the training fields, and the steps where the rate cools down."""
+    steps = {"train_steps": config.train_steps} if config.cool_down and config.train_steps else {}
+    return {**config.training_fields(), **steps}
+
+
 def refuse_other_settings(paths: ModelPaths, wanted: Mapping[str, Any]) -> None:
     """Raise UserError naming what a model was trained with otherwise than is `wanted`, by the names in config.yaml."""
     if not paths.is_begun():

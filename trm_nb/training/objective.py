@@ -68,6 +68,18 @@ class Boards:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Steps:
+    """Some samples with their grid after some recursion steps: `rows` int64 (n,), `steps` their numbers from 1,
+    `predicted` int32 (n, t, rows, columns), `true` int32 (n, rows, columns)."""
+
+    about: str
+    rows: np.ndarray
+    steps: tuple[int, ...]
+    predicted: np.ndarray
+    true: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Images:
     """Lines of images: `rows` int64 (n, k) of the run, `captions` one for each of the k columns."""
 
@@ -83,7 +95,7 @@ class Note:
     about: str
 
 
-Detail: TypeAlias = Confusion | Groups | Boards | Images | Note  # `about` introduces it, in Markdown
+Detail: TypeAlias = Confusion | Groups | Boards | Steps | Images | Note  # `about` introduces it, in Markdown
 
 
 class Objective(Examples, ABC):

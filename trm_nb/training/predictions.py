@@ -94,7 +94,7 @@ def evaluate(
             batch = to_device(on_cpu, settings.device)
             known = batch["labels"] != IGNORED
             right, said, sure, held = [], [], [], []
-            for _, outputs in model.halting(batch, steps or model.config.halt_max_steps):
+            for _, outputs in model.answering(batch, steps or model.config.halt_max_steps):
                 said.append(outputs["logits"].argmax(-1))
                 sure.append(log_probability_of_prediction(outputs["logits"]).exp().float())
                 held.append(outputs["q_halt_logits"] > 0)

@@ -53,7 +53,7 @@ def train_model(
     """
     _refuse_parts(objective, config)
     digest = str(objective.dataset.info["content_digest"])
-    model_record.refuse_other_settings(paths, {model_record.DIGEST: digest, **config.training_fields()})
+    model_record.refuse_other_settings(paths, {model_record.DIGEST: digest, **model_record.fixed_fields(config)})
     values = model_record.settings_of(config, digest)
     model_record.write_settings(paths, values)
     settings = settings_of(config)
