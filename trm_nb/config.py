@@ -128,6 +128,9 @@ class MultimodalDatasetConfig(BaseModel):
         "free", None, "train for about so long, instead of train_steps; fixes their number when the training begins",
         gt=0, le=100_000,
     )  # fmt: skip
+    train_precision: Literal["auto", "float32"] = _field(
+        "free", "auto", "arithmetic of the training; auto: bfloat16 where the device computes it fast, else float32"
+    )
     test_steps: int = _field("free", 0, "recursion steps at test time; 0: as many as in training", ge=0)
     objective: str = _field(
         "train",

@@ -18,7 +18,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -48,14 +48,15 @@ CHECKPOINT_SECONDS = 60.0
 KIND = "reasoning TRM"
 ROW = "row"  # the batch's entry that says which examples it holds
 # What may differ when a training goes on: it was begun on a GPU in bfloat16, and is looked at on a laptop.
-FREE = ("steps", "torch_threads", "device", "forward_dtype", "log_every", "checkpoint_every", "logger")
+FREE = ("steps", "torch_threads", "device", "forward_dtype", "bfloat16", "log_every", "checkpoint_every", "logger")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How to train. `steps` may be raised from call to call; threads, device and intervals change no result on a CPU.
 
-    `cool_down` is the last part of the steps, in which the rate falls linearly to nothing; `steps` is fixed then.
+    `cool_down` is the last part of the steps, in which the rate falls linearly to nothing; `steps` is fixed then. With
+    `bfloat16` the steps compute in it; weights, and what measures them, stay as they are.
 
     The defaults are the published ones but for batch, warm_up and the intervals, which suit small models on a CPU.
     `validate_every` steps come between two validations (None: see `validation.interval`), and the last step is
@@ -70,6 +71,7 @@ class Settings:
     weight_decay: float = 0.1
     warm_up: int = 100
     cool_down: float = 0.0
+    bfloat16: bool = False
     average: float = 0.999
     seed: int = 0
     torch_threads: int = 2
@@ -286,6 +288,8 @@ def _means(sums: list[dict[str, float]], settings: Settings) -> dict[str, float]
 def _open(path: Path, examples: Examples, settings: Settings) -> _State:
     model = examples.new_model(torch.Generator().manual_seed(settings.seed)).to(settings.device)
     average = copy.deepcopy(model).requires_grad_(False)
+    if settings.bfloat16:
+        model.config = replace(model.config, forward_dtype="bfloat16")
     if settings.device.startswith("cuda"):
         for part in (*model.modules(), *average.modules()):
             if isinstance(part, RecursiveNet):

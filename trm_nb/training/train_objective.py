@@ -15,6 +15,7 @@ from pathlib import Path
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.dataset.capsule_dataset import CapsuleDataset
 from trm_nb.errors import UserError
+from trm_nb.models.hardware import fast_in_bfloat16
 from trm_nb.progress import model_record
 from trm_nb.progress.run_folder import ModelPaths
 from trm_nb.progress.tables import train_stage
@@ -141,7 +142,8 @@ def settings_of(config: MultimodalDatasetConfig) -> Settings:
     """How `config` trains its TRM."""
     return Settings(
         config.train_steps, batch=config.train_batch_size, learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay, cool_down=config.cool_down, average=AVERAGE, warm_up=WARM_UP,
+        weight_decay=config.weight_decay, cool_down=config.cool_down,
+        bfloat16=config.train_precision == "auto" and fast_in_bfloat16(config.device), average=AVERAGE, warm_up=WARM_UP,
         seed=config.training_fields()["train_seed"], log_every=LOG_EVERY, checkpoint_every=CHECKPOINT_EVERY,
         torch_threads=config.torch_threads, device=config.device, validate_every=config.validate_every,
         patience=config.early_stopping, logger=config.logger,
