@@ -15,6 +15,7 @@ from conftest import TASK, config_for, make_sources
 
 from trm_nb import CapsuleDataset, build
 from trm_nb.cli.main import main
+from trm_nb.dataset.nearest import nearest
 from trm_nb.errors import UserError
 from trm_nb.evaluation.arc.baselines import identity, most_common_colour
 from trm_nb.evaluation.arc.evaluate import last_step, views_that_fit
@@ -23,7 +24,6 @@ from trm_nb.evaluation.arc.submission import check_submission
 from trm_nb.models.tiny_recursive_model import TinyRecursiveModel, TRMConfig
 from trm_nb.progress.run_folder import RunPaths
 from trm_nb.sources.arc.augment import View
-from trm_nb.training.nearest import nearest
 
 TWO = {"train": TASK["train"], "test": [*TASK["test"], {"input": [[1, 2]], "output": [[2, 1]]}]}
 LARGE = {  # more than one image

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trm_nb.training import nearest as module
-from trm_nb.training.nearest import nearest
+from trm_nb.dataset import nearest as module
+from trm_nb.dataset.nearest import nearest
 
 
 @pytest.mark.parametrize("rows_at_once", [3, 1000])

@@ -28,6 +28,7 @@ from trm_nb.models.tiny_recursive_model import TinyRecursiveModel, TRMConfig
 from trm_nb.pipeline.run import open_run
 from trm_nb.progress.run_folder import RunPaths
 from trm_nb.records import GridTask
+from trm_nb.training.objective import DEEP
 from trm_nb.training.reasoning import KIND
 
 MODELS = {"main": "label", "grids": "grid", "pages": "next"}
@@ -202,7 +203,7 @@ def test_an_image_of_a_task_is_answered_as_the_task(run: Path, tmp_path: Path) -
     Image.fromarray(cache.get(cache.populate(items_of(path, run)).keys[0])).save(tmp_path / "task.png")
     frame = Model.load(run, "grids").predict([path, tmp_path / "task.png"])
     task, image = (frame[frame["item_id"] == str(name)] for name in (path, tmp_path / "task.png"))
-    assert task["prediction"].tolist() == image["prediction"].tolist() and len(task) == 4
+    assert task["prediction"].tolist() == image["prediction"].tolist() and len(task) == DEEP["halt_max_steps"]
 
 
 def test_values_in_memory_are_predicted_as_the_files_of_them(tmp_path: Path, model: Model) -> None:

@@ -124,6 +124,13 @@ class MultimodalDatasetConfig(BaseModel):
 
     model: str = _field("free", "main", "the model to train: the name of its folder in models/ in the run's folder")
     train_steps: int = _field("free", 0, "optimiser steps of the TRM; 0: no training", ge=0)
+    train_minutes: float | None = _field(
+        "free", None, "train for about so long, instead of train_steps; fixes their number when the training begins",
+        gt=0, le=100_000,
+    )  # fmt: skip
+    train_precision: Literal["auto", "float32"] = _field(
+        "free", "auto", "arithmetic of the training; auto: bfloat16 where the device computes it fast, else float32"
+    )
     test_steps: int = _field("free", 0, "recursion steps at test time; 0: as many as in training", ge=0)
     objective: str = _field(
         "train",
@@ -138,6 +145,13 @@ class MultimodalDatasetConfig(BaseModel):
     train_width: int = _field("train", 128, "width of the trained TRM, a multiple of 64", ge=64, multiple_of=64)
     learning_rate: float = _field("train", 1e-3, "peak learning rate of the TRM", gt=0)
     weight_decay: float = _field("train", 0.1, "weight decay of the TRM", ge=0)
+    cool_down: float = _field(
+        "train",
+        0.0,
+        "last part of the steps in which the learning rate falls to nothing; fixes their number",
+        ge=0,
+        le=1,
+    )
     validate_every: int | None = _field(
         "train", None, "steps between two validations, the best of which is used; None: an epoch, 10 at least", ge=1
     )
@@ -207,6 +221,15 @@ class MultimodalDatasetConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _one_length_of_a_training(self) -> Self:
+        if self.train_steps and self.train_minutes:
+            both = f"{self.train_steps} and {self.train_minutes:g}"
+            raise ValueError(
+                f"train_steps and train_minutes: expected one of them, and 0 or null for the other, got {both}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _something_is_left_to_train_on(self) -> Self:
         if self.test_fraction + self.val_fraction >= 1:
             both = f"{self.test_fraction:g} and {self.val_fraction:g}"
@@ -233,6 +256,11 @@ class MultimodalDatasetConfig(BaseModel):
             return cls(**values)
         except ValidationError as error:
             raise UserError(_one_sentence(error, where, overrides)) from None
+
+    @property
+    def trains(self) -> bool:
+        """Whether a training is asked for."""
+        return bool(self.train_steps or self.train_minutes)
 
     def stage_fields(self, stage: Stage) -> dict[str, Any]:
         """The values of one stage, by field name."""

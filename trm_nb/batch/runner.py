@@ -24,7 +24,7 @@ from trm_nb.config import MultimodalDatasetConfig, Stage
 from trm_nb.errors import UserError
 from trm_nb.params import find_params, load_params, project_root
 from trm_nb.pipeline.names import check_names
-from trm_nb.progress.model_record import refuse_other_settings
+from trm_nb.progress.model_record import fixed_fields, refuse_other_settings
 from trm_nb.progress.run_folder import RunPaths
 from trm_nb.progress.run_settings import fixed_settings
 from trm_nb.progress.stats import NOTEBOOKS
@@ -118,7 +118,7 @@ def run_notebooks(
     tracker = TrainingProgressTracker(run, create=True)
     tracker.check_frozen({name: getattr(config, name) for name in fixed_settings(run)})
     tracker.close()
-    refuse_other_settings(RunPaths(run).model(config.model), config.training_fields())
+    refuse_other_settings(RunPaths(run).model(config.model), fixed_fields(config))
     parameters = {"params": str(params_file), **overrides, "output_dir": str(run)}
     executed: list[str] = []
     skipped: list[str] = []
@@ -187,7 +187,7 @@ def fingerprints(notebooks: Sequence[Path], config: MultimodalDatasetConfig) -> 
         number = number_of(path)
         parts = [before, __version__, _source(path), config.fingerprint(*_STAGES.get(number, _STAGES[LAST]))]
         if number >= LAST:
-            parts += [config.model, str(config.train_steps), str(config.test_steps)]
+            parts += [config.model, str(config.train_steps), str(config.train_minutes), str(config.test_steps)]
         before = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
         found[path.stem] = before
     return found

@@ -25,7 +25,7 @@ from trm_nb.errors import DamagedError, UserError
 from trm_nb.evaluation.trained_models import trained_model
 from trm_nb.params import parse_override, project_root
 from trm_nb.pipeline.run import open_run
-from trm_nb.progress.model_record import DIGEST, read_settings, refuse_other_settings
+from trm_nb.progress.model_record import DIGEST, fixed_fields, read_settings, refuse_other_settings, steps_asked
 from trm_nb.progress.run_folder import RunPaths
 from trm_nb.records import Progress
 
@@ -66,7 +66,7 @@ def values_of(pairs: Sequence[str]) -> dict[str, list[Any]]:
         if name in found:
             raise UserError(f"-p {pair}: {name} is given twice; put its values into one -p, separated by commas")
         found[name] = [parse_override(f"{name}={value}")[1] for value in values.split(",")]
-        if stage_of(name) != "train" and name not in ("train_steps", "test_steps"):
+        if stage_of(name) != "train" and name not in ("train_steps", "train_minutes", "test_steps"):
             raise UserError(f"-p {pair}: a sweep varies settings of the training, and {name} is one of the dataset")
     return found
 
@@ -138,11 +138,12 @@ def _known(output_dir: Path, trial: Trial, source: Path | None) -> Trained | Non
     try:
         with closing(open_run(output_dir=output_dir, model=trial.name, **trial.values)) as run:
             paths, config = run.paths.model(trial.name), run.config
-            refuse_other_settings(paths, {DIGEST: run.info()[DIGEST], **config.training_fields()})
+            refuse_other_settings(paths, {DIGEST: run.info()[DIGEST], **fixed_fields(config)})
+            asked = steps_asked(paths, config)
             recorded = {name: read_settings(paths).get(name) for name in ("train_steps", "test_steps")}
     except (UserError, DamagedError) as error:
         return Trained(trial, None, str(error))
-    same = recorded == {"train_steps": config.train_steps, "test_steps": config.test_steps}
+    same = recorded == {"train_steps": asked, "test_steps": config.test_steps}
     executed = source is None or status_of(paths.root / source.name) == "done"
     return Trained(trial, _accuracy(output_dir, trial)) if same and executed and paths.is_finished() else None
 

@@ -31,6 +31,9 @@ def add_to(app: typer.Typer) -> None:
 def train(
     folder: RunDir,
     model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="its name, as in models/NAME")] = None,
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", metavar="N", help="train for about N minutes, instead of train_steps")
+    ] = None,
     p: Override = None,
 ) -> int:
     """Train a model on a run's dataset; what was interrupted continues.
@@ -42,6 +45,7 @@ def train(
     from trm_nb.workers.distributed import joined
 
     given = overrides_of(p, folder) | ({} if model is None else {"model": model})
+    given |= {} if minutes is None else {"train_minutes": minutes, "train_steps": 0}
     run = run_of(folder, given)
     path = run.paths.model(run.config.model).root
     try:

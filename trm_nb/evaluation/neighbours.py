@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from trm_nb.dataset.capsule_dataset import CapsuleDataset
+from trm_nb.dataset.nearest import directions
 from trm_nb.evaluation.fidelity import spread
-from trm_nb.training.nearest import directions
 from trm_nb.training.verdicts import Accuracy, accuracy
 
 

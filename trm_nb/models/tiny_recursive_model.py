@@ -11,7 +11,8 @@ A batch row stays in the carry until it halts; then the row of the batch that is
 Deviations: exploration samples from a generator that is handed in; `q_continue_logits` is returned and trained by
 nobody (as with the official no_ACT_continue, which all published configurations use); with `capsules` the prefix of the
 sequence is the twelve capsules instead of a puzzle's embedding, and without tokens each answer place has an embedding
-of its own. Axes: b batch, s answer places (seq_len), p prefix and answer places, d hidden_size.
+of its own and, with `read_heads`, what it reads of the capsules; `answering` keeps the surest answer.
+Axes: b batch, s answer places (seq_len), p prefix and answer places, d hidden_size.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 
 from trm_nb.errors import UserError
 from trm_nb.models.checkpoints import misfits
+from trm_nb.models.place_reader import PlaceReader
 from trm_nb.models.trm import Linear, RecursiveNet, recurse, rotary_angles, truncated_normal
 from trm_nb.records import CAPSULES, FEATURES
 
@@ -38,7 +40,9 @@ class TRMConfig:
 
     vocab_size, seq_len: classes and number of answer places. num_puzzle_identifiers: 0 for no puzzle embedding, else
     rows of puzzle_emb_ndim numbers (0: hidden_size) that fill the first of puzzle_emb_len places. capsules: the prefix
-    is the twelve capsules. tokens: whether the batch has `inputs`. mlp_t: mix places by an MLP instead of attention.
+    is the twelve capsules. read_heads: each answer place also reads the capsules itself, with so many heads (see
+    place_reader.py); 0: they are the prefix only. tokens: whether the batch has `inputs`. mlp_t: mix places by an MLP
+    instead of attention.
     forward_dtype: what the net computes in; weights are float32.
     """
 
@@ -52,6 +56,7 @@ class TRMConfig:
     mlp_t: bool = False
     tokens: bool = True
     capsules: bool = False
+    read_heads: int = 0
     num_puzzle_identifiers: int = 0
     puzzle_emb_ndim: int = 0
     puzzle_emb_len: int = 16
@@ -69,6 +74,8 @@ class TRMConfig:
             raise UserError("a model's prefix is either the capsules or a puzzle's embedding, not both")
         if not self.tokens and not self.capsules:
             raise UserError("a model needs an input: tokens, capsules or both")
+        if self.read_heads and not self.capsules:
+            raise UserError("read_heads: answer places can only read capsules where there are some")
         if self.num_puzzle_identifiers and self.puzzle_emb_ndim > self.puzzle_emb_len * self.hidden_size:
             raise UserError(f"puzzle_emb_ndim={self.puzzle_emb_ndim} does not fit into {self.puzzle_emb_len} places")
 
@@ -111,6 +118,8 @@ class TinyRecursiveModel(nn.Module):
             self.scale: Tensor
             self.register_buffer("mean", torch.zeros(CAPSULES, FEATURES))
             self.register_buffer("scale", torch.ones(CAPSULES, FEATURES))
+        if config.read_heads:
+            self.reader = PlaceReader(config.seq_len, config.read_heads, d, generator)
         if config.num_puzzle_identifiers:
             nothing = torch.zeros(config.num_puzzle_identifiers, config.puzzle_emb_ndim or d)
             self.puzzle_emb = Embedding(nothing, sparse=True)
@@ -161,11 +170,24 @@ class TinyRecursiveModel(nn.Module):
             carry = replace(carry, halted=torch.zeros_like(carry.halted))
             yield carry, outputs
 
+    def answering(self, batch: Mapping[str, Tensor], steps: int) -> Iterator[tuple[Carry, dict[str, Tensor]]]:
+        """As `unrolled`, but outputs held for right (q_halt_logits > 0) stay until the model is surer of others.
+
+        In training a row halts there, so a model has learnt little of what to do afterwards. With more steps than in
+        training it would lose answers that it had found. The official evaluation takes the last outputs.
+        """
+        kept: dict[str, Tensor] | None = None
+        for carry, outputs in self.unrolled(batch, steps):
+            kept = outputs if kept is None else _surer(kept, outputs)
+            yield carry, kept
+
     def projected(self, capsules: Tensor) -> Tensor:
         """Capsules (b, 12, 512) in units of the training rows' spread, as places of the sequence: (b, 12, d)."""
-        standardised = ((capsules - self.mean) / self.scale).to(self._dtype)
-        places: Tensor = self.capsule_proj(standardised)
+        places: Tensor = self.capsule_proj(self._standardised(capsules))
         return places
+
+    def _standardised(self, capsules: Tensor) -> Tensor:
+        return ((capsules - self.mean) / self.scale).to(self._dtype)
 
     def set_scale(self, mean: np.ndarray, spread: np.ndarray) -> None:
         """What capsules are standardised by, (12, 512) each; kept with the weights."""
@@ -202,6 +224,8 @@ class TinyRecursiveModel(nn.Module):
         c, scale = self.config, math.sqrt(self.config.hidden_size)
         answer = self.embed_tokens(data["inputs"]) if c.tokens else self.places.expand(len(data["capsules"]), -1, -1)
         answer = scale * answer.to(self._dtype)
+        if c.read_heads:
+            answer = self.reader(self._standardised(data["capsules"]), answer)
         if c.capsules:
             return torch.cat((self.projected(data["capsules"]), answer), dim=1)
         if c.num_puzzle_identifiers:
@@ -262,6 +286,13 @@ def our_name(official: str) -> str:
     """What a weight of an official checkpoint is called here."""
     name = official.replace("_orig_mod.", "").removeprefix("model.").removeprefix("inner.")
     return _OFFICIAL.get(name, name.replace("L_level.", "net.", 1))
+
+
+def _surer(kept: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of each row the new outputs, except where the kept ones are held for right with as high a logit."""
+    q = kept["q_halt_logits"]
+    stays = (q > 0) & (q >= new["q_halt_logits"])
+    return {name: torch.where(_beside(stays, now), kept[name], now) for name, now in new.items()}
 
 
 def _beside(rows: Tensor, values: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ def gallery(images: np.ndarray, captions: Sequence[str], columns: int = 4) -> Fi
     figure = Figure(figsize=(side * columns, (side + 0.45) * rows), layout="constrained")
     for place in range(len(images)):
         axes = figure.add_subplot(rows, columns, place + 1)
-        _image(axes, images[place])
+        show_image(axes, images[place])
         axes.set_xlabel(plain(captions[place]), fontsize=7.5, color=_GRAY)
     return figure
 
@@ -49,7 +49,8 @@ def decibels(originals: np.ndarray, decoded: np.ndarray) -> list[str]:
     return ["equal" if not error else f"decoded, {10 * np.log10(255**2 / error):.1f} dB" for error in errors]
 
 
-def _image(axes: Axes, image: np.ndarray) -> None:
+def show_image(axes: Axes, image: np.ndarray) -> None:
+    """An image (h, w, 3) without ticks, in a thin frame."""
     axes.imshow(image, interpolation="nearest" if image.shape[0] < 150 else "antialiased")
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
@@ -74,9 +75,9 @@ def page_layout(image: np.ndarray, page: TextPage | GridPage | object) -> Figure
 
     figure = Figure(figsize=(9.2, 4.7), layout="constrained")
     left, right = figure.subplots(1, 2)
-    _image(left, image)
+    show_image(left, image)
     left.set_xlabel("what the model sees", fontsize=9)
-    _image(right, 255 - (255 - image) // 2)
+    show_image(right, 255 - (255 - image) // 2)
     if isinstance(page, TextPage):
         _mark_cells(right, page, image.shape[0])
         right.set_xlabel(
@@ -161,12 +162,12 @@ def attention(image: np.ndarray, maps: np.ndarray) -> Figure:
     """What each of 12 capsules attends to: `maps` float (12, rows, columns)."""
     figure = Figure(figsize=(9.2, 5.2), layout="constrained")
     grid = figure.add_gridspec(3, 6)
-    _image(axes := figure.add_subplot(grid[:, :2]), image)
+    show_image(axes := figure.add_subplot(grid[:, :2]), image)
     axes.set_xlabel("the image", fontsize=9)
     size = image.shape[0]
     for capsule, seen in enumerate(maps):
         axes = figure.add_subplot(grid[capsule // 4, 2 + capsule % 4])
-        _image(axes, 255 - (255 - image) // 2)
+        show_image(axes, 255 - (255 - image) // 2)
         strength = 0.85 * seen / seen.max()
         where = (-0.5, size - 0.5, size - 0.5, -0.5)
         axes.imshow(
@@ -219,7 +220,7 @@ def nearest(images: np.ndarray, captions: Sequence[Sequence[str]], same: np.ndar
     for query in range(queries):
         for column in range(columns):
             axes = figure.add_subplot(queries, columns, query * columns + column + 1)
-            _image(axes, images[query, column])
+            show_image(axes, images[query, column])
             alike = column > 0 and bool(same[query, column - 1])
             for spine in axes.spines.values() if column == 0 or alike else ():
                 spine.set(color=COLOURS[4] if alike else COLOURS[1], linewidth=2.5)
@@ -252,36 +253,6 @@ def curves(
     if axes.lines:
         axes.legend(frameon=False, fontsize=8)
     clean(axes)
-    return figure
-
-
-def predictions(images: np.ndarray, said: np.ndarray, right: np.ndarray) -> Figure:
-    """A row a sample: the image that asks, the answer that was given, and the right one; wrong cells are framed.
-
-    images: uint8 (n, h, w, 3). said, right: int (n, rows, columns); a negative cell is not asked for.
-    """
-    from matplotlib.patches import Rectangle
-
-    n, (rows, columns) = len(images), right.shape[1:]
-    figure = Figure(figsize=(6.6, 2.25 * n), layout="constrained")
-    for (asked, given, wanted), image, guess, answer in zip(
-        figure.subplots(n, 3, squeeze=False), images, said, right, strict=True
-    ):
-        _image(asked, image)
-        for axes, cells in ((given, guess), (wanted, answer)):
-            axes.imshow(np.where(answer < 0, -1, cells), cmap="Pastel1", vmin=-1, vmax=max(8, int(right.max())))
-            clean(axes)
-            axes.set(xticks=[], yticks=[])
-        for row, column in np.ndindex(rows, columns):
-            wrong = answer[row, column] >= 0 and guess[row, column] != answer[row, column]
-            if wrong:
-                frame = Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, ec="#c0392b", lw=2)
-                given.add_patch(frame)
-            if columns <= 12:
-                for axes, cells in ((given, guess), (wanted, answer)):
-                    axes.text(column, row, cells[row, column], ha="center", va="center", fontsize=9)
-        given.set_xlabel(f"{int((guess != answer)[answer >= 0].sum()):,} wrong", fontsize=8)
-        wanted.set_xlabel("right", fontsize=8)
     return figure
 
 

@@ -17,14 +17,14 @@ import pandas as pd
 
 from trm_nb.describe import escaped
 from trm_nb.errors import NothingToLearnError
-from trm_nb.notebook import plots, sampling
+from trm_nb.notebook import board_plots, plots, sampling
 from trm_nb.notebook.frames import recorded
 from trm_nb.notebook.prose import finding, percent
 from trm_nb.notebook.shown import Plot, Shown, Text
 from trm_nb.pipeline.run import Run
 from trm_nb.progress.tables import train_stage
 from trm_nb.records import Progress
-from trm_nb.training.objective import Boards, Confusion, Detail, Groups, Images, Note, Objective
+from trm_nb.training.objective import Boards, Confusion, Detail, Groups, Images, Note, Objective, Steps
 from trm_nb.training.results import GroupScore, Result
 from trm_nb.training.train_objective import examples_of
 from trm_nb.training.verdicts import Accuracy, most_missed
@@ -52,10 +52,10 @@ class LearningProblem:
             objective = examples_of(run.path, run.config)
         except NothingToLearnError as error:
             return cls(run, None, str(error))
-        return cls(run, objective, "" if run.config.train_steps else "train_steps is 0")
+        return cls(run, objective, "" if run.config.trains else "train_steps is 0")
 
     def train(self, on_progress: Progress | None = None) -> TrainingReport | NothingTrained:
-        """Train for `train_steps` steps, or as many as are missing, and measure the result."""
+        """Train for `train_steps` steps or `train_minutes`, or as many as are missing, and measure the result."""
         if self.why_not or self.objective is None:
             return NothingTrained(self.run, self.why_not)
         result = self.run.train(on_progress)
@@ -72,10 +72,12 @@ class LearningProblem:
         said = _nothing(self.why_not)
         if self.objective and not self.why_not:
             parts = [len(part) for part in (self.objective.train, self.objective.val, self.objective.test)]
-            learns = "The model **{0}** learns **{1}**: {2:,} steps on {3:,} samples"
-            template = f"{learns}, validated on {{4:,}}, and measured at the end on {{5:,}}."
             config = self.run.config
-            said = finding(template, config.model, self.objective.target, config.train_steps, *parts)
+            minutes = config.train_minutes
+            learns = "The model **{0}** learns **{1}**: " + ("{2:,} steps" if minutes is None else "{2:g} minutes")
+            template = f"{learns} on {{3:,}} samples, validated on {{4:,}}, and measured at the end on {{5:,}}."
+            long = config.train_steps if minutes is None else minutes
+            said = finding(template, config.model, self.objective.target, long, *parts)
         Shown(self.counts, Text(said))._ipython_display_()
 
 
@@ -257,7 +259,16 @@ def _measured(measured: Accuracy, name: str) -> dict[str, object]:
 def _boards(detail: Boards, report: TrainingReport) -> list[object]:
     images = sampling.images_of(report.run, report.run.samples().iloc[detail.rows])
     alt = f"{len(images)} images, the predicted grids with their wrong cells framed, and the true grids."
-    return [Plot(plots.predictions(images, detail.predicted, detail.true), alt)]
+    return [Plot(board_plots.predictions(images, detail.predicted, detail.true), alt)]
+
+
+def _thinking(detail: Steps, report: TrainingReport) -> list[object]:
+    images = sampling.images_of(report.run, report.run.samples().iloc[detail.rows])
+    names = [f"step {number}" for number in detail.steps]
+    wrong = (detail.predicted != detail.true[:, None]).sum((2, 3))
+    counts = "; ".join(", ".join(map(str, line)) for line in wrong.tolist())
+    alt = f"{len(images)} images with the grids after {', '.join(names)}; wrong cells: {counts}."
+    return [Plot(board_plots.thinking(images, detail.predicted, detail.true, names), alt)]
 
 
 def _images(detail: Images, report: TrainingReport) -> list[object]:
@@ -275,6 +286,7 @@ _RENDERED: dict[type[Detail], Callable[[Any, TrainingReport], list[object]]] = {
     Confusion: _confusion,
     Groups: _groups,
     Boards: _boards,
+    Steps: _thinking,
     Images: _images,
     Note: _note,
 }

@@ -26,9 +26,9 @@ from trm_nb.pipeline.encode_task import COMPUTED_IN, ENCODER, precision_of
 from trm_nb.pipeline.parts import RunParts
 from trm_nb.pipeline.plan import Planner
 from trm_nb.pipeline.repair import recover
-from trm_nb.pipeline.stages import STAGES, DatasetStage, fit, follow, plan, render, train
+from trm_nb.pipeline.stages import STAGES, DatasetStage, fit, follow, plan, render, say, train
 from trm_nb.pipeline.streaming import BatchEncoder, Producer
-from trm_nb.progress.model_record import recorded_fields
+from trm_nb.progress.model_record import recorded_fields, steps_asked
 from trm_nb.progress.run_folder import RunPaths
 from trm_nb.progress.run_settings import fixed_settings, in_project, last_settings, remember_settings
 from trm_nb.progress.stats import NOTEBOOKS
@@ -66,7 +66,7 @@ class BuildReport:
 
 
 def build(config: MultimodalDatasetConfig, on_progress: Progress | None = None) -> BuildReport:
-    """Build the dataset of `config`, and train on it where `train_steps` asks for that. ONE call; it resumes.
+    """Build the dataset of `config`, and train on it where the config asks for that. ONE call; it resumes.
 
     Run again after an interruption it says what it found and continues; on a complete run it changes nothing.
     Raises UserError for what the user can correct, DamagedError for data that is no longer what was written.
@@ -74,7 +74,7 @@ def build(config: MultimodalDatasetConfig, on_progress: Progress | None = None) 
     run = Run(resolve_paths(config, Path.cwd()))
     try:
         rendered, encoded = run.build(on_progress)
-        training = run.train(on_progress) if run.config.train_steps else None
+        training = run.train(on_progress) if run.config.trains else None
         rows, bad, notes = run.tracker.rows_planned(), len(run.tracker.rejected()), run.tracker.notes()
         return BuildReport(run.path, run.info()["content_digest"], rows, bad, rendered, encoded, training, notes)
     finally:
@@ -213,7 +213,7 @@ class Run(RunParts):
                 self.up_to("export", on_progress)
 
     def train(self, on_progress: Progress | None = None) -> Result:
-        """Train the config's `model` for `train_steps` steps, and measure it on the held-out samples.
+        """Train the config's `model` as long as that says, and measure it on the held-out samples.
 
         The dataset is completed first. A model that is there continues where it stopped; after its folder in models/ is
         deleted, training starts from the beginning, also with other settings. The run is locked only until the training
@@ -223,7 +223,7 @@ class Run(RunParts):
             UserError: when there are no steps, nothing to learn from or to measure on, a model of this name that was
                 trained with other settings, or another process that trains it.
         """
-        if not self.config.train_steps:
+        if not self.config.trains:
             raise UserError("train_steps is 0, so there is nothing to train; set it, for example train_steps=1000")
         refuse_former_model(self.paths)
         if not self._finished():  # looked at without the lock, so that many can begin at once
@@ -256,7 +256,7 @@ class Run(RunParts):
             self._ask_the_cluster(self.config.cluster)
         remember_settings(self.tracker, self.config)
         recover(self.tracker, self.cache, self.consolidator, encode_settings(self.config), self._replan)
-        self.tracker.ask_training(self.config.model, self.config.train_steps)
+        self.tracker.ask_training(self.config.model, steps_asked(self.paths.model(self.config.model), self.config))
 
     def rebuild(self) -> None:
         """Make a lost tracker again, and the dataset's files where nothing has to be rendered or encoded for that."""
@@ -402,5 +402,4 @@ def announce(tracker: TrainingProgressTracker) -> None:
     """Say what an interrupted run left."""
     batches, chunks = len(tracker.batches()), len(tracker.chunks())
     if batches or chunks:
-        with suppress(BrokenPipeError):  # output that nobody reads ends no build
-            print(f"Found existing progress: {batches} batches + {chunks} chunks", flush=True)
+        say(f"Found existing progress: {batches} batches + {chunks} chunks")

@@ -6,7 +6,7 @@ Each does one thing: it makes what is missing and returns what it found, and non
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from trm_nb.cache.image_cache import ImageCache
@@ -104,14 +104,24 @@ def train(
         UserError: when there is nothing to learn from or to measure on, or the model of this name is one of other
             settings; after its folder is deleted, training starts from the beginning.
     """
-    from trm_nb.training.train_objective import examples_of, train_model
+    from trm_nb.training.train_objective import examples_of, planned, train_model
     from trm_nb.workers.distributed import ranks
 
     ranks().wait()  # the others read the dataset, which is complete now
     objective = examples_of(tracker.paths.root, config)  # first, so that a mistake can be corrected
     with alone:
+        paths = tracker.paths.model(config.model)
+        config, cost = planned(paths, objective, config)
+        if cost:
+            say(f"training {config.model}: {cost}")
         tracker.ask_training(config.model, config.train_steps)
-        return train_model(tracker.paths.model(config.model), objective, config, tracker, on_progress)
+        return train_model(paths, objective, config, tracker, on_progress)
+
+
+def say(line: str) -> None:
+    """Print a line; output that nobody reads ends no build."""
+    with suppress(BrokenPipeError):
+        print(line, flush=True)
 
 
 def follow(config: MultimodalDatasetConfig, paths: RunPaths) -> None:

@@ -25,7 +25,7 @@ DIGEST = "content_digest"
 MAX_BYTES = 100_000  # of a config.yaml, which has some 500
 MAX_RESULT_BYTES = 10_000_000  # of a result.json, which has some 250 a class
 TABLES = ("by_class", "by_modality")  # what a result holds in addition to its summary
-_ALSO = ("train_steps", "test_steps")  # recorded, and free to differ from call to call
+_ALSO = ("train_steps", "train_minutes", "test_steps")  # recorded, and free to differ from call to call
 
 
 def settings_of(config: MultimodalDatasetConfig, content_digest: str) -> dict[str, Any]:
@@ -53,6 +53,12 @@ def recorded_fields(paths: ModelPaths, fixed: bool = False) -> dict[str, Any]:
     return {name: value for name, value in read_settings(paths).items() if name in known}
 
 
+def fixed_fields(config: MultimodalDatasetConfig) -> dict[str, Any]:
+    """What a training that continues must agree with: the training fields, and the steps where the rate cools down."""
+    steps = {"train_steps": config.train_steps} if config.cool_down and config.train_steps else {}
+    return {**config.training_fields(), **steps}
+
+
 def refuse_other_settings(paths: ModelPaths, wanted: Mapping[str, Any]) -> None:
     """Raise UserError naming what a model was trained with otherwise than is `wanted`, by the names in config.yaml."""
     if not paths.is_begun():
@@ -68,6 +74,13 @@ def refuse_other_settings(paths: ModelPaths, wanted: Mapping[str, Any]) -> None:
             f"{paths.root}: this model was trained with {'; '.join(different)}; "
             "choose another `model` name, or delete that folder to train it from the beginning"
         )
+
+
+def steps_asked(paths: ModelPaths, config: MultimodalDatasetConfig) -> int:
+    """How many steps a training is to have: 0 for none, and 1 where its minutes have not been counted as steps yet."""
+    if config.train_minutes is None:
+        return config.train_steps
+    return int(read_settings(paths).get("train_steps") or 1) if paths.is_begun() else 1
 
 
 def write_settings(paths: ModelPaths, settings: Mapping[str, Any]) -> None:

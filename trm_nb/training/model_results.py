@@ -81,6 +81,7 @@ def _tables_of(objective: Objective, predictions: Predictions) -> Iterator[pa.Ta
     predicted = [objective.readable(predictions, classes) for classes in predictions.by_step]
     items = predictions.rows if predictions.items is None else predictions.items
     places = dataset.rows.searchsorted(predictions.rows)
+    also = {"probability": predictions.probability, "halts": predictions.halts}
     for first in range(0, len(order), SAMPLES_AT_ONCE):
         chosen = order[first : first + SAMPLES_AT_ONCE]
         each = [(n, step) for n in chosen.tolist() for step in range(steps)]
@@ -95,7 +96,7 @@ def _tables_of(objective: Objective, predictions: Predictions) -> Iterator[pa.Ta
             "prediction": [predicted[step][n] for n, step in each],
             "correct": predictions.exact[of, samples],
             "cells_correct": predictions.cells[of, samples].astype(np.float32),
-            **({} if predictions.probability is None else {"probability": predictions.probability[of, samples]}),
+            **{name: held[of, samples] for name, held in also.items() if held is not None},
         })  # fmt: skip
 
 
@@ -165,7 +166,7 @@ model.predict(["a text"])  # also pathlib.Path of files, images, grids and tasks
 | file | what |
 |---|---|
 | model.safetensors | the moving average of the weights; the header's `values` have the settings and the sizes as JSON |
-| predictions.parquet | a row per validation or test sample and recursion step: target, prediction, probability |
+| predictions.parquet | a row per validation or test sample and recursion step: target, prediction, probability, halts |
 | result.json | the result with its tables as JSON |
 | metrics.jsonl | a line per logged training step, validations included |
 | config.yaml | the settings; a training that continues must agree with them |

@@ -45,6 +45,7 @@ class Predictions:
     predicted classes. labels: int32 (n, s); a label that is not asked for is IGNORED. rows: int64 (n,). shape: rows and
     columns of a target. items: int64 (n,), equal for examples of one item; None: each is an item of its own.
     probability: float32 (t, n), what the model gives to its own prediction, for a grid the product over its cells.
+    halts: bool (t, n), whether the model holds its prediction for right, and so would stop.
     """
 
     exact: np.ndarray
@@ -55,6 +56,7 @@ class Predictions:
     shape: tuple[int, int]
     items: np.ndarray | None = None
     probability: np.ndarray | None = None
+    halts: np.ndarray | None = None
 
     @property
     def predictions(self) -> np.ndarray:
@@ -86,15 +88,16 @@ def evaluate(
     """
     model.eval()
     batches = examples.test_batches if part == "test" else examples.val_batches
-    exact, cells, by_step, labels, rows, probability = [], [], [], [], [], []
+    exact, cells, by_step, labels, rows, probability, halts = [], [], [], [], [], [], []
     with cpu_threads(settings.torch_threads):
         for on_cpu in batches(settings.batch):
             batch = to_device(on_cpu, settings.device)
             known = batch["labels"] != IGNORED
-            right, said, sure = [], [], []
-            for _, outputs in model.unrolled(batch, steps or model.config.halt_max_steps):
+            right, said, sure, held = [], [], [], []
+            for _, outputs in model.answering(batch, steps or model.config.halt_max_steps):
                 said.append(outputs["logits"].argmax(-1))
                 sure.append(log_probability_of_prediction(outputs["logits"]).exp().float())
+                held.append(outputs["q_halt_logits"] > 0)
                 right.append((known & (said[-1] == batch["labels"])).sum(-1))
             share = torch.stack(right) / known.sum(-1).clamp_min(1)
             exact.append((torch.stack(right) == known.sum(-1)).cpu().numpy())
@@ -104,7 +107,9 @@ def evaluate(
             labels.append(batch["labels"].to(torch.int32).cpu().numpy())
             rows.append(batch[ROW].cpu().numpy())
             probability.append(torch.stack(sure).cpu().numpy())
+            halts.append(torch.stack(held).cpu().numpy())
     return Predictions(
         np.concatenate(exact, 1), np.concatenate(cells, 1), np.concatenate(by_step, 1), np.concatenate(labels),
         np.concatenate(rows), examples.shape, examples.items_of(np.concatenate(rows)), np.concatenate(probability, 1),
+        np.concatenate(halts, 1),
     )  # fmt: skip

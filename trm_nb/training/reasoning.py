@@ -2,7 +2,8 @@
 
 As in the official training: a new batch is taken at every step and only rows that have halted take from it; AdamATan2
 with linear warm-up and then a constant rate, SignSGD for puzzle embeddings; what is measured is the average of the
-weights. Where there are validation examples, the weights of the best step are kept and returned (validation.py).
+weights. `cool_down` lets the rate fall at the end of a training whose length is fixed. Where there are validation
+examples, the weights of the best step are kept and returned (validation.py).
 Deviation: gradients are clipped at norm 1 (which atan2 hardly notices, as it does not see their scale).
 
 Everything a step does follows from the seed and its number, and the checkpoint holds model, average, optimisers, carry
@@ -15,8 +16,9 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,15 +44,19 @@ from trm_nb.training.validation import Best, interval, validated
 from trm_nb.workers.distributed import ranks
 
 CLIP = 1.0
+CHECKPOINT_SECONDS = 60.0
 KIND = "reasoning TRM"
 ROW = "row"  # the batch's entry that says which examples it holds
 # What may differ when a training goes on: it was begun on a GPU in bfloat16, and is looked at on a laptop.
-FREE = ("steps", "torch_threads", "device", "forward_dtype", "log_every", "checkpoint_every", "logger")
+FREE = ("steps", "torch_threads", "device", "forward_dtype", "bfloat16", "log_every", "checkpoint_every", "logger")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How to train. `steps` may be raised from call to call; threads, device and intervals change no result on a CPU.
+
+    `cool_down` is the last part of the steps, in which the rate falls linearly to nothing; `steps` is fixed then. With
+    `bfloat16` the steps compute in it; weights, and what measures them, stay as they are.
 
     The defaults are the published ones but for batch, warm_up and the intervals, which suit small models on a CPU.
     `validate_every` steps come between two validations (None: see `validation.interval`), and the last step is
@@ -64,6 +70,8 @@ class Settings:
     embedding_rate: float = 1e-2
     weight_decay: float = 0.1
     warm_up: int = 100
+    cool_down: float = 0.0
+    bfloat16: bool = False
     average: float = 0.999
     seed: int = 0
     torch_threads: int = 2
@@ -112,6 +120,7 @@ class _State:
     step: int = 0
     carry: Carry | None = None
     best: Best | None = None
+    sums: list[dict[str, float]] = field(default_factory=list)  # of the steps that are not logged yet
 
     def has_ended(self, settings: Settings) -> bool:
         """Whether there is no step to come."""
@@ -163,10 +172,10 @@ def train(
         tracker.hold_steps(curve, stage)
         every = interval(settings.validate_every, examples.per_epoch, settings.batch)
         with metric_logger(settings.logger, paths, state.step) as log, tracker.stage(stage, settings.steps):
-            sums: list[dict[str, float]] = []
             best: Best | None = None
+            saved = time.monotonic()
             while not state.has_ended(settings):
-                sums.append(_step(state, examples, settings, folder))
+                state.sums.append(_step(state, examples, settings, folder))
                 metrics: dict[str, float] = {}
                 if state.step % every == 0:
                     metrics, state.best = _validated(state, examples, settings, tracker)
@@ -174,17 +183,18 @@ def train(
                     metrics, best = _validated(state, examples, settings, tracker)
                 ended = state.has_ended(settings)
                 if state.step % settings.log_every == 0 or ended:
-                    metrics = _means(sums, settings) | metrics
-                    sums = []
+                    metrics = _means(state.sums, settings) | metrics
+                    state.sums = []
                 if metrics:
                     epoch = state.step * settings.batch / examples.per_epoch
                     metrics |= {"chunk_progress": epoch % 1, "epoch": epoch}
                     tracker.log_step(state.step, stage, **metrics)
                     curve.append({"global_step": state.step, **metrics})
                     log(state.step, metrics)
-                if state.step % settings.checkpoint_every == 0 or ended:
+                if ended or _is_due(state.step, saved, settings):
                     write_metrics(paths.metrics, curve)
                     _save(paths.checkpoint, state, examples, settings)
+                    saved = time.monotonic()
                     fault_point("train-checkpoint")
                 fault_point("train-step")
                 tracker.beat()
@@ -200,6 +210,17 @@ def train(
             if stopped_early:
                 tracker.finish(stage, f"stopped early: no validation after step {best.step:,} is better")
     return Trained(state.average, state.step, best.step if best else state.step, best is not None, stopped_early)
+
+
+def _is_due(step: int, saved: float, settings: Settings) -> bool:
+    """Whether to save a checkpoint: every so many steps and each minute; on a GPU, with its short steps, each minute.
+
+    The processes of a group save together, so there the steps alone decide.
+    """
+    regular, long_ago = step % settings.checkpoint_every == 0, time.monotonic() - saved > CHECKPOINT_SECONDS
+    if ranks().size > 1:
+        return regular
+    return long_ago or (regular and settings.device == "cpu")
 
 
 def _validated(
@@ -234,10 +255,17 @@ def _step(state: _State, examples: Examples, settings: Settings, folder: Path) -
     state.step += 1
     rates = (settings.learning_rate, settings.embedding_rate)
     for optimiser, rate in zip(state.optimisers, rates, strict=False):
-        optimiser.param_groups[0]["lr"] = rate * min(1.0, state.step / max(1, settings.warm_up))
+        optimiser.param_groups[0]["lr"] = rate * _part_of_rate(state.step, settings)
         optimiser.step()
     follow(state.average, state.model, settings.average, state.step)
     return metrics
+
+
+def _part_of_rate(step: int, settings: Settings) -> float:
+    """The learning rate of a step, from 1, as a part of the highest."""
+    part = min(1.0, step / max(1, settings.warm_up))
+    falling = settings.cool_down * settings.steps
+    return part * min(1.0, (settings.steps + 1 - step) / falling) if falling else part
 
 
 def _no_number(what: str, state: _State, folder: Path) -> UserError:
@@ -260,6 +288,8 @@ def _means(sums: list[dict[str, float]], settings: Settings) -> dict[str, float]
 def _open(path: Path, examples: Examples, settings: Settings) -> _State:
     model = examples.new_model(torch.Generator().manual_seed(settings.seed)).to(settings.device)
     average = copy.deepcopy(model).requires_grad_(False)
+    if settings.bfloat16:
+        model.config = replace(model.config, forward_dtype="bfloat16")
     if settings.device.startswith("cuda"):
         for part in (*model.modules(), *average.modules()):
             if isinstance(part, RecursiveNet):
@@ -282,7 +312,7 @@ def _open(path: Path, examples: Examples, settings: Settings) -> _State:
     load_weights(average, values.get("average"), path)
     for optimiser, saved in zip(optimisers, values["optimisers"], strict=True):
         optimiser.load_state_dict(saved)
-    state.step = values["step"]
+    state.step, state.sums = values["step"], values["sums"]
     if values["best"]:
         held = values["best"]
         state.best = Best(**{**held, "weights": to_device(held["weights"], settings.device)})
@@ -294,7 +324,8 @@ def _open(path: Path, examples: Examples, settings: Settings) -> _State:
 
 def _bound(examples: Examples, settings: Settings) -> dict[str, object]:
     values = {"examples": examples.name, **asdict(examples.model), **asdict(settings)}
-    return {name: value for name, value in values.items() if name not in FREE}
+    free = set(FREE) - ({"steps"} if settings.cool_down else set())
+    return {name: value for name, value in values.items() if name not in free}
 
 
 def _save(path: Path, state: _State, examples: Examples, settings: Settings) -> None:
@@ -311,6 +342,7 @@ def _save(path: Path, state: _State, examples: Examples, settings: Settings) -> 
         "average": state.average.state_dict(),
         "optimisers": [optimiser.state_dict() for optimiser in state.optimisers],
         "step": state.step,
+        "sums": state.sums,
         "best": state.best and {f.name: getattr(state.best, f.name) for f in fields(state.best)},
         "carry": carry,
         "data": data,

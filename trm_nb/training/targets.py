@@ -22,10 +22,10 @@ from torch import Tensor
 
 from trm_nb.dataset.capsule_dataset import CapsuleDataset
 from trm_nb.dataset.capsules import read_capsules
+from trm_nb.dataset.nearest import ROWS_AT_ONCE, nearest
 from trm_nb.errors import NothingToLearnError
 from trm_nb.models.tiny_recursive_model import TinyRecursiveModel, TRMConfig
 from trm_nb.records import CAPSULES, FEATURES
-from trm_nb.training.nearest import ROWS_AT_ONCE, nearest
 from trm_nb.training.objective import Baseline, Objective, grids_of
 from trm_nb.training.predictions import Predictions
 from trm_nb.training.reasoning import ROW, shuffled

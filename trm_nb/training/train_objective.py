@@ -15,11 +15,13 @@ from pathlib import Path
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.dataset.capsule_dataset import CapsuleDataset
 from trm_nb.errors import UserError
+from trm_nb.models.hardware import fast_in_bfloat16
 from trm_nb.progress import model_record
 from trm_nb.progress.run_folder import ModelPaths
 from trm_nb.progress.tables import train_stage
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.storage.files import fsync_folder, locked
+from trm_nb.training.budget import cost_of
 from trm_nb.training.model_results import write_results
 from trm_nb.training.objective import Objective
 from trm_nb.training.objectives import objective_named
@@ -31,6 +33,7 @@ from trm_nb.workers.distributed import ranks
 HEAD_WIDTH = 32  # numbers of an attention head
 AVERAGE, WARM_UP = 0.99, 50
 LOG_EVERY, CHECKPOINT_EVERY = 10, 100
+FEW_STEPS = 100  # whose cost is not worth measuring
 
 
 def train_model(
@@ -51,7 +54,7 @@ def train_model(
     """
     _refuse_parts(objective, config)
     digest = str(objective.dataset.info["content_digest"])
-    model_record.refuse_other_settings(paths, {model_record.DIGEST: digest, **config.training_fields()})
+    model_record.refuse_other_settings(paths, {model_record.DIGEST: digest, **model_record.fixed_fields(config)})
     values = model_record.settings_of(config, digest)
     model_record.write_settings(paths, values)
     settings = settings_of(config)
@@ -67,6 +70,24 @@ def train_model(
     return result
 
 
+def planned(
+    paths: ModelPaths, objective: Objective, config: MultimodalDatasetConfig
+) -> tuple[MultimodalDatasetConfig, str]:
+    """The config with its `train_minutes` counted as steps, and what the training will cost, as a sentence.
+
+    That is measured before a training begins; the sentence is empty for one that continues, or has few steps.
+    """
+    minutes = config.train_minutes
+    if minutes is not None and paths.is_begun():
+        return config.with_changes(train_steps=model_record.steps_asked(paths, config), train_minutes=None), ""
+    if minutes is None and (paths.is_begun() or ranks().size > 1 or config.train_steps < FEW_STEPS):
+        return config, ""
+    cost = cost_of(objective, settings_of(config))
+    if minutes is not None:
+        config = config.with_changes(train_steps=cost.steps_in(minutes), train_minutes=None)
+    return config, cost.sentence(config.train_steps)
+
+
 def _remove_results(paths: ModelPaths) -> None:
     """The card first, as it says that the others are there."""
     for path in reversed(paths.results):
@@ -78,7 +99,8 @@ def follow(paths: ModelPaths, objective: Objective, config: MultimodalDatasetCon
     """Take part in the training of a model in another process, which does all writing: see workers/distributed.py."""
     _refuse_parts(objective, config)
     with tempfile.TemporaryDirectory() as name, closing(TrainingProgressTracker(name, create=True)) as tracker:
-        train(Path(name), objective, replace(settings_of(config), logger=None), tracker, leader=paths.root)
+        settings = replace(settings_of(config), steps=model_record.steps_asked(paths, config), logger=None)
+        train(Path(name), objective, settings, tracker, leader=paths.root)
 
 
 def _refuse_parts(objective: Objective, config: MultimodalDatasetConfig) -> None:
@@ -120,7 +142,8 @@ def settings_of(config: MultimodalDatasetConfig) -> Settings:
     """How `config` trains its TRM."""
     return Settings(
         config.train_steps, batch=config.train_batch_size, learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay, average=AVERAGE, warm_up=WARM_UP,
+        weight_decay=config.weight_decay, cool_down=config.cool_down,
+        bfloat16=config.train_precision == "auto" and fast_in_bfloat16(config.device), average=AVERAGE, warm_up=WARM_UP,
         seed=config.training_fields()["train_seed"], log_every=LOG_EVERY, checkpoint_every=CHECKPOINT_EVERY,
         torch_threads=config.torch_threads, device=config.device, validate_every=config.validate_every,
         patience=config.early_stopping, logger=config.logger,

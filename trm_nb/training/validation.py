@@ -84,7 +84,7 @@ def measured(model: TinyRecursiveModel, batches: Iterable[dict[str, Tensor]]) ->
     model.eval()
     total, examples = dict.fromkeys((LOSS, CELLS, EXACT), 0.0), 0
     for batch in batches:
-        *_, (carry, outputs) = model.unrolled(batch, model.config.halt_max_steps)
+        *_, (carry, outputs) = model.answering(batch, model.config.halt_max_steps)
         loss, sums = act_loss(replace(carry, halted=torch.ones_like(carry.halted)), outputs)
         for name, value in zip(total, (loss, sums["accuracy"], sums["exact_accuracy"]), strict=True):
             total[name] += float(value)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from trm_nb.dataset.nearest import nearest
 from trm_nb.evaluation.arc.questions import Question
 from trm_nb.evaluation.arc.scoring import grids_at_top_left
-from trm_nb.training.nearest import nearest
 from trm_nb.training.targets import CapsuleTargets
 
 IDENTITY, COLOUR, NEAREST = "identity", "most common colour", "nearest task"

@@ -10,11 +10,12 @@ import numpy as np
 from trm_nb.dataset.capsule_dataset import CapsuleDataset
 from trm_nb.records import GridTask, ImageBytes, ImageFile, Payload, Puzzle
 from trm_nb.sources.puzzles.sudoku import relabelled
-from trm_nb.training.objective import DEEP, Boards, Detail, Note
+from trm_nb.training.objective import DEEP, Boards, Detail, Note, Steps
 from trm_nb.training.predictions import Predictions
 from trm_nb.training.targets import CapsuleTargets
 
 SHOWN = 4  # of the worst predictions
+THOUGHT, COLUMNS = 3, 6  # samples whose recursion steps are shown, and so many of the steps
 
 
 class Grids(CapsuleTargets):
@@ -49,6 +50,7 @@ class Grids(CapsuleTargets):
         worst = np.argsort(predictions.cells[-1], kind="stable")[:SHOWN]
         return (
             Note(self._different(true)),
+            *([self._thinking(predictions, true)] if len(predictions.by_step) > 1 else []),
             Boards(
                 "The worst predictions: what was asked, what the model predicts, with a frame around each wrong cell, "
                 "and what is right.",
@@ -56,6 +58,22 @@ class Grids(CapsuleTargets):
                 predicted[worst],
                 true[worst],
             ),
+        )
+
+    def _thinking(self, predictions: Predictions, true: np.ndarray) -> Steps:
+        """The steps of the samples that are right in the end, and had most cells wrong after the first step."""
+        wrong_at_first = 1 - predictions.cells[0]
+        chosen = np.lexsort((-wrong_at_first, ~predictions.exact[-1]))[:THOUGHT]
+        last = len(predictions.by_step)
+        steps = sorted({round(step) for step in np.geomspace(1, last, min(last, COLUMNS)).tolist()})
+        said = predictions.by_step[np.array(steps) - 1][:, chosen].astype(np.int32).swapaxes(0, 1)
+        return Steps(
+            "How the model thinks: its prediction after some of the recursion steps, with a frame around each wrong "
+            "cell, for the samples that are right in the end and had most cells wrong after the first step.",
+            predictions.rows[chosen],
+            tuple(steps),
+            said.reshape(len(chosen), len(steps), *predictions.shape),
+            true[chosen],
         )
 
     def _different(self, true: np.ndarray) -> str:

@@ -21,11 +21,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trm_nb.dataset.capsule_dataset import CapsuleDataset
+from trm_nb.dataset.nearest import directions
 from trm_nb.errors import NothingToLearnError
 from trm_nb.models.tiny_recursive_model import Carry, TinyRecursiveModel, TRMConfig
 from trm_nb.models.trm import Linear
 from trm_nb.records import CAPSULES, Payload
-from trm_nb.training.nearest import directions
 from trm_nb.training.objective import Baseline, Detail, Images, Objective
 from trm_nb.training.predictions import Predictions
 from trm_nb.training.reasoning import ROW, shuffled

@@ -1,0 +1,72 @@
+"""Figures of boards: puzzles and grids as a model predicts them, with a frame around each wrong cell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from trm_nb.notebook.plots import clean, show_image
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_WRONG = "#c0392b"
+_LETTERS = 12  # columns up to which a cell has its number
+
+
+def predictions(images: np.ndarray, predicted: np.ndarray, right: np.ndarray) -> Figure:
+    """A row a sample: the image that asks, the predicted board, and the right one; wrong cells are framed.
+
+    Args:
+        images: uint8 (n, h, w, 3).
+        predicted: int (n, rows, columns).
+        right: likewise; a negative cell is not asked for.
+    """
+    return thinking(images, predicted[:, None], right, ["predicted"])
+
+
+def thinking(images: np.ndarray, boards: np.ndarray, right: np.ndarray, names: Sequence[str]) -> Figure:
+    """A row a sample: the image that asks, the board after each step, and the right one; wrong cells are framed.
+
+    Args:
+        images: uint8 (n, h, w, 3).
+        boards: int (n, t, rows, columns).
+        right: int (n, rows, columns); a negative cell is not asked for.
+        names: of the t steps.
+    """
+    n, t = boards.shape[:2]
+    side = 2.2 if t == 1 else 9.2 / (t + 2)
+    figure = Figure(figsize=(side * (t + 2), (side + 0.25) * n), layout="constrained")
+    for row, image, steps, answer in zip(figure.subplots(n, t + 2, squeeze=False), images, boards, right, strict=True):
+        asked, *given, wanted = row
+        show_image(asked, image)
+        asked.set_xlabel("asked", fontsize=8)
+        for axes, name, cells in zip(given, names, steps, strict=True):
+            wrong = (cells != answer) & (answer >= 0)
+            _board(axes, cells, answer, side)
+            _frame(axes, wrong)
+            axes.set_xlabel(f"{name}: {wrong.sum():,} wrong", fontsize=8)
+        _board(wanted, answer, answer, side)
+        wanted.set_xlabel("right", fontsize=8)
+    return figure
+
+
+def _board(axes: Axes, cells: np.ndarray, right: np.ndarray, side: float) -> None:
+    """One board as coloured cells, with their numbers where there is room."""
+    axes.imshow(np.where(right < 0, -1, cells), cmap="Pastel1", vmin=-1, vmax=max(8, int(right.max())))
+    clean(axes)
+    axes.set(xticks=[], yticks=[])
+    if cells.shape[1] <= _LETTERS:
+        size = min(9.0, 40 * side / max(cells.shape))
+        for row, column in np.ndindex(cells.shape):
+            axes.text(column, row, str(cells[row, column]), ha="center", va="center", fontsize=size)
+
+
+def _frame(axes: Axes, wrong: np.ndarray) -> None:
+    from matplotlib.patches import Rectangle
+
+    for row, column in np.argwhere(wrong).tolist():
+        axes.add_patch(Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, ec=_WRONG, lw=1.5))
