@@ -126,6 +126,7 @@ def test_a_run_from_build_to_reset(project: Path, capsys: pytest.CaptureFixture[
     assert "2 samples" in built and "content_digest" in built
     run = "outputs/demo"
     assert main(["status", run]) == 0 and "done: 2 samples planned" in out(capsys)
+    assert main(["status", run, "--watch"]) == 0 and "done: 2 samples planned" in out(capsys)  # it has ended
     assert main(["status", run, "--json"]) == 0
     assert json.loads(out(capsys))["samples_encoded"] == 2
     assert main(["verify", run, "--deep"]) == 0 and "whole" in out(capsys)

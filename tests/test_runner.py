@@ -251,13 +251,6 @@ def test_the_user_hears_what_is_wrong_before_anything_runs(project: Callable[...
     assert not (root / "outputs").exists()
 
 
-def test_without_a_project_build_is_pointed_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.yaml").write_text("source_paths: [data]\noutput_dir: out\n", encoding="utf-8")
-    with pytest.raises(UserError, match="trm-nb build"):
-        run_notebooks("mine.yaml")
-
-
 def test_settle_and_its_helpers_on_plain_json(tmp_path: Path) -> None:
     made: dict[str, Any] = json.loads(nbformat.writes(notebook("a", "b")))
     for cell, noted in zip(made["cells"], ["completed", "running", "pending"], strict=True):

@@ -20,6 +20,7 @@ from typing import Any
 from trm_nb._version import __version__
 from trm_nb.batch.child import supervise
 from trm_nb.batch.outcome import Truth, as_bytes, read_notebook, resolve, running_cell
+from trm_nb.batch.project import notebooks_of
 from trm_nb.config import MultimodalDatasetConfig, Stage
 from trm_nb.errors import UserError
 from trm_nb.params import find_params, load_params, project_root
@@ -112,7 +113,7 @@ def run_notebooks(
     chosen = [path for path in notebooks if first <= number_of(path) <= last]
     if not chosen:
         raise UserError(
-            f"no notebook numbered {first:02d} to {last:02d} in {root / 'notebooks'}: there are {_names(notebooks)}"
+            f"no notebook numbered {first:02d} to {last:02d} in {notebooks_of(root)}: there are {_names(notebooks)}"
         )
     run = Path(config.output_dir)
     tracker = TrainingProgressTracker(run, create=True)
@@ -145,13 +146,13 @@ def execute_comparison(folders: Sequence[Path], models: Sequence[str] | None = N
     `models` are the names of those that are compared, None for all.
 
     Raises:
-        UserError: where there is no project, or the notebook fails.
+        UserError: where the project has no such notebook, or it fails.
     """
     runs = [folder.resolve() for folder in folders]
-    root = project_root(Path.cwd()) or project_root(runs[0])
-    source = root and next((root / "notebooks").glob(f"{COMPARISON:02d}_*.ipynb"), None)
-    if root is None or source is None:
-        raise UserError(f"no notebook {COMPARISON:02d} at or above {Path.cwd()}; change into the project")
+    root = _root(runs[0])
+    source = next(notebooks_of(root).glob(f"{COMPARISON:02d}_*.ipynb"), None)
+    if source is None:
+        raise UserError(f"{notebooks_of(root)}: expected a notebook {COMPARISON:02d}_name.ipynb, found none")
     target = RunPaths(runs[0]).notebooks / source.name
     with locked(target.parent, "comparing models"):
         parameters = {"folders": [str(run) for run in runs], "models": models and list(models)}
@@ -162,14 +163,15 @@ def execute_comparison(folders: Sequence[Path], models: Sequence[str] | None = N
 
 
 def find_notebooks(root: Path) -> list[Path]:
-    """The pipeline's notebooks, `notebooks/NN_name.ipynb`, by number; raises UserError when there is none.
+    """The pipeline's notebooks, NN_name.ipynb, by number; raises UserError when there is none.
 
-    Those above LAST are not part of the order: COMPARISON compares models, of which a new run has one at most.
+    Outside any project they are those that come with the package. Those above LAST are not part of the order:
+    COMPARISON compares models, of which a new run has one at most.
     """
-    found = sorted(path for path in (root / "notebooks").glob("[0-9][0-9]_*.ipynb") if number_of(path) <= LAST)
+    found = sorted(path for path in notebooks_of(root).glob("[0-9][0-9]_*.ipynb") if number_of(path) <= LAST)
     if not found:
         raise UserError(
-            f"{root / 'notebooks'}: expected notebooks named NN_name.ipynb, found none; `trm-nb build` needs none"
+            f"{notebooks_of(root)}: expected notebooks named NN_name.ipynb, found none; `trm-nb build` needs none"
         )
     return found
 
@@ -232,14 +234,9 @@ def _source(path: Path) -> str:
     return json.dumps(cells)
 
 
-def _root(params_file: Path) -> Path:
-    root = project_root(Path.cwd()) or project_root(params_file.parent)
-    if root is None:
-        raise UserError(
-            f"no project here: expected a folder with notebooks/ and params/ at or above {Path.cwd()} or "
-            f"{params_file.parent}; change into it, or use `trm-nb build`, which needs no notebooks"
-        )
-    return root
+def _root(near: Path) -> Path:
+    """The project that the current folder is in, or a file; the current folder where there is none."""
+    return project_root(Path.cwd()) or project_root(near.parent) or Path.cwd()
 
 
 def _names(notebooks: Sequence[Path]) -> str:

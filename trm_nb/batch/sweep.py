@@ -210,8 +210,6 @@ def _accuracy(output_dir: Path, trial: Trial) -> float:
 
 
 def _notebook_06() -> Path:
-    """The project's notebook that trains."""
-    root = project_root(Path.cwd())
-    if root is None:
-        raise UserError(f"no project here: expected a folder with notebooks/ and params/ at or above {Path.cwd()}")
+    """The notebook that trains: the project's, or that of the package."""
+    root = project_root(Path.cwd()) or Path.cwd()
     return next(path for path in find_notebooks(root) if number_of(path) == LAST)

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 Override = Annotated[
     list[str] | None, typer.Option("-p", metavar="KEY=VALUE", help="another value for a field; repeatable")
 ]
+Params = Annotated[
+    Path, typer.Argument(metavar="PARAMS.yaml", help="the params file; `trm-nb doctor` lists the fields")
+]
+OutputDir = Annotated[Path | None, typer.Option("--output-dir", metavar="DIR", help="instead of the params file's")]
 RunDir = Annotated[Path, typer.Argument(metavar="DIR", help="the run's folder (its output_dir)")]
 
 

@@ -8,107 +8,49 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from trm_nb.cli import experiments
 from trm_nb.cli.arc import evaluate_arc
-from trm_nb.cli.common import Override, RunDir, overrides_of, run_of, say, tracker_of
+from trm_nb.cli.common import OutputDir, Override, Params, RunDir, overrides_of, run_of, say, tracker_of
+from trm_nb.cli.notebooks import run
 from trm_nb.cli.predict import predict
+from trm_nb.cli.project import demo, new
 from trm_nb.cli.stopping import stopped_by_signals
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
+    context_settings={"max_content_width": 120},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Text, images and grids become images, images become capsules, capsules train a Tiny Recursive Model.",
 )
 cache_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The cached images of a run.")
 app.add_typer(cache_app, name="cache")
+for command in (new, demo, run):
+    app.command()(command)
 experiments.add_to(app)
 app.command()(predict)
 app.command()(evaluate_arc)
 
-Params = Annotated[
-    Path, typer.Argument(metavar="PARAMS.yaml", help="the params file; `trm-nb doctor` lists the fields")
-]
-OutputDir = Annotated[Path | None, typer.Option("--output-dir", metavar="DIR", help="instead of the params file's")]
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from trm_nb._version import __version__
+
+        print(f"trm-nb {__version__}")
+        raise typer.Exit
 
 
-@app.command()
-@stopped_by_signals()
-def run(
-    params: Annotated[list[Path], typer.Argument(metavar="PARAMS.yaml...", help="the params file, or several")],
-    output_dir: OutputDir = None,
-    p: Override = None,
-    first: Annotated[int, typer.Option("--from", metavar="NN", help="first notebook")] = 1,
-    last: Annotated[int, typer.Option("--to", metavar="NN", help="last notebook")] = 6,
-    force: Annotated[bool, typer.Option("--force", help="execute what is up to date too")] = False,
-) -> int:
-    """Execute the notebooks in order; what is up to date is skipped, and a stopped run continues.
-
-    Several params files are executed one after the other. One that fails does not stop the others; the exit code is
-    then 1.
-    """
-    from trm_nb.errors import DamagedError, UserError
-
-    if len(params) == 1:
-        return _run_notebooks(params[0], overrides_of(p, output_dir), first, last, force)
-    if output_dir is not None or any(pair.startswith("output_dir=") for pair in p or []):
-        raise UserError(f"{len(params)} params files would share one output_dir; give it in each of the files")
-    outcomes: list[str] = []
-    for number, path in enumerate(params, 1):
-        print(f"{number} of {len(params)}: {path}", flush=True)
-        try:
-            code = _run_notebooks(path, overrides_of(p, None), first, last, force)
-            outcomes.append("failed" if code else "done")
-        except (UserError, DamagedError) as error:
-            say(f"trm-nb: {error}")
-            outcomes.append("failed")
-    width = max(len(str(path)) for path in params)
-    for path, outcome in zip(params, outcomes, strict=True):
-        print(f"{path!s:{width}}  {outcome}")
-    print(f"{outcomes.count('done')} of {len(params)} runs are done")
-    return 1 if "failed" in outcomes else 0
-
-
-def _run_notebooks(params: Path, overrides: dict[str, Any], first: int, last: int, force: bool) -> int:
-    """Execute the notebooks of one params file; returns the exit code."""
-    from trm_nb.batch.runner import NotebookEvent, run_notebooks
-    from trm_nb.cli.terminal import TerminalView, say_what_came_out
-    from trm_nb.notebook.progress_view import duration
-
-    begun: list[Path] = []  # the run, once a notebook has begun
-    view: TerminalView | None = None
-
-    def on_event(event: NotebookEvent) -> None:
-        nonlocal view
-        begun[:] = [event.run]
-        if event.status == "running":
-            view = view or TerminalView(tracker_of(event.run), title=event.notebook)
-            view.tick()
-            return
-        if view is not None:
-            view.close()
-            view.tracker.close()
-            view = None
-        print(
-            f"{event.notebook}: {event.status}" + (f" in {duration(event.seconds)}" if event.seconds else ""),
-            flush=True,
-        )
-
-    try:
-        outcome = run_notebooks(params, overrides, first, last, force, on_event)
-    except KeyboardInterrupt:
-        if begun:
-            say_what_came_out(begun[0], new=True)
-        raise
-    say_what_came_out(outcome.output_dir, new=bool(outcome.executed or outcome.failure))
-    if outcome.failure:
-        say(outcome.failure.sentence)
-    return outcome.exit_code
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="show the version and exit", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -142,14 +84,27 @@ def build(params: Params, output_dir: OutputDir = None, p: Override = None) -> i
 
 
 @app.command()
-def status(folder: RunDir, as_json: Annotated[bool, typer.Option("--json", help="as JSON")] = False) -> int:
-    """What the tracker holds about a run, also while it is being built."""
+def status(
+    folder: RunDir,
+    as_json: Annotated[bool, typer.Option("--json", help="as JSON")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="follow it until it ends")] = False,
+) -> int:
+    """What the tracker holds about a run, also while it is being built.
+
+    Example: trm-nb status outputs/demo --watch
+    """
     import json
 
+    from trm_nb.cli.terminal import TerminalView
     from trm_nb.notebook.progress_view import ProgressView
+    from trm_nb.progress.following import followed
 
     tracker = tracker_of(folder)
     try:
+        if watch:
+            with TerminalView(tracker, title=folder.name) as view:
+                for _ in followed(tracker.get_stats, poll=0.5):
+                    view.tick()
         print(
             json.dumps(tracker.get_stats(), indent=2, ensure_ascii=sys.stdout.encoding.lower() != "utf-8")
             if as_json
@@ -198,7 +153,8 @@ def lab(context: typer.Context) -> int:
     root = project_root(Path.cwd())
     if root is None:
         raise UserError(
-            f"no project here: expected a folder with notebooks/ and params/ at or above {Path.cwd()}; change into it"
+            f"no project here: expected a folder with notebooks/ and params/ at or above {Path.cwd()}; change into "
+            "it, or make one with `trm-nb new FOLDER`"
         )
     return subprocess.run([sys.executable, "-m", "jupyterlab", *context.args], cwd=root, check=False).returncode
 

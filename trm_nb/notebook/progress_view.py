@@ -22,6 +22,8 @@ from html import escape
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 
+from trm_nb.progress.following import followed
+
 if TYPE_CHECKING:
     from trm_nb.progress.tracker import TrainingProgressTracker
 
@@ -29,8 +31,6 @@ _BAR_CELLS, _CURVE_CELLS = 24, 40
 _LEVELS = "▁▂▃▄▅▆▇█"
 _ASCII = str.maketrans(_LEVELS + "░", "_.-~=+*#.")
 _REFRESH_SECONDS = 0.5
-_ENDS = ("done", "failed", "stalled")
-_REST_SECONDS = 30.0  # between two stages a run is at rest for less
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +87,9 @@ class ProgressView:
         It also ends when that process is gone, or was seen at work and then rests for half a minute. Returns the last
         state. Reads the tracker every `poll` seconds; interrupting the cell ends the watching only.
         """
-        end = None if timeout is None else time.monotonic() + timeout
-        worked = math.inf  # when the run was last seen at work
         with self, contextlib.suppress(KeyboardInterrupt):
-            while True:
-                stats, now = self._refresh(), time.monotonic()
-                if stats["state"].startswith("running"):
-                    worked = now
-                over = stats["state"] in _ENDS or now - worked > _REST_SECONDS
-                if over or (stats["state"] == "stopped" and stats["gone"]) or (end is not None and now >= end):
-                    break
-                time.sleep(poll if end is None else max(0.0, min(poll, end - now)))
+            for _ in followed(self._refresh, timeout, poll):
+                pass
         return self.snapshot().state
 
     def __enter__(self) -> Self:
