@@ -1,0 +1,70 @@
+"""The solver that comes with the package: boards and images to solutions, and what it refuses."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from trm_nb.errors import UserError
+from trm_nb.models.checkpoints import read_weights
+from trm_nb.models.solver import KIND, SHIPPED, PuzzleSolver
+from trm_nb.models.vision_encoder import TRMVisionEncoder
+from trm_nb.records import Puzzle
+from trm_nb.render.puzzle import PuzzleRenderer
+from trm_nb.sources.puzzles.sudoku import sudokus
+
+SEED = 2026  # of boards that the solver has not seen
+
+
+@pytest.fixture(scope="module")
+def solver() -> PuzzleSolver:
+    torch.set_num_threads(1)
+    return PuzzleSolver.load()
+
+
+def boards(count: int) -> list[Puzzle]:
+    return list(islice(sudokus(9, SEED), count))
+
+
+def test_it_solves_boards_and_their_images_alike(solver: PuzzleSolver) -> None:
+    puzzles = boards(6)
+    solved = solver.solve(np.stack([one.puzzle for one in puzzles]), steps=3)
+    right = np.array([np.array_equal(board, one.solution) for board, one in zip(solved.boards, puzzles, strict=True)])
+    assert right.sum() >= 4, "with more steps, nearly all of them are solved"
+    assert solved.by_step.shape == (3, 6, 9, 9) and solved.sure.shape == (6,)
+    assert right[solved.sure].mean() > 0.7
+    images = np.stack([PuzzleRenderer().render(one) for one in puzzles[:2]])
+    assert np.array_equal(solver.solve(images, steps=3).by_step, solved.by_step[:, :2])
+
+
+@pytest.mark.slow
+def test_most_boards_are_solved_and_thinking_longer_helps(solver: PuzzleSolver) -> None:
+    puzzles = boards(60)
+    solved = solver.solve(np.stack([one.puzzle for one in puzzles]))
+    solutions = np.stack([one.solution for one in puzzles if one.solution is not None])
+    share = (solved.by_step == solutions).all((2, 3)).mean(1)
+    assert share[-1] >= 0.85 and share[-1] > share[0]
+
+
+@pytest.mark.parametrize(
+    "given", [np.zeros((1, 6, 6), np.int8), np.zeros((1, 224, 224, 3), np.float32)], ids=["another size", "floats"]
+)
+def test_what_is_no_board_and_no_image_is_refused(given: np.ndarray, solver: PuzzleSolver) -> None:
+    with pytest.raises(UserError, match=r"expected boards of 9x9 or uint8 images \(n, 224, 224, 3\), got"):
+        solver.solve(given)
+
+
+def test_capsules_of_another_encoder_are_refused() -> None:
+    other = TRMVisionEncoder("base", weights="random")
+    with pytest.raises(UserError, match=f"not of {other.fingerprint}; use the encoder that it was trained with"):
+        PuzzleSolver.load(encoder=other)
+
+
+def test_it_is_small_and_reads_the_capsules_of_the_encoder_that_ships() -> None:
+    assert Path(SHIPPED).stat().st_size <= 10_000_000
+    _, values = read_weights(SHIPPED, KIND)
+    assert values["encoder"] == TRMVisionEncoder("base", weights="trained").fingerprint
