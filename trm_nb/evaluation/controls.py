@@ -13,7 +13,7 @@ from trm_nb.sources.reader import scan
 from trm_nb.training.puzzle_tokens import PuzzleTokens
 from trm_nb.training.targets import CapsuleTargets
 
-INPUTS = ("vocab_size", "seq_len", "tokens", "capsules")  # of a model's size, what its input decides
+INPUTS = ("vocab_size", "seq_len", "tokens", "capsules", "read_heads")  # of a model's size, what its input decides
 
 
 def shuffled_between(examples: CapsuleTargets, seed: int) -> CapsuleTargets:
