@@ -69,6 +69,11 @@ study: .venv/.installed  ## hours: judge dependencies, train and compare encoder
 	mkdir -p outputs/sudoku4-controls
 	$(BIN)/papermill --cwd . notebooks/studies/sudoku_controls.ipynb outputs/sudoku4-controls/sudoku_controls.ipynb
 	$(BIN)/trm-nb run params/sudoku4.yaml --output-dir outputs/sudoku4-strict -p split_sudokus=relabelled
+	$(BIN)/trm-nb run params/sudoku6.yaml
+	mkdir -p outputs/sudoku6-study
+	$(BIN)/papermill --cwd . notebooks/studies/puzzles.ipynb outputs/sudoku6-study/puzzles.ipynb
+	$(BIN)/trm-nb run params/sudoku9.yaml
+	$(BIN)/trm-nb run params/maze10.yaml
 	$(BIN)/python tests/bench/sudoku_tokens.py 4 outputs/sudoku-tokens/4
 	$(BIN)/python tests/bench/sudoku_tokens.py 6 outputs/sudoku-tokens/6
 

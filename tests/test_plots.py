@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from trm_nb.notebook import plots
+from trm_nb.notebook import board_plots, plots
 from trm_nb.notebook.shown import show
 from trm_nb.records import GridTask, Item
 from trm_nb.render.renderer import Renderer
@@ -25,6 +25,7 @@ def layout_of(payload: object, modality: str) -> Figure:
     return plots.page_layout(Renderer().rasterise(samples)[0][0], samples[0].content)
 
 
+BOARDS = np.random.default_rng(1).integers(0, 5, (2, 3, 4, 4))
 GRID = np.arange(9).reshape(3, 3)
 FIGURES: dict[str, Callable[[], Figure]] = {
     "gallery": lambda: plots.gallery(IMAGES, [HOSTILE] * 5),
@@ -51,6 +52,11 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "confusion-many": lambda: plots.confusion(np.eye(40, dtype=np.int64), [str(i) for i in range(40)]),
     "by-recursion-step": lambda: plots.by_recursion_step({"exact": [0.1, 0.5, 0.6]}, {"a": 0.4, "b": 0.7}),
     "by-recursion-step-of-one": lambda: plots.by_recursion_step({"exact": [0.1], "cells": [0.5]}, {}),
+    "predictions": lambda: board_plots.predictions(IMAGES[:2], BOARDS[:, 0], BOARDS[:, 1]),
+    "thinking": lambda: board_plots.thinking(IMAGES[:2], BOARDS, BOARDS[:, 2], ["step 1", "step 2", "step 9"]),
+    "thinking-wide": lambda: board_plots.thinking(
+        IMAGES[:1], np.full((1, 1, 2, 30), -1), np.full((1, 2, 30), -1), ["step 1"]
+    ),
     "compared": lambda: plots.compared({"model": 0.5, "nearest": 1.0, "commonest": 0.0}, (0.3, 0.6)),
 }
 

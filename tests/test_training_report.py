@@ -72,7 +72,11 @@ def words(part: object) -> str:
     ("objective", "headline", "details"),
     [
         ("label", "held-out labels are predicted correctly", "the true labels"),
-        ("grid", "held-out answer grids are exactly right", "wrong cells framed"),
+        (
+            "grid",
+            "held-out answer grids are exactly right",
+            "grids after step 1, step 2, step 3, step 5, step 8; wrong cells: ",
+        ),
         ("next", "guessing among", "a page, predicted to be next, the next page"),
     ],
 )

@@ -75,7 +75,7 @@ def cost_of(examples: Examples, settings: Settings) -> Cost:
     return Cost(
         timer.seconds + _validation(examples, settings) / every,
         timer.seconds,
-        reached / _product(settings, examples.model.forward_dtype),
+        reached / _product(settings, "bfloat16" if settings.bfloat16 else examples.model.forward_dtype),
     )
 
 

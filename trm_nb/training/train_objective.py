@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.dataset.capsule_dataset import CapsuleDataset
@@ -129,12 +130,15 @@ def train_objective(
     return evaluate(trained.model, examples, settings, config.test_steps)
 
 
-def examples_of(output_dir: str | Path, config: MultimodalDatasetConfig) -> Objective:
-    """The examples that a finished run holds for `config.objective`; raises NothingToLearnError where it has none."""
+def examples_of(output_dir: str | Path, config: MultimodalDatasetConfig, **sizes: Any) -> Objective:
+    """The examples that a finished run holds for `config.objective`; raises NothingToLearnError where it has none.
+
+    `sizes` are those of `TRMConfig` that differ from the objective's recipe, for studies.
+    """
     objective, width = objective_named(config.objective), config.train_width
     return objective(
         CapsuleDataset(output_dir), hidden_size=width, num_heads=width // HEAD_WIDTH,
-        forward_dtype=dtype_on(config.device), **objective.recursion,
+        forward_dtype=dtype_on(config.device), **{**objective.recursion, **sizes},
     )  # fmt: skip
 
 
