@@ -43,8 +43,8 @@ def test_it_solves_boards_and_their_images_alike(solver: PuzzleSolver) -> None:
 
 @pytest.mark.slow
 def test_most_boards_are_solved_and_thinking_longer_helps(solver: PuzzleSolver) -> None:
-    puzzles = boards(60)
-    solved = solver.solve(np.stack([one.puzzle for one in puzzles]))
+    puzzles = boards(24)
+    solved = solver.solve(np.stack([one.puzzle for one in puzzles]), steps=16)
     solutions = np.stack([one.solution for one in puzzles if one.solution is not None])
     share = (solved.by_step == solutions).all((2, 3)).mean(1)
     assert share[-1] >= 0.85 and share[-1] > share[0]
