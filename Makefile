@@ -14,10 +14,10 @@ QUICK := -n 2 --dist worksteal --durations=15
 SLOW := -m slow -n 2 --dist load --maxschedchunk 1 --durations=15
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke test slow bench peers study soak lint format lab clean venv
+.PHONY: help demo smoke test slow bench peers study study-denoiser soak lint format lab clean venv
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
 
 # The stamp is inside the environment, so that deleting .venv is enough to start over.
 .venv/.installed: pyproject.toml constraints.txt
@@ -76,6 +76,13 @@ study: .venv/.installed  ## hours: judge dependencies, train and compare encoder
 	$(BIN)/trm-nb run params/maze10.yaml
 	$(BIN)/python tests/bench/sudoku_tokens.py 4 outputs/sudoku-tokens/4
 	$(BIN)/python tests/bench/sudoku_tokens.py 6 outputs/sudoku-tokens/6
+
+study-denoiser: .venv/.installed  ## an hour: the denoisers that come with the package beside others, and the policy trained anew
+	mkdir -p outputs/denoiser-study/run
+	cp trm_nb/assets/checkpoints/n2n_denoiser.pt outputs/denoiser-study/run/
+	$(BIN)/python tools/collect_photographs.py outputs/packages outputs/photographs
+	$(BIN)/papermill --cwd . notebooks/studies/denoisers.ipynb outputs/denoiser-study/denoisers.ipynb
+	$(BIN)/papermill --cwd . notebooks/models/train_seal.ipynb outputs/denoiser-study/train_seal.ipynb -p work outputs/denoiser-study
 
 soak: .venv/.installed  ## hours: fault campaigns; copy the figures into LOG.md
 	$(BIN)/python -m pytest -m soak -s

@@ -34,6 +34,7 @@ FIELDS = [
     "render_text_to_image",
     "image_size",
     "use_denoiser",
+    "denoiser",
     "denoiser_path",
     "encoder",
     "encoder_path",

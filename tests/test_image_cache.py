@@ -17,7 +17,7 @@ from trm_nb.cache.image_cache import ImageCache
 from trm_nb.denoise import SHIPPED, adaptive_path, load_denoiser
 from trm_nb.denoise.noise2noise import Denoiser, Noise2NoiseUNet, Shape
 from trm_nb.errors import DamagedError, UserError
-from trm_nb.records import Item, Puzzle, Sample
+from trm_nb.records import DenoiserSize, Item, Puzzle, Sample
 from trm_nb.render.grid import GridRenderer
 from trm_nb.render.puzzle import PuzzleRenderer
 from trm_nb.render.renderer import RenderSettings
@@ -228,16 +228,27 @@ def test_no_denoiser_means_none_and_says_so(tmp_path: Path, caplog: pytest.LogCa
     assert "absent.pt does not exist" in caplog.text
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_without_a_path_it_is_the_denoiser_that_comes_with_the_package(tmp_path: Path, workers: int) -> None:
-    shipped = load_denoiser(SHIPPED)
+@pytest.mark.parametrize(("size", "workers"), [("base", 0), ("base", 1), ("large", 0), ("large", 1)])
+def test_without_a_path_it_is_a_denoiser_that_comes_with_the_package(
+    tmp_path: Path, size: DenoiserSize, workers: int
+) -> None:
+    shipped = load_denoiser(SHIPPED[size])
     assert shipped is not None
-    plain, denoising = ImageCache(tmp_path / "a"), ImageCache(tmp_path / "b", use_denoiser=True, workers=workers)
+    plain = ImageCache(tmp_path / "a")
+    denoising = ImageCache(tmp_path / "b", use_denoiser=True, denoiser=size, workers=workers)
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8))
     before, after = plain.populate([image]).keys, denoising.populate([image]).keys
     expected, denoise_results = shipped.restore_images(plain.get_many(before))
     assert np.array_equal(denoising.get_many(after), expected)
     assert denoising.denoise_results(after) == {after[0]: denoise_results[0]}
+
+
+def test_an_unknown_denoiser_is_refused_and_a_path_goes_before_a_name(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="denoiser: expected one of base, large, got 'huge'"):
+        ImageCache(tmp_path / "a", use_denoiser=True, denoiser="huge")  # type: ignore[arg-type]
+    own = _seeded_denoiser(tmp_path / "n2n.pt")
+    given = ImageCache(tmp_path / "b", use_denoiser=True, denoiser_path=tmp_path / "n2n.pt", denoiser="large")
+    assert given.denoiser is not None and given.denoiser.fingerprint == own.fingerprint
 
 
 def test_a_denoiser_file_that_does_not_fit_is_an_error_never_a_fallback(tmp_path: Path) -> None:

@@ -48,6 +48,16 @@ def test_a_denoiser_is_trained_then_one_that_adapts(tmp_path: Path) -> None:
     assert len(images) >= 4
 
 
+def test_the_denoisers_of_the_package_are_set_beside_each_other(tmp_path: Path) -> None:
+    small = {"others": False, "most": 1, "texts": 1, "torch_threads": 1, "work": tmp_path / "work"}
+    _execute("studies/denoisers", tmp_path / "4.ipynb", **small)
+    recorded = json.loads((tmp_path / "work" / "metrics.json").read_text(encoding="utf-8"))
+    rows = {(row["noise"], row["arm"]): row["psnr"] for row in recorded["rows"]}
+    for noise in ("gaussian 15", "scanner 1"):
+        assert rows[noise, "noisy"] < rows[noise, "base"] < rows[noise, "large"]
+    assert set(recorded["clean"]) == {"pages", "grids"} and "gaussian 0, large" in recorded["characters wrong"]
+
+
 def test_a_run_of_sudokus_is_set_beside_its_controls(tmp_path: Path) -> None:
     params = tmp_path / "small.yaml"
     fields = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -60,3 +62,15 @@ def test_each_image_of_a_batch_is_restored_for_itself(network: Noise2NoiseUNet) 
 def test_other_shapes_are_refused(network: Noise2NoiseUNet, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="multiples of 8"):
         network(torch.zeros(shape))
+
+
+def test_a_checkpoint_of_half_precision_is_half_as_large_and_has_the_rounded_weights(tmp_path: Path) -> None:
+    denoiser = Denoiser(Noise2NoiseUNet(Shape((32, 32, 32))))
+    denoiser.save(tmp_path / "whole.pt")
+    denoiser.save(tmp_path / "half.pt", torch.float16)
+    whole, half = (Denoiser.load(tmp_path / name) for name in ("whole.pt", "half.pt"))
+    assert whole.fingerprint == denoiser.fingerprint != half.fingerprint
+    assert (tmp_path / "half.pt").stat().st_size < 0.6 * (tmp_path / "whole.pt").stat().st_size
+    for name, weight in half.network.state_dict().items():
+        assert weight.dtype == torch.float32
+        assert torch.equal(weight, denoiser.network.state_dict()[name].half().float())

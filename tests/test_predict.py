@@ -458,7 +458,7 @@ def test_another_encoder_than_the_datasets_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_noisy_image_is_denoised_as_the_runs_are(tmp_path: Path) -> None:
-    shutil.copy(Path(SHIPPED), tmp_path / "denoiser.pt")
+    shutil.copy(Path(SHIPPED["base"]), tmp_path / "denoiser.pt")
     run = small_run(tmp_path, use_denoiser=True, denoiser_path=str(tmp_path / "denoiser.pt"))
     clean = np.asarray(Image.open(new_photo(tmp_path)).convert("RGB"), np.float64)
     noisy = np.clip(clean + np.random.default_rng(0).normal(0, 25, clean.shape), 0, 255).astype(np.uint8)
@@ -472,3 +472,11 @@ def test_a_noisy_image_is_denoised_as_the_runs_are(tmp_path: Path) -> None:
     (tmp_path / "denoiser.pt").unlink()
     with pytest.raises(UserError, match=r"denoised by [0-9a-f]+, and here that is nothing"):
         Model.load(run).predict([noisy])
+
+
+def test_the_large_denoiser_is_chosen_by_its_name(tmp_path: Path) -> None:
+    run = small_run(tmp_path, use_denoiser=True, denoiser="large")
+    large = load_denoiser(SHIPPED["large"])
+    assert large is not None
+    assert json.loads((run / "dataset_info.json").read_text(encoding="utf-8"))["denoiser"] == large.fingerprint
+    assert len(Model.load(run).predict([np.full((64, 64, 3), 99, np.uint8)])) == 2  # a row for each step

@@ -11,24 +11,26 @@ import pytest
 from trm_nb.denoise import SHIPPED, load_denoiser
 from trm_nb.denoise.benchmark import noisy, ours, photographs, psnr, read_errors
 from trm_nb.denoise.noise import Noise
+from trm_nb.records import DenoiserSize
 from trm_nb.render.grid import GridRenderer
 from trm_nb.render.text import TextRenderer
 
 PROSE = sorted((Path(__file__).parents[1] / "trm_nb/assets/demo/prose").glob("*.txt"))
 
 
-LEAST = {
-    Noise("gaussian", 15): 33.6,
-    Noise("gaussian", 25): 31.4,
-    Noise("gaussian", 50): 28.2,
-    Noise("poisson", 30): 30.5,
-}
+LEAST = [
+    ("base", Noise("gaussian", 15), 33.8),
+    ("base", Noise("gaussian", 25), 31.4),
+    ("base", Noise("gaussian", 50), 28.2),
+    ("base", Noise("poisson", 30), 30.5),
+    pytest.param("large", Noise("gaussian", 25), 31.8, marks=pytest.mark.slow),
+]
 
 
-@pytest.mark.parametrize(("noise", "least"), LEAST.items(), ids=str)
-def test_photographs_that_training_never_saw(noise: Noise, least: float) -> None:
+@pytest.mark.parametrize(("size", "noise", "least"), LEAST, ids=str)
+def test_photographs_that_training_never_saw(size: DenoiserSize, noise: Noise, least: float) -> None:
     pytest.importorskip("skimage")
-    plain = load_denoiser(SHIPPED, adaptive=False)
+    plain = load_denoiser(SHIPPED[size], adaptive=False)
     assert plain is not None
     found = []
     for number, image in enumerate(photographs().values()):
@@ -37,19 +39,23 @@ def test_photographs_that_training_never_saw(noise: Noise, least: float) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("noise", [Noise("gaussian", 50), Noise("scanner", 2)], ids=str)
-def test_of_the_characters_on_noisy_pages_half_as_many_are_read_wrong(noise: Noise) -> None:
+@pytest.mark.parametrize(
+    ("size", "noise"),
+    [("base", Noise("gaussian", 50)), ("base", Noise("scanner", 2)), ("large", Noise("correlated", 75))],
+    ids=str,
+)
+def test_of_the_characters_on_noisy_pages_half_as_many_are_read_wrong(size: DenoiserSize, noise: Noise) -> None:
     pytest.importorskip("rapidocr_onnxruntime")
-    plain = load_denoiser(SHIPPED, adaptive=False)
+    plain = load_denoiser(SHIPPED[size], adaptive=False)
     assert plain is not None
     texts = [path.read_text("utf-8") for path in PROSE[:3]]
     wrong = read_errors(texts, [noise], {"noisy": lambda x, sigma: x, "ours": ours(plain)})
     assert wrong[str(noise), "ours"] < wrong[str(noise), "noisy"] / 2
 
 
-@pytest.mark.parametrize("adaptive", ["auto", False])
-def test_clean_pages_and_grids_stay_as_they_are(adaptive: Literal["auto", False]) -> None:
-    denoiser = load_denoiser(SHIPPED, adaptive)
+@pytest.mark.parametrize(("size", "adaptive"), [("base", "auto"), ("base", False), ("large", False)])
+def test_clean_pages_and_grids_stay_as_they_are(size: DenoiserSize, adaptive: Literal["auto", False]) -> None:
+    denoiser = load_denoiser(SHIPPED[size], adaptive)
     assert denoiser is not None
     rng = np.random.default_rng(3)
     pages = np.concatenate([TextRenderer().render_pages(path.read_text("utf-8"))[:2] for path in PROSE[:4]])
@@ -63,7 +69,7 @@ def test_clean_pages_and_grids_stay_as_they_are(adaptive: Literal["auto", False]
 
 
 def test_the_card_names_the_weights_that_lie_beside_it() -> None:
-    card = (SHIPPED.parent / "README.md").read_text(encoding="utf-8")
-    for adaptive in ("auto", False):
-        denoiser = load_denoiser(SHIPPED, adaptive)  # type: ignore[arg-type]
+    card = (SHIPPED["base"].parent / "README.md").read_text(encoding="utf-8")
+    plain = [load_denoiser(path, adaptive=False) for path in SHIPPED.values()]
+    for denoiser in (*plain, load_denoiser(SHIPPED["base"])):
         assert denoiser is not None and f"`{denoiser.fingerprint}`" in card

@@ -15,7 +15,7 @@ from runs import stop_at
 from trm_nb.denoise import load_denoiser, training_images
 from trm_nb.denoise import train as command
 from trm_nb.denoise import training_loop as training
-from trm_nb.denoise.noise import TRAINED
+from trm_nb.denoise.noise import TRAINED, as_file
 from trm_nb.denoise.noise2noise import SHAPES, Shape
 from trm_nb.denoise.training_batches import NOISES, Batches, draw_noise
 from trm_nb.denoise.training_images import TILE, Images, load_images
@@ -77,12 +77,14 @@ def test_a_folder_without_photographs_is_refused(tmp_path: Path) -> None:
 
 def test_pairs_share_the_image_and_not_the_noise(images: Images) -> None:
     batches = Batches(images, "cpu")
-    first, second = batches.pair(8, 32, seed=0, step=5)
-    again, _ = batches.pair(8, 32, seed=0, step=5)
-    other, _ = batches.pair(8, 32, seed=0, step=6)
-    assert first.shape == second.shape == (8, 3, 32, 32)
+    first, second = batches.pair(32, 32, seed=0, step=5)
+    again, _ = batches.pair(32, 32, seed=0, step=5)
+    other, _ = batches.pair(32, 32, seed=0, step=6)
+    assert first.shape == second.shape == (32, 3, 32, 32)
     assert torch.equal(first, again) and not torch.equal(first, other)
-    assert not torch.equal(first, second)
+    equal = [torch.equal(one, two) or torch.equal(one, as_file(two)) for one, two in zip(first, second, strict=True)]
+    assert sum(equal) < 4  # of an image with hardly any noise both files may be the same
+    assert (first.mean((1, 2, 3)) - second.mean((1, 2, 3))).abs().max() < 0.1
 
 
 def test_crops_are_turned_all_eight_ways(images: Images) -> None:
@@ -116,7 +118,7 @@ def test_every_kind_that_is_trained_on_is_drawn(photograph: bool) -> None:
 def test_the_rate_rises_stays_and_falls_to_nothing() -> None:
     rates = [rate(step, 1000) for step in range(1000)]
     assert rates[0] < 1 / 2 and rates[100] == rates[390] == 1
-    assert 0 < rates[-1] < 1 / 200
+    assert rates[-1] == pytest.approx(1 / 600) and rate(1000, 1000) == 0
 
 
 @pytest.mark.skipif(not CPU_INFO.is_file(), reason="only Linux tells what its processor has")
@@ -185,9 +187,10 @@ def test_minutes_become_steps_which_are_corrected_on_the_way(
         train_denoiser(tmp_path, images, settings, stop_at(5))
     stopped = torch.load(tmp_path / "training.pt", weights_only=True)
     assert stopped["step"] == 4 < stopped["steps"] and stopped["seconds"] > 0
-    train_denoiser(tmp_path, images, settings)
+    torch.save({**stopped, "steps": 1_000_000}, tmp_path / "training.pt")  # as on a machine that was much faster
+    train_denoiser(tmp_path, images, settings, stop_at(20_000))
     done = torch.load(tmp_path / "training.pt", weights_only=True)
-    assert done["step"] == done["steps"] > 4
+    assert 4 < done["step"] == done["steps"] < 20_000
 
 
 def test_from_the_command_line(

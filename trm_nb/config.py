@@ -19,7 +19,7 @@ from typing import Any, Literal, Self, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from trm_nb.errors import UserError
-from trm_nb.records import CONFIGURED, Modality
+from trm_nb.records import CONFIGURED, DenoiserSize, Modality
 
 Stage: TypeAlias = Literal["plan", "denoise", "encode", "consolidate", "train", "free"]
 _COLOUR = r"^#[0-9a-fA-F]{6}$"
@@ -96,9 +96,10 @@ class MultimodalDatasetConfig(BaseModel):
     use_denoiser: bool | list[Modality] = _field(
         "denoise", False, "denoise before caching: True for photographs and scans, or a list of text, image and grid"
     )
-    denoiser_path: str | None = _field(
-        "denoise", None, "the denoiser's checkpoint; None: the one that comes with the package"
+    denoiser: DenoiserSize = _field(
+        "denoise", "base", "which of the package's denoisers: base, or large, which is better and takes twice as long"
     )
+    denoiser_path: str | None = _field("denoise", None, "another denoiser's checkpoint; None: see denoiser")
 
     encoder: str = _field("encode", "base", "the encoder's name in `models/encoders.py`, such as base or tiny")
     encoder_weights: Literal["trained", "random"] | None = _field(

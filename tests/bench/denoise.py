@@ -90,7 +90,7 @@ def main() -> None:
     """Print the table."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        checkpoint = Path(sys.argv[1]) if sys.argv[1:] else SHIPPED
+        checkpoint = Path(sys.argv[1]) if sys.argv[1:] else SHIPPED["base"]
         plain = folder / "plain.pt"
         plain.write_bytes(checkpoint.read_bytes())
         items = make_images(folder)

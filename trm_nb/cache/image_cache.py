@@ -23,9 +23,19 @@ import numpy as np
 
 from trm_nb.cache.index import ImageIndex
 from trm_nb.cache.render_task import Recipe, RenderedShard, marker, render_shard
-from trm_nb.denoise import SHIPPED, load_denoiser
+from trm_nb.denoise import checkpoint_of, load_denoiser
 from trm_nb.errors import DamagedError, RejectedError, UserError
-from trm_nb.records import CONFIGURED, CacheReport, DenoiseResult, ImageBytes, Item, Modality, Receipt, Sample
+from trm_nb.records import (
+    CONFIGURED,
+    CacheReport,
+    DenoiseResult,
+    DenoiserSize,
+    ImageBytes,
+    Item,
+    Modality,
+    Receipt,
+    Sample,
+)
 from trm_nb.render.renderer import Renderer, RenderSettings
 from trm_nb.sources.memory import as_items
 from trm_nb.storage.arrays import Layout, image_layout, read_places, write_metadata
@@ -54,7 +64,7 @@ class ImageCache:
 
     `cache_dir` is a Zarr group of its own (a run's is `<output_dir>/images.zarr`). With `use_denoiser`, images of those
     modalities (True: photographs and scans) are denoised before they are cached, by what `denoise.load_denoiser` finds
-    at `denoiser_path` (None: the denoiser that comes with the package); nothing there means none, and a warning.
+    at `denoiser_path` (None: the package's own of the size `denoiser`); nothing there means none, and a warning.
     `shard_size` holds for a new cache; an existing one keeps its own. `workers` processes render (None: one a core), or
     those of `cluster` (see workers/dask_cluster.py). `array` is the Zarr array's folder and `layout` how it is cut.
     """
@@ -65,6 +75,7 @@ class ImageCache:
         use_denoiser: bool | Sequence[Modality] = False,
         denoiser_path: str | Path | None = None,
         *,
+        denoiser: DenoiserSize = "base",
         render: RenderSettings | None = None,
         shard_size: int = SHARD_SIZE,
         workers: int | None = None,
@@ -75,11 +86,12 @@ class ImageCache:
         self._denoised: tuple[Modality, ...] = ("image",) if use_denoiser is True else tuple(use_denoiser or ())
         if not set(self._denoised) <= set(CONFIGURED):
             raise UserError(f"use_denoiser: expected True, False or some of {CONFIGURED}, got {use_denoiser!r}")
-        self.denoiser: AnyDenoiser | None = load_denoiser(denoiser_path or SHIPPED) if self._denoised else None
+        checkpoint = checkpoint_of(denoiser_path or None, denoiser)
+        self.denoiser: AnyDenoiser | None = load_denoiser(checkpoint) if self._denoised else None
         self.renderer = Renderer(render)
         at = str(Path(denoiser_path).absolute()) if denoiser_path else None  # as a worker sees it
         self._recipe = Recipe(
-            self.renderer.settings, at, self.denoiser.fingerprint if self.denoiser else "", self._denoised
+            self.renderer.settings, at, denoiser, self.denoiser.fingerprint if self.denoiser else "", self._denoised
         )
         self.array = self.path / "images"
         self._receipts = self.array / "receipts"  # inside the array, where readers of the store do not look

@@ -15,9 +15,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trm_nb.denoise import SHIPPED, load_denoiser
+from trm_nb.denoise import checkpoint_of, load_denoiser
 from trm_nb.errors import Failure, UserError
-from trm_nb.records import DenoiseResult, Modality, Sample
+from trm_nb.records import DenoiseResult, DenoiserSize, Modality, Sample
 from trm_nb.render.modalities import is_untrusted
 from trm_nb.render.renderer import Renderer, RenderSettings
 from trm_nb.storage.arrays import Layout, stage_shard
@@ -34,11 +34,12 @@ DENOISED_PIXELS = 8 * 224 * 224  # at once, before the next sign of life
 class Recipe:
     """All that turns a sample into pixels; a worker builds its renderer and denoiser from it, once.
 
-    `denoiser_path` None is the shipped one, wherever the package lies on the worker's machine.
+    `denoiser_path` None is the shipped one of `denoiser_size`, wherever the package lies on the worker's machine.
     """
 
     render: RenderSettings
     denoiser_path: str | None
+    denoiser_size: DenoiserSize
     denoiser: str  # its fingerprint, "" for none
     denoised: tuple[Modality, ...]
 
@@ -60,11 +61,12 @@ class RenderedShard:
 @lru_cache(maxsize=2)
 def _tools(recipe: Recipe) -> tuple[Renderer, AnyDenoiser | None]:
     """One renderer and one denoiser a process."""
-    denoiser = load_denoiser(recipe.denoiser_path or SHIPPED) if recipe.denoiser else None
+    checkpoint = checkpoint_of(recipe.denoiser_path, recipe.denoiser_size)
+    denoiser = load_denoiser(checkpoint) if recipe.denoiser else None
     found = denoiser.fingerprint if denoiser else ""
     if found != recipe.denoiser:  # else images would be kept under keys that say something else
         raise UserError(
-            f"{recipe.denoiser_path or SHIPPED}: this worker's denoiser is {found or 'missing'}, expected "
+            f"{checkpoint}: this worker's denoiser is {found or 'missing'}, expected "
             f"{recipe.denoiser}; it was replaced meanwhile, or is another file here: run again"
         )
     return Renderer(recipe.render), denoiser

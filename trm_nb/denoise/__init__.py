@@ -6,15 +6,34 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from trm_nb.errors import UserError
+from trm_nb.records import DenoiserSize
+
 if TYPE_CHECKING:
     from trm_nb.denoise.noise2noise import Denoiser
     from trm_nb.denoise.seal import AdaptiveDenoiser
 
     AnyDenoiser: TypeAlias = Denoiser | AdaptiveDenoiser
 
-__all__ = ["SHIPPED", "adaptive_path", "load_denoiser"]
-SHIPPED = Path(__file__).parents[1] / "assets" / "checkpoints" / "n2n_denoiser.pt"  # a card lies beside it
+__all__ = ["SHIPPED", "adaptive_path", "checkpoint_of", "load_denoiser"]
+_CHECKPOINTS = Path(__file__).parents[1] / "assets" / "checkpoints"  # with a card that describes them
+SHIPPED: dict[DenoiserSize, Path] = {
+    "base": _CHECKPOINTS / "n2n_denoiser.pt",
+    "large": _CHECKPOINTS / "n2n_denoiser_large.pt",
+}
 log = logging.getLogger(__name__)
+
+
+def checkpoint_of(path: str | Path | None, size: DenoiserSize) -> Path:
+    """`path`, or where it is None the checkpoint of that size that comes with the package.
+
+    Raises UserError for an unknown size.
+    """
+    if path is not None:
+        return Path(path)
+    if size not in SHIPPED:
+        raise UserError(f"denoiser: expected one of {', '.join(SHIPPED)}, got {size!r}; or give a denoiser_path")
+    return SHIPPED[size]
 
 
 def adaptive_path(path: str | Path) -> Path:

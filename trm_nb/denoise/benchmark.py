@@ -55,10 +55,11 @@ def photographs() -> dict[str, np.ndarray]:
     return found
 
 
-def arms(denoiser: AnyDenoiser) -> dict[str, Restore]:
-    """Name -> what restores an image; the first leaves it as it is."""
+def arms(denoisers: Mapping[str, AnyDenoiser]) -> dict[str, Restore]:
+    """Name -> what restores an image: the image as it is, median, NLM and BM3D, then the denoisers given by name."""
     _needed("skimage"), _needed("bm3d")
-    return {"noisy": lambda x, sigma: x, "median": _median, "NLM": _nlm, "BM3D": _bm3d, "ours": ours(denoiser)}
+    others: dict[str, Restore] = {"noisy": lambda x, sigma: x, "median": _median, "NLM": _nlm, "BM3D": _bm3d}
+    return {**others, **{name: ours(denoiser) for name, denoiser in denoisers.items()}}
 
 
 def ours(denoiser: AnyDenoiser) -> Restore:

@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -24,10 +23,9 @@ from torch.nn import functional as F
 
 from trm_nb.errors import UserError
 from trm_nb.models.checkpoints import fingerprint_of, load_checkpoint, load_weights, save_checkpoint
-from trm_nb.records import DenoiseResult
+from trm_nb.records import DenoiseResult, DenoiserSize
 
 KIND = "Noise2Noise denoiser"
-Size: TypeAlias = Literal["base", "large"]
 UNIT, LEAST = 25 / 255, 6 / 255  # the loudness that the convolutions see, and below which an image is not scaled more
 BATCH = 2  # images of 224x224: more are no faster, and a worker that grows by 300 MB is made anew by loky
 
@@ -40,7 +38,7 @@ class Shape:
     blocks: tuple[int, int, int] = (3, 1, 2)
 
 
-SHAPES: dict[Size, Shape] = {"base": Shape((48, 96, 160)), "large": Shape((64, 128, 192), (3, 1, 3))}
+SHAPES: dict[DenoiserSize, Shape] = {"base": Shape((48, 96, 160)), "large": Shape((64, 128, 192), (3, 1, 3))}
 
 
 class ResidualBlock(nn.Module):
@@ -159,10 +157,11 @@ class Denoiser:
             ]
         return result, denoise_results
 
-    def save(self, path: str | Path) -> None:
-        """Write a checkpoint that `load` reads."""
+    def save(self, path: str | Path, dtype: torch.dtype = torch.float32) -> None:
+        """Write a checkpoint that `load` reads; with torch.float16 it is half as large and the weights are rounded."""
         shape = {"widths": list(self.network.shape.widths), "blocks": list(self.network.shape.blocks)}
-        save_checkpoint(path, KIND, {**shape, "weights": self.network.state_dict()})
+        weights = {name: weight.to(dtype) for name, weight in self.network.state_dict().items()}
+        save_checkpoint(path, KIND, {**shape, "weights": weights})
 
     @classmethod
     def load(cls, path: str | Path) -> Denoiser:

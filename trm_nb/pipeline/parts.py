@@ -81,8 +81,8 @@ class RunParts(Described):
         if self._cache is None:
             c = self.config
             self._cache = ImageCache(
-                self.paths.images, c.use_denoiser, c.denoiser_path, render=RenderSettings.of(c),
-                shard_size=c.batch_size, workers=c.workers, cluster=c.cluster,
+                self.paths.images, c.use_denoiser, c.denoiser_path, denoiser=c.denoiser,
+                render=RenderSettings.of(c), shard_size=c.batch_size, workers=c.workers, cluster=c.cluster,
             )  # fmt: skip
         return self._cache
 

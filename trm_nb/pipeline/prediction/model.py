@@ -165,7 +165,10 @@ class Model(Described):
     def _temporary_cache(self) -> Iterator[ImageCache]:
         c = self.config
         with tempfile.TemporaryDirectory(prefix="trm-nb-") as folder:
-            cache = ImageCache(folder, c.use_denoiser, c.denoiser_path, render=RenderSettings.of(c), workers=c.workers)
+            cache = ImageCache(
+                folder, c.use_denoiser, c.denoiser_path, denoiser=c.denoiser, render=RenderSettings.of(c),
+                workers=c.workers,
+            )  # fmt: skip
             with closing(cache):
                 compare_renderers(cache.fingerprints(), self._frozen.get("renderers") or {}, self._run.path)
                 yield cache
