@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -188,9 +189,10 @@ def test_minutes_become_steps_which_are_corrected_on_the_way(
     stopped = torch.load(tmp_path / "training.pt", weights_only=True)
     assert stopped["step"] == 4 < stopped["steps"] and stopped["seconds"] > 0
     torch.save({**stopped, "steps": 1_000_000}, tmp_path / "training.pt")  # as on a machine that was much faster
-    train_denoiser(tmp_path, images, settings, stop_at(20_000))
+    with suppress(KeyboardInterrupt):  # of a training that is not corrected
+        train_denoiser(tmp_path, images, settings, stop_at(1_000))
     done = torch.load(tmp_path / "training.pt", weights_only=True)
-    assert 4 < done["step"] == done["steps"] < 20_000
+    assert 4 < done["step"] == done["steps"] < 1_000
 
 
 def test_from_the_command_line(
