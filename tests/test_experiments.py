@@ -286,9 +286,10 @@ def test_the_notebook_of_the_comparison_is_a_page_of_the_report(
     assert "Which model is better" in page and page.count("<img") == 4
     assert capsys.readouterr().out.endswith(f"report: {RunPaths(folder).report / '07_compare.html'}\n")
     assert main(["compare", str(folder), "--notebook", "--model", "main", "--model", "x"]) == 2
-    monkeypatch.chdir(tmp_path)
-    assert main(["compare", str(folder), "--notebook"]) == 2
-    assert "no notebook 07 at or above" in capsys.readouterr().err
+    (folder / "notebooks" / "07_compare.ipynb").unlink()
+    monkeypatch.chdir(tmp_path)  # outside any project, with the notebook of the package
+    assert main(["compare", str(folder), "--notebook"]) == 0
+    assert (folder / "notebooks" / "07_compare.ipynb").is_file()
 
 
 def test_models_of_two_runs_are_compared_on_the_samples_they_share(

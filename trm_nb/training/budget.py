@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from trm_nb.errors import UserError
 from trm_nb.models.hardware import cpu_threads
 from trm_nb.progress.tracker import TrainingProgressTracker
+from trm_nb.storage.files import no_fault_points
 from trm_nb.training.act_loss import act_loss
 from trm_nb.training.reasoning import Examples, Settings, to_device, train
 from trm_nb.training.validation import interval, measured
@@ -68,6 +69,7 @@ def cost_of(examples: Examples, settings: Settings) -> Cost:
         tempfile.TemporaryDirectory() as folder,
         closing(TrainingProgressTracker(folder, create=True)) as tracker,
         suppress(_EnoughError),
+        no_fault_points(),
     ):
         train(Path(folder), examples, many, tracker, on_step=timer)
     every = interval(settings.validate_every, examples.per_epoch, settings.batch)
