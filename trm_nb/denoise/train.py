@@ -17,15 +17,16 @@ from pathlib import Path
 from trm_nb.denoise.noise2noise import SHAPES, Denoiser
 from trm_nb.denoise.training_images import load_images
 from trm_nb.denoise.training_loop import Settings, check, train_denoiser
-from trm_nb.errors import UserError
 from trm_nb.models.hardware import fast_in_bfloat16
+from trm_nb.progress.training_length import exit_code_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train as the arguments say; returns the exit code."""
     given = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
-    try:
+
+    def training() -> None:
         settings = Settings(
             steps=given.steps,
             minutes=given.minutes,
@@ -41,13 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check(settings)
         start = Denoiser.load(given.start) if given.start is not None else None
         train_denoiser(given.folder, load_images(given.photographs), settings, start=start)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"interrupted; run again, it continues in {given.folder}", file=sys.stderr)
-        return 130
-    return 0
+
+    return exit_code_of(training, given.folder)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -38,8 +37,9 @@ from trm_nb.denoise.training_images import Images
 from trm_nb.errors import UserError
 from trm_nb.models.checkpoints import load_checkpoint, load_weights, refuse_another, save_checkpoint
 from trm_nb.models.ema import follow
-from trm_nb.models.hardware import cpu_threads
+from trm_nb.models.hardware import check_device, cpu_threads
 from trm_nb.progress.tracker import TrainingProgressTracker
+from trm_nb.progress.training_length import check_length, check_positive, seconds_of
 from trm_nb.storage.files import locked
 
 WARM_UP, DECAY, EMA, CLIP = 0.005, 0.6, 0.999, 1.0  # the first two as parts of all steps
@@ -211,14 +211,8 @@ def _steps_in(minutes: float, state: _State, batches: Batches, settings: Setting
     """How many steps take so long, from the time of some on a copy of the state; the copy is thrown away."""
     copied = copy.deepcopy(state)
     copied.steps = 1_000_000  # in the rehearsal only the time counts
-    warm_up, least = REHEARSED
-    for _ in range(warm_up):
-        float(_step(copied, batches, settings))
-    began, done = time.perf_counter(), 0
-    while done < least or time.perf_counter() - began < REHEARSED_SECONDS:
-        float(_step(copied, batches, settings))  # waits until a GPU is done
-        done += 1
-    return max(1, round(60 * minutes * done / (time.perf_counter() - began)))
+    pace = seconds_of(lambda: float(_step(copied, batches, settings)), *REHEARSED, REHEARSED_SECONDS)  # waits for a GPU
+    return max(1, round(60 * minutes / pace))
 
 
 @torch.inference_mode()
@@ -234,18 +228,11 @@ def held_out_psnr(network: Noise2NoiseUNet, images: Images, device: str, sigma: 
 
 def check(settings: Settings) -> None:
     """Raise UserError for settings that cannot be trained with here."""
-    if (settings.steps is None) == (settings.minutes is None):
-        raise UserError(
-            f"expected either steps or minutes, got {settings.steps} and {settings.minutes}; give one of them"
-        )
-    for name in ("steps", "minutes", "batch", "crop", "learning_rate"):
-        value = getattr(settings, name)
-        if value is not None and not (value > 0 and math.isfinite(value)):
-            raise UserError(f"{name}: expected a number above 0, got {value}")
+    check_length(settings.steps, settings.minutes)
+    check_positive(batch=settings.batch, crop=settings.crop, learning_rate=settings.learning_rate)
     if settings.crop is not None and settings.crop % 8:
         raise UserError(f"crop: expected a multiple of 8, got {settings.crop}")
-    if settings.device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"device: expected one that torch can use, got {settings.device!r} without a GPU; use cpu")
+    check_device(settings.device)
 
 
 def _open(path: Path, settings: Settings, images: Images, start: Denoiser | None) -> _State:

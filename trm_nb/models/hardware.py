@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
+from trm_nb.errors import UserError
+
 
 @contextmanager
 def cpu_threads(count: int) -> Iterator[None]:
@@ -26,3 +28,9 @@ def fast_in_bfloat16(device: str) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     has = getattr(torch.cpu, "get_capabilities", dict[str, bool])()
     return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+
+
+def check_device(device: str) -> None:
+    """Raise UserError for a GPU where there is none."""
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"device: expected one that torch can use, got {device!r} without a GPU; use cpu")

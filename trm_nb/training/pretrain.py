@@ -13,8 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from trm_nb.errors import UserError
 from trm_nb.models.hardware import fast_in_bfloat16
+from trm_nb.progress.training_length import exit_code_of
 from trm_nb.training.pretraining.loop import pretrain
 from trm_nb.training.pretraining.material import load_material
 from trm_nb.training.pretraining.state import Settings
@@ -23,7 +23,8 @@ from trm_nb.training.pretraining.state import Settings
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train as the arguments say; returns the exit code."""
     given = _parser().parse_args(arguments)
-    try:
+
+    def training() -> None:
         settings = Settings(
             steps=given.steps,
             minutes=given.minutes,
@@ -38,13 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             compiled=given.compile,
         )
         pretrain(given.folder, *load_material(given.texts, given.photographs), settings)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"interrupted; run again, it continues in {given.folder}", file=sys.stderr)
-        return 130
-    return 0
+
+    return exit_code_of(training, given.folder)
 
 
 def _parser() -> argparse.ArgumentParser:

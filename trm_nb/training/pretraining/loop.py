@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from trm_nb.models.ema import follow
 from trm_nb.models.hardware import cpu_threads
 from trm_nb.models.read_out import WHOLE
 from trm_nb.progress.tracker import TrainingProgressTracker
+from trm_nb.progress.training_length import seconds_of
 from trm_nb.storage.files import fault_point, locked
 from trm_nb.training.pretraining.content import Content
 from trm_nb.training.pretraining.feed import feeding
@@ -194,20 +195,13 @@ def _steps_in(minutes: float, state: State, content: Content, settings: Settings
     copied = copy.deepcopy(state)
     copied.steps = 1_000_000  # in the rehearsal only the time counts
     _compile(copied.model, settings)
-    warm_up, least = REHEARSED
     with feeding(content, settings.seed, range(copied.steps), settings.batch, settings.workers) as batches:
-        _rehearse(copied, settings, (next(batches) for _ in range(warm_up)))
-        began, done = time.perf_counter(), 0
-        while done < least or time.perf_counter() - began < REHEARSED_SECONDS:
-            _rehearse(copied, settings, [next(batches)])
-            done += 1
-        seconds = (time.perf_counter() - began) / done
-    return max(1, round(60 * minutes / seconds))
 
+        def step() -> None:
+            float(_step(copied, next(batches), settings).metrics["loss"])  # waits until a GPU is done
 
-def _rehearse(state: State, settings: Settings, batches: Iterable[Inputs]) -> None:
-    for batch in batches:
-        float(_step(state, batch, settings).metrics["loss"])  # waits until a GPU is done
+        pace = seconds_of(step, *REHEARSED, REHEARSED_SECONDS)
+    return max(1, round(60 * minutes / pace))
 
 
 def _compile(model: Model, settings: Settings) -> None:

@@ -7,7 +7,6 @@ the number of steps; beside it lie encoder and decoder as others load them, with
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +18,9 @@ from torch import Tensor, nn
 from trm_nb.errors import UserError
 from trm_nb.models.capsule_decoder import SIZES, CapsuleDecoder, shipped_decoder
 from trm_nb.models.checkpoints import load_checkpoint, load_weights, refuse_another, save_checkpoint
+from trm_nb.models.hardware import check_device
 from trm_nb.models.vision_encoder import TRMVisionEncoder
+from trm_nb.progress.training_length import check_length
 from trm_nb.render.typesetting.glyphs import load_atlas
 from trm_nb.training.pretraining.content import Content, Part
 from trm_nb.training.pretraining.losses import Matching
@@ -159,18 +160,10 @@ def save_state(folder: Path, state: State, content: Content, settings: Settings)
 
 def check(settings: Settings) -> None:
     """Raise UserError for settings that cannot be trained with here."""
-    if (settings.steps is None) == (settings.minutes is None):
-        raise UserError(
-            f"expected either steps or minutes, got {settings.steps} and {settings.minutes}; give one of them"
-        )
-    for name in ("steps", "minutes"):
-        value = getattr(settings, name)
-        if value is not None and not (value > 0 and math.isfinite(value)):
-            raise UserError(f"{name}: expected a number above 0, got {value}")
+    check_length(settings.steps, settings.minutes)
     if not hasattr(torch.optim, "Muon"):
         raise UserError(f"pre-training needs torch 2.9 or newer for Muon, found {torch.__version__}; update torch")
-    if settings.device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"device: expected one that torch can use, got {settings.device!r} without a GPU; use cpu")
+    check_device(settings.device)
 
 
 def _bound(content: Content, settings: Settings) -> dict[str, object]:
