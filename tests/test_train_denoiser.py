@@ -18,7 +18,7 @@ from trm_nb.denoise import train as command
 from trm_nb.denoise import training_loop as training
 from trm_nb.denoise.noise import TRAINED, as_file
 from trm_nb.denoise.noise2noise import SHAPES, Shape
-from trm_nb.denoise.training_batches import NOISES, Batches, draw_noise
+from trm_nb.denoise.training_batches import NOISES, Batches, sample_noises
 from trm_nb.denoise.training_images import TILE, Images, load_images
 from trm_nb.denoise.training_loop import Settings, held_out_psnr, rate, train_denoiser
 from trm_nb.errors import UserError
@@ -106,12 +106,12 @@ def test_pages_are_not_turned(images: Images) -> None:
 
 @pytest.mark.parametrize("photograph", [True, False], ids=["photographs", "others"])
 def test_every_kind_that_is_trained_on_is_drawn(photograph: bool) -> None:
-    drawn = draw_noise(np.full(4000, photograph), np.random.default_rng(0))
-    shares = np.bincount(drawn.noise, minlength=len(NOISES)) / 4000
-    assert {NOISES[number].kind for number in drawn.noise} == set(TRAINED)
+    sampled = sample_noises(np.full(4000, photograph), np.random.default_rng(0))
+    shares = np.bincount(sampled.noise, minlength=len(NOISES)) / 4000
+    assert {NOISES[number].kind for number in sampled.noise} == set(TRAINED)
     assert shares == pytest.approx([noise.odds[not photograph] for noise in NOISES], abs=0.03)
     for number, noise in enumerate(NOISES):
-        levels = drawn.level[drawn.noise == number]
+        levels = sampled.level[sampled.noise == number]
         assert noise.low <= levels.min() < levels.max() <= noise.high
         assert levels.max() - levels.min() > 0.8 * (noise.high - noise.low)
 

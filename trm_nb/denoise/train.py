@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         "--photographs", type=Path, required=True, metavar="DIR", help="of tools/collect_photographs.py"
     )
     length = parser.add_mutually_exclusive_group(required=True)
-    length.add_argument("--minutes", type=float, help="about how long, beside loading the images")
+    length.add_argument("--minutes", type=float, help="about how long, without the time to load the images")
     length.add_argument("--steps", type=int, help="how many optimiser steps")
     parser.add_argument("--size", choices=sorted(SHAPES), default="base")
     parser.add_argument("--start", type=Path, metavar="FILE", help="weights to begin with; without, random ones")

@@ -47,7 +47,7 @@ assert {noise.kind for noise in NOISES} == set(TRAINED)
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class SampledNoises:
     """The noise of some samples: an entry of NOISES as a number (b,), and its level, float32 (b,)."""
 
     noise: np.ndarray
@@ -84,12 +84,12 @@ class Batches:
         parts = np.sort(rng.choice(len(PARTS), batch, p=ODDS))
         counts = np.bincount(parts, minlength=len(PARTS)).tolist()
         clean = torch.cat([self.crops(part, n, size, rng) for part, n in zip(PARTS, counts, strict=True) if n])
-        drawn = draw_noise(parts == PARTS.index("photograph"), rng)
-        order = np.argsort(drawn.noise, kind="stable")
+        sampled = sample_noises(parts == PARTS.index("photograph"), rng)
+        order = np.argsort(sampled.noise, kind="stable")
         clean = clean[torch.from_numpy(order).to(self.device)]
-        levels = torch.from_numpy(drawn.level[order]).to(self.device)
+        levels = torch.from_numpy(sampled.level[order]).to(self.device)
         first, second, start = [], [], 0
-        for noise, n in zip(NOISES, np.bincount(drawn.noise, minlength=len(NOISES)).tolist(), strict=True):
+        for noise, n in zip(NOISES, np.bincount(sampled.noise, minlength=len(NOISES)).tolist(), strict=True):
             if n:
                 some, level = clean[start : start + n], levels[start : start + n]
                 first.append(add_noise(noise.kind, some, level, generator))
@@ -100,7 +100,7 @@ class Batches:
         return torch.where(filed[:, None, None, None], as_file(given), given), torch.cat(second)
 
 
-def draw_noise(photograph: np.ndarray, rng: np.random.Generator) -> Drawn:
+def sample_noises(photograph: np.ndarray, rng: np.random.Generator) -> SampledNoises:
     """Kinds and levels of noise as training meets them, for samples that are photographs or not, bool (b,)."""
     odds = np.array([noise.odds for noise in NOISES]).cumsum(0)
     number = (rng.random(len(photograph))[:, None] >= odds[:-1, np.where(photograph, 0, 1)].T).sum(1)
@@ -109,7 +109,7 @@ def draw_noise(photograph: np.ndarray, rng: np.random.Generator) -> Drawn:
     level = low + (high - low) * where
     logarithmic = np.array([noise.logarithmic for noise in NOISES])[number]
     level[logarithmic] = (low * (high / np.where(low > 0, low, 1)) ** where)[logarithmic]
-    return Drawn(number, level.astype(np.float32))
+    return SampledNoises(number, level.astype(np.float32))
 
 
 def _cut(source: Tensor, plan: Tensor, size: int) -> Tensor:

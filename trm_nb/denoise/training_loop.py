@@ -56,7 +56,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a training follows from, beside its images; either `steps` or `minutes` is given."""
+    """What a training follows from, apart from its images; either `steps` or `minutes` is given."""
 
     steps: int | None = None
     minutes: float | None = None

@@ -1,7 +1,7 @@
 """What a training will cost, measured on a few of its steps before it begins: how long it takes, or how many steps fit.
 
 The steps are those of a training in a scratch folder, so nothing of them is left. Their share of the validations is
-added from the time of one batch. How well the device is used is told by the floating-point operations of a step,
+added from the time of one batch. How well the device is used follows from the floating-point operations of a step,
 against those that a large matrix product of the same type reaches on it.
 Cost: a few steps, about two seconds where steps are short; a product of 1024 x 1024 matrices, or of 4096 on a GPU.
 """

@@ -1,4 +1,4 @@
-"""What pre-training shows beside text, grids and photographs, so that the encoder has seen such images too.
+"""What pre-training shows apart from text, grids and photographs, so that the encoder has seen such images too.
 
 Boards hold random values, not puzzles that can be solved: only their look matters here, and a board takes no time.
 """
