@@ -18,6 +18,7 @@ from trm_nb.storage import arrays
 from trm_nb.storage.files import commit
 from trm_nb.storage.receipts import write_receipt
 from trm_nb.training import reasoning
+from trm_nb.training.state import Examples, Settings
 
 
 def make_run(
@@ -79,8 +80,8 @@ def write_batches(folder: Path, capsules: np.ndarray, batch_size: int) -> None:
 
 def train_in(
     folder: Path,
-    examples: reasoning.Examples,
-    settings: reasoning.Settings,
+    examples: Examples,
+    settings: Settings,
     on_step: Callable[[], None] | None = None,
 ) -> reasoning.Trained:
     """`reasoning.train` with the folder's own tracker."""

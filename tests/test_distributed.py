@@ -20,7 +20,7 @@ from trm_nb.errors import UserError
 from trm_nb.models.checkpoints import read_weights
 from trm_nb.pipeline.run import open_run
 from trm_nb.progress.run_folder import ModelPaths, RunPaths
-from trm_nb.training.reasoning import KIND
+from trm_nb.training.state import KIND
 from trm_nb.workers.distributed import Ranks, ranks
 
 STEPS, TOLERANCE = 120, 1e-5

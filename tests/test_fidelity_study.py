@@ -15,10 +15,10 @@ from PIL import Image
 
 from trm_nb import GridRenderer, TextRenderer, TRMVisionEncoder
 from trm_nb.errors import UserError
-from trm_nb.evaluation import meaning, published, reading_study, study_arms, study_sources
-from trm_nb.evaluation.study_content import Glyphs, StudyContent, digit_templates, grid_image, study_content
-from trm_nb.evaluation.study_decoder import Budget, decoded, train_decoder
-from trm_nb.evaluation.study_reading import Reading, by_size, mean_interval, psnr, student, summarised
+from trm_nb.evaluation.fidelity_study import arms, meaning, published, sources, study
+from trm_nb.evaluation.fidelity_study.content import Glyphs, StudyContent, digit_templates, grid_image, study_content
+from trm_nb.evaluation.fidelity_study.decoder import Budget, decoded, train_decoder
+from trm_nb.evaluation.fidelity_study.reading import Reading, by_size, mean_interval, psnr, student, summarised
 from trm_nb.notebook import fidelity_plots, fidelity_report
 
 ROOT = Path(__file__).parents[1]
@@ -45,13 +45,13 @@ def write_sources(folder: Path) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[study_sources.Texts, list[Path]]:
+def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[sources.Texts, list[Path]]:
     texts, photographs = write_sources(tmp_path_factory.mktemp("sources"))
-    return study_sources.held_out_texts(texts), study_sources.held_out_photographs(photographs)
+    return sources.held_out_texts(texts), sources.held_out_photographs(photographs)
 
 
 @pytest.fixture(scope="module")
-def content(found: tuple[study_sources.Texts, list[Path]]) -> StudyContent:
+def content(found: tuple[sources.Texts, list[Path]]) -> StudyContent:
     return study_content(*found, train=2, test=3)
 
 
@@ -62,7 +62,7 @@ def as_pixels(image: np.ndarray) -> np.ndarray:
 # -- content ----------------------------------------------------------------------------------------------------------
 
 
-def test_only_what_was_held_out_is_used(found: tuple[study_sources.Texts, list[Path]]) -> None:
+def test_only_what_was_held_out_is_used(found: tuple[sources.Texts, list[Path]]) -> None:
     texts, photographs = found
     assert set(texts) == set(WORDS) and all(len(documents) == 4 for documents in texts.values())
     assert [path.name for path in photographs] == ["00.png", "10.png", "20.png"]
@@ -77,9 +77,7 @@ def test_the_two_sides_share_no_item_and_hold_every_kind(content: StudyContent) 
     assert not boards[0] & boards[1]
 
 
-def test_the_content_follows_from_its_seed(
-    content: StudyContent, found: tuple[study_sources.Texts, list[Path]]
-) -> None:
+def test_the_content_follows_from_its_seed(content: StudyContent, found: tuple[sources.Texts, list[Path]]) -> None:
     again = study_content(*found, train=2, test=3)
     assert [shown.image.tobytes() for shown in again.test] == [shown.image.tobytes() for shown in content.test]
 
@@ -129,9 +127,7 @@ def test_the_digits_of_a_sudoku_all_differ() -> None:
     ("missing", "message"), [("text:el", "expected two or more held-out documents of text:el, got 0"),
                              (None, "expected two or more that pre-training held out, got 1")],
 )  # fmt: skip
-def test_what_is_missing_is_named(
-    missing: str | None, message: str, found: tuple[study_sources.Texts, list[Path]]
-) -> None:
+def test_what_is_missing_is_named(missing: str | None, message: str, found: tuple[sources.Texts, list[Path]]) -> None:
     texts = {kind: documents for kind, documents in found[0].items() if kind != missing}
     with pytest.raises(UserError, match=message):
         study_content(texts, found[1] if missing else found[1][:1], train=1, test=1)
@@ -140,7 +136,7 @@ def test_what_is_missing_is_named(
 def test_another_file_of_texts_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "texts.parquet")
     with pytest.raises(UserError, match="expected a Parquet file with kind, name, text and held_out"):
-        study_sources.held_out_texts(tmp_path / "texts.parquet")
+        sources.held_out_texts(tmp_path / "texts.parquet")
 
 
 # -- arms -------------------------------------------------------------------------------------------------------------
@@ -150,26 +146,26 @@ def test_another_file_of_texts_is_refused(tmp_path: Path) -> None:
 def codes(content: StudyContent) -> dict[str, np.ndarray]:
     encoders = TRMVisionEncoder("tiny").eval(), TRMVisionEncoder("tiny", seed=1).eval()
     images = np.stack([shown.image for shown in content.train])
-    made = study_arms.codes(*encoders, study_arms.fitted_patches(images, most=1000))
-    return reading_study.codes_of(images, made, seed=0)
+    made = arms.codes(*encoders, arms.fitted_patches(images, most=1000))
+    return study.codes_of(images, made, seed=0)
 
 
 def test_every_code_is_as_long_as_the_capsules(codes: dict[str, np.ndarray]) -> None:
-    assert set(codes) == {study_arms.ENCODER, *study_arms.CONTROLS, study_arms.PIXELS, *study_arms.FLOORS}
+    assert set(codes) == {arms.ENCODER, *arms.CONTROLS, arms.PIXELS, *arms.FLOORS}
     for name, code in codes.items():
-        assert code.shape[1:] == ((64, 2352) if name == study_arms.PIXELS else (12, 512)), name
-        assert study_arms.as_tokens(code).shape[2] == (2352 if name == study_arms.PIXELS else 64)
+        assert code.shape[1:] == ((64, 2352) if name == arms.PIXELS else (12, 512)), name
+        assert arms.as_tokens(code).shape[2] == (2352 if name == arms.PIXELS else 64)
 
 
 def test_the_floors_say_nothing_of_their_image(codes: dict[str, np.ndarray]) -> None:
-    own, other = codes[study_arms.ENCODER], codes[study_arms.SHUFFLED]
-    assert not (own == other).all(axis=(1, 2)).any() and not codes[study_arms.BLANK].any()
+    own, other = codes[arms.ENCODER], codes[arms.SHUFFLED]
+    assert not (own == other).all(axis=(1, 2)).any() and not codes[arms.BLANK].any()
     assert {code.tobytes() for code in own} == {code.tobytes() for code in other}
 
 
 def test_block_pca_keeps_the_most_of_a_patch() -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8).repeat(28, 1).repeat(28, 2)
-    fitted = study_arms.fitted_patches(images)
+    fitted = arms.fitted_patches(images)
     components = fitted.components(images, 3)  # a patch of one colour is three numbers
     rest = fitted.components(images, 512)[:, :, 3:]
     assert components.std() > 0.5 and np.abs(rest).max() < 1e-2
@@ -178,11 +174,11 @@ def test_block_pca_keeps_the_most_of_a_patch() -> None:
 @pytest.mark.parametrize(("bits", "nbytes", "error"), [(16, 12288, 2e-3), (8, 6168, 0.02), (4, 3096, 0.4)])
 def test_fewer_bits_lose_as_much_as_they_must(bits: int, nbytes: int, error: float) -> None:
     capsules = np.random.default_rng(0).standard_normal((5, 12, 512)).astype(np.float32)
-    lost = np.abs(study_arms.stored(capsules, bits) - capsules).max()
-    assert error / 100 < lost < error and study_arms.stored_bytes(bits) == nbytes
-    levels = {len(np.unique(capsule)) for capsule in study_arms.stored(capsules, bits).reshape(-1, 512)}
+    lost = np.abs(arms.stored(capsules, bits) - capsules).max()
+    assert error / 100 < lost < error and arms.stored_bytes(bits) == nbytes
+    levels = {len(np.unique(capsule)) for capsule in arms.stored(capsules, bits).reshape(-1, 512)}
     assert bits == 16 or max(levels) <= 2**bits - 1
-    assert not study_arms.stored(np.zeros((1, 12, 512), np.float32), bits).any()
+    assert not arms.stored(np.zeros((1, 12, 512), np.float32), bits).any()
 
 
 # -- decoder and record -----------------------------------------------------------------------------------------------
@@ -201,22 +197,20 @@ def test_a_study_goes_on_where_it_stopped_and_its_record_returns(
     content: StudyContent, codes: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     small = StudyContent(content.train[::6], content.train[::6], content.glyphs, content.known)
-    chosen = (study_arms.ENCODER, study_arms.PIXELS, study_arms.BLANK)
+    chosen = (arms.ENCODER, arms.PIXELS, arms.BLANK)
     given = {name: codes[name][::6] for name in chosen}
     told: list[tuple[str, int, int]] = []
 
-    def read() -> tuple[reading_study.Score, ...]:
-        return reading_study.read_all(
-            given, given, small, Budget(2, 2), [0, 1], tmp_path, lambda *now: told.append(now)
-        )
+    def read() -> tuple[study.Score, ...]:
+        return study.read_all(given, given, small, Budget(2, 2), [0, 1], tmp_path, lambda *now: told.append(now))
 
     scores = read()
     steps = len(told)
     assert steps == 3 * 2 * 2 and read() == scores and len(told) == steps
     assert {(s.arm, s.bits) for s in scores} == {(arm, 16) for arm in chosen} | {(chosen[0], 8), (chosen[0], 4)}
-    record = reading_study.StudyRecord({"steps": 2}, scores)
+    record = study.StudyRecord({"steps": 2}, scores)
     record.save(tmp_path / "record")
-    assert reading_study.StudyRecord.load(tmp_path / "record").scores == scores
+    assert study.StudyRecord.load(tmp_path / "record").scores == scores
     written = (tmp_path / "record" / "reading.md").read_text().splitlines()
     assert len(written) == 2 + len(record.frame()) and written[0].startswith("| arm | bits | content |")
 
@@ -226,8 +220,8 @@ def test_a_study_goes_on_where_it_stopped_and_its_record_returns(
 
 def score(
     right: int, asked: int = 10, item: str = "a", arm: str = "encoder", size: int = 4, db: float = 20.0
-) -> reading_study.Score:
-    return reading_study.Score(arm, 0, 16, "ARC grids", item, size, 8.0, right, asked, db)
+) -> study.Score:
+    return study.Score(arm, 0, 16, "ARC grids", item, size, 8.0, right, asked, db)
 
 
 def test_a_summary_counts_parts_whole_images_and_failures() -> None:
@@ -263,8 +257,8 @@ def test_an_interval_of_means_takes_items_as_units() -> None:
 def test_arms_are_compared_by_their_intervals() -> None:
     good = [score(10, item=str(number)) for number in range(30)]
     bad = [score(2, item=str(number), arm="block PCA") for number in range(30)]
-    assert reading_study.compare_arms([*good, *bad], "encoder", "block PCA") == {"ARC grids": "better"}
-    assert reading_study.compare_arms([*good, *bad], "block PCA", "encoder") == {"ARC grids": "worse"}
+    assert study.compare_arms([*good, *bad], "encoder", "block PCA") == {"ARC grids": "better"}
+    assert study.compare_arms([*good, *bad], "block PCA", "encoder") == {"ARC grids": "worse"}
 
 
 def test_the_ratios_are_to_capsules_bytes_and_pixels() -> None:
@@ -295,7 +289,7 @@ def test_a_neighbour_is_never_of_the_same_item() -> None:
     assert meaning.nearest(vectors, labels, np.arange(4)).tolist() == [0, 0, 2, 1]
 
 
-def test_the_questions_and_what_is_said_about_the_answers(found: tuple[study_sources.Texts, list[Path]]) -> None:
+def test_the_questions_and_what_is_said_about_the_answers(found: tuple[sources.Texts, list[Path]]) -> None:
     asked = meaning.questions(*found, most=3, tasks=6, digits=30)
     names = [question.name for question in asked]
     assert names == ["modality", "programming language", "natural language", "ARC task", "handwritten digit"]
@@ -323,7 +317,7 @@ def test_digits_stand_dark_on_white() -> None:
 
 
 def test_a_page_of_text_is_one_that_the_renderer_draws() -> None:
-    page = study_sources.natural_page(TextRenderer(), "line\n" * 300, np.random.default_rng(0))
+    page = sources.natural_page(TextRenderer(), "line\n" * 300, np.random.default_rng(0))
     assert page.cells.shape == (16, 32)
 
 
@@ -345,7 +339,7 @@ def test_the_notebook_runs_from_texts_and_photographs_to_its_record(tmp_path: Pa
     command = [sys.executable, "-m", "papermill", "--cwd", str(ROOT), "--no-progress-bar"]
     source, executed = ROOT / "notebooks" / "studies" / "fidelity.ipynb", tmp_path / "fidelity.ipynb"
     subprocess.run([*command, str(source), str(executed), *parameters], check=True, capture_output=True, timeout=600)
-    record = reading_study.StudyRecord.load(tmp_path / "work")
-    assert len(record.answers) == 5 * 4 and {s.arm for s in record.scores} >= {study_arms.PCA, study_arms.BLANK}
+    record = study.StudyRecord.load(tmp_path / "work")
+    assert len(record.answers) == 5 * 4 and {s.arm for s in record.scores} >= {arms.PCA, arms.BLANK}
     shown = executed.read_text(encoding="utf-8")
     assert shown.count("image/png") >= 9 and "of 5 questions" in shown

@@ -21,7 +21,7 @@ from trm_nb.errors import UserError
 from trm_nb.models.checkpoints import read_weights
 from trm_nb.progress.run_folder import RunPaths
 from trm_nb.progress.tracker import TrainingProgressTracker
-from trm_nb.training.reasoning import KIND
+from trm_nb.training.state import KIND
 from trm_nb.training.train_objective import examples_of, train_model
 
 DOCUMENTED = (Path(__file__).parents[1] / "docs" / "models.md").read_text(encoding="utf-8")

@@ -40,8 +40,8 @@ from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.storage.files import locked
 from trm_nb.training.model_results import write_results
 from trm_nb.training.objectives import objective_named
-from trm_nb.training.reasoning import KIND
 from trm_nb.training.results import Result
+from trm_nb.training.state import KIND
 from trm_nb.training.train_objective import examples_of, train_model
 
 STEPS = 110  # beyond the checkpoint after 100

@@ -24,7 +24,7 @@ from trm_nb.training.objectives import OBJECTIVES
 from trm_nb.training.objectives.label import Labels
 from trm_nb.training.objectives.next_page import NextPages, has_next_page, predicted_rows
 from trm_nb.training.predictions import Predictions
-from trm_nb.training.reasoning import ROW
+from trm_nb.training.state import ROW
 from trm_nb.training.train_objective import examples_of, train_objective
 from trm_nb.training.verdicts import accuracy
 

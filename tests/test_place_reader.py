@@ -16,7 +16,7 @@ from trm_nb.errors import UserError
 from trm_nb.models.place_reader import SLOT, PlaceReader
 from trm_nb.models.tiny_recursive_model import TinyRecursiveModel, TRMConfig
 from trm_nb.training.predictions import evaluate
-from trm_nb.training.reasoning import ROW, Settings
+from trm_nb.training.state import ROW, Settings
 
 CELLS, CLASSES = 6, 3
 SIZES = {"hidden_size": 32, "num_heads": 2, "H_cycles": 1, "L_cycles": 1, "mlp_t": True, "halt_max_steps": 1}

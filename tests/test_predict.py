@@ -29,7 +29,7 @@ from trm_nb.pipeline.run import open_run
 from trm_nb.progress.run_folder import RunPaths
 from trm_nb.records import GridTask
 from trm_nb.training.objective import DEEP
-from trm_nb.training.reasoning import KIND
+from trm_nb.training.state import KIND
 
 MODELS = {"main": "label", "grids": "grid", "pages": "next"}
 TOLERANCE = 1e-5  # of probabilities: the rest of the batch is another one

@@ -21,14 +21,14 @@ from runs import train_in as train
 from torch import Tensor
 
 from trm_nb.errors import UserError
+from trm_nb.evaluation.puzzle_tokens import PuzzleTokens
 from trm_nb.models.tiny_recursive_model import TinyRecursiveModel
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import Puzzle
 from trm_nb.sources.puzzles.mazes import mazes
 from trm_nb.sources.puzzles.sudoku import sudokus
 from trm_nb.training.predictions import evaluate
-from trm_nb.training.puzzle_tokens import PuzzleTokens
-from trm_nb.training.reasoning import ROW, Settings
+from trm_nb.training.state import ROW, Settings
 from trm_nb.training.verdicts import accuracy
 
 SMALL = {"hidden_size": 32, "num_heads": 2, "H_cycles": 1, "L_cycles": 2, "mlp_t": True, "halt_max_steps": 4}

@@ -22,7 +22,7 @@ from trm_nb.pipeline.verify import verify
 from trm_nb.progress.run_folder import RunPaths
 from trm_nb.progress.tables import TRAININGS
 from trm_nb.progress.tracker import TrainingProgressTracker
-from trm_nb.training.reasoning import KIND
+from trm_nb.training.state import KIND
 
 SHORT = {"train_steps": 3, "train_width": 64, "train_batch_size": 8, "test_fraction": 0.5}
 TRAIN = """

@@ -17,7 +17,7 @@ from trm_nb.pipeline.run import open_run
 from trm_nb.training.encoder import ImageTargets
 from trm_nb.training.objectives.grid import Grids
 from trm_nb.training.predictions import evaluate
-from trm_nb.training.reasoning import ROW, Settings
+from trm_nb.training.state import ROW, Settings
 from trm_nb.training.targets import _canvases
 
 SMALL = {"hidden_size": 32, "num_heads": 2, "H_cycles": 1, "L_cycles": 2, "mlp_t": True, "halt_max_steps": 3}

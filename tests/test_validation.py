@@ -16,10 +16,11 @@ from runs import train_in as train
 from torch import Tensor
 
 from trm_nb.errors import UserError
+from trm_nb.evaluation.puzzle_tokens import PuzzleTokens
 from trm_nb.sources.puzzles.sudoku import sudokus
 from trm_nb.training.predictions import evaluate
-from trm_nb.training.puzzle_tokens import PuzzleTokens
-from trm_nb.training.reasoning import Settings, Trained
+from trm_nb.training.reasoning import Trained
+from trm_nb.training.state import Settings
 from trm_nb.training.validation import CELLS, EXACT, LOSS, Best, interval
 
 SMALL = {"hidden_size": 32, "num_heads": 2, "H_cycles": 1, "L_cycles": 2, "mlp_t": True, "halt_max_steps": 2}

@@ -17,14 +17,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from trm_nb.evaluation.puzzle_tokens import PuzzleTokens
 from trm_nb.notebook.prose import percent
 from trm_nb.pipeline.plan import split_of
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import Puzzle
 from trm_nb.sources.puzzles.generated import parse
 from trm_nb.training.predictions import evaluate
-from trm_nb.training.puzzle_tokens import PuzzleTokens
-from trm_nb.training.reasoning import Settings, dtype_on, train
+from trm_nb.training.reasoning import dtype_on, train
+from trm_nb.training.state import Settings
 from trm_nb.training.verdicts import accuracy
 
 SMALL = {"hidden_size": 128, "num_heads": 4, "H_cycles": 2, "L_cycles": 3, "mlp_t": True, "halt_max_steps": 8}

@@ -27,12 +27,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trm_nb import CapsuleDataset, MultimodalDatasetConfig, build
+from trm_nb.evaluation.puzzle_tokens import PuzzleTokens
 from trm_nb.models.hardware import cpu_threads
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.sources.puzzles.sudoku import sudokus
 from trm_nb.training.objectives.grid import Grids
-from trm_nb.training.puzzle_tokens import PuzzleTokens
-from trm_nb.training.reasoning import Examples, Settings, dtype_on, train
+from trm_nb.training.reasoning import dtype_on, train
+from trm_nb.training.state import Examples, Settings
 
 DEVICE = sys.argv[2] if sys.argv[2:] else "cpu"
 if DEVICE == "cpu":

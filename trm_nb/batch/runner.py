@@ -24,7 +24,7 @@ from trm_nb.batch.project import notebooks_of
 from trm_nb.config import MultimodalDatasetConfig, Stage
 from trm_nb.errors import UserError
 from trm_nb.params import find_params, load_params, project_root
-from trm_nb.pipeline.names import check_names
+from trm_nb.pipeline.check import check_names
 from trm_nb.progress.model_record import fixed_fields, refuse_other_settings
 from trm_nb.progress.run_folder import RunPaths
 from trm_nb.progress.run_settings import fixed_settings

@@ -59,7 +59,7 @@ def build(params: Params, output_dir: OutputDir = None, p: Override = None) -> i
     """Build the same dataset without notebooks, rendering and encoding overlapped."""
     from trm_nb.cli.terminal import TerminalView, quarantined, result_of
     from trm_nb.params import load_params
-    from trm_nb.pipeline.names import check_names
+    from trm_nb.pipeline.check import check_names
     from trm_nb.pipeline.run import build as build_dataset
     from trm_nb.progress.run_folder import RunPaths
     from trm_nb.progress.tracker import TrainingProgressTracker

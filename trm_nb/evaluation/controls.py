@@ -8,11 +8,11 @@ from dataclasses import asdict
 import numpy as np
 
 from trm_nb.config import MultimodalDatasetConfig
+from trm_nb.evaluation.puzzle_tokens import PuzzleTokens
 from trm_nb.records import Item, Puzzle
 from trm_nb.sources.puzzles.sudoku import relabelled
 from trm_nb.sources.reader import scan
 from trm_nb.training.predictions import Predictions
-from trm_nb.training.puzzle_tokens import PuzzleTokens
 from trm_nb.training.targets import CapsuleTargets
 
 INPUTS = ("vocab_size", "seq_len", "tokens", "capsules", "read_heads")  # of a model's size, what its input decides

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from trm_nb.evaluation.meaning import Answer
-from trm_nb.evaluation.published import CHARACTERS_OF_A_TOKEN, DEEPSEEK_OCR, Ratio
-from trm_nb.evaluation.study_content import PHOTOGRAPHS, StudyContent
-from trm_nb.evaluation.study_reading import Summary, measures_of
+from trm_nb.evaluation.fidelity_study.content import PHOTOGRAPHS, StudyContent
+from trm_nb.evaluation.fidelity_study.meaning import Answer
+from trm_nb.evaluation.fidelity_study.published import CHARACTERS_OF_A_TOKEN, DEEPSEEK_OCR, Ratio
+from trm_nb.evaluation.fidelity_study.reading import Summary, measures_of
 from trm_nb.notebook.plots import COLOURS, clean, gallery
 from trm_nb.notebook.prose import percent
 

@@ -14,12 +14,12 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from trm_nb.evaluation.meaning import Answer
-from trm_nb.evaluation.published import Ratio
-from trm_nb.evaluation.reading_study import compare_arms
-from trm_nb.evaluation.study_arms import ENCODER, FLOORS, PCA, PIXELS, RANDOM, stored_bytes
-from trm_nb.evaluation.study_content import PHOTOGRAPHS
-from trm_nb.evaluation.study_reading import Score, Summary
+from trm_nb.evaluation.fidelity_study.arms import ENCODER, FLOORS, PCA, PIXELS, RANDOM, stored_bytes
+from trm_nb.evaluation.fidelity_study.content import PHOTOGRAPHS
+from trm_nb.evaluation.fidelity_study.meaning import Answer
+from trm_nb.evaluation.fidelity_study.published import Ratio
+from trm_nb.evaluation.fidelity_study.reading import Score, Summary
+from trm_nb.evaluation.fidelity_study.study import compare_arms
 from trm_nb.notebook.prose import NO_BREAK, finding, percent
 from trm_nb.training.verdicts import BETTER, NOT_SHOWN, WORSE, Accuracy, outcome_of
 

@@ -1,19 +1,25 @@
-"""check(config, ...): the mistakes in a config and its sources that can be found before anything is written."""
+"""check(config, ...): the mistakes in a config and its sources that can be found before anything is written.
+
+It is imported before every command that takes a params file, so it imports nothing that reads arrays or computes.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from trm_nb.cache.image_cache import ImageCache
 from trm_nb.config import MultimodalDatasetConfig
-from trm_nb.errors import UserError
-from trm_nb.models.encoders import encoder_for
+from trm_nb.errors import UserError, refuse_unknown
+from trm_nb.models.encoders import ENCODERS, encoder_for
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import IN_MEMORY
 from trm_nb.sources.reader import list_files
 from trm_nb.sources.roots import reads_from
 from trm_nb.storage.files import sha256_of
+from trm_nb.training.objectives import OBJECTIVES
+
+if TYPE_CHECKING:
+    from trm_nb.cache.image_cache import ImageCache
 
 ADVICE = "; a run's plan is fixed: put the sources back, or use another output_dir, or `trm-nb reset` this one"
 
@@ -35,6 +41,12 @@ def check(config: MultimodalDatasetConfig, tracker: TrainingProgressTracker, cac
         encoder_for(config, tracker.paths.fitted_encoder)
     if config.source_paths != [IN_MEMORY]:
         source_changes(config, tracker)
+
+
+def check_names(config: MultimodalDatasetConfig) -> None:
+    """Raise UserError for a name that is not in its table."""
+    refuse_unknown("encoder", config.encoder, ENCODERS)
+    refuse_unknown("objective", config.objective, OBJECTIVES)
 
 
 def refuse_overlap(config: MultimodalDatasetConfig) -> None:

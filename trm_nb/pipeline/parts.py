@@ -16,10 +16,10 @@ from trm_nb.cache.image_cache import ImageCache
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.describe import Described, Facts, attempted, counted, named
 from trm_nb.models.encoders import encoder_for
+from trm_nb.pipeline.check import check_names
 from trm_nb.pipeline.consolidate import Consolidator
 from trm_nb.pipeline.dataset_files import samples_frame
 from trm_nb.pipeline.encode_task import encode_images, precision_of
-from trm_nb.pipeline.names import check_names
 from trm_nb.pipeline.plan import as_noted
 from trm_nb.progress.run_folder import RunPaths, is_run, refuse_foreign
 from trm_nb.progress.tracker import TrainingProgressTracker

@@ -22,7 +22,8 @@ from trm_nb.models.hardware import cpu_threads
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.storage.files import no_fault_points
 from trm_nb.training.act_loss import act_loss
-from trm_nb.training.reasoning import Examples, Settings, to_device, train
+from trm_nb.training.reasoning import train
+from trm_nb.training.state import Examples, Settings, to_device
 from trm_nb.training.validation import interval, measured
 from trm_nb.workers.distributed import ranks
 

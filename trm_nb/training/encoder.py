@@ -24,7 +24,8 @@ from trm_nb.models.encoder import Encoder
 from trm_nb.models.tiny_recursive_model import TinyRecursiveModel, TRMConfig
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.training.predictions import evaluate
-from trm_nb.training.reasoning import Settings, train
+from trm_nb.training.reasoning import train
+from trm_nb.training.state import Settings
 from trm_nb.training.targets import Targets
 
 # One look teaches the encoder more than a model that thinks; mixing places as suits the board starts in time (LOG.md).

@@ -21,8 +21,9 @@ from trm_nb.progress.run_folder import ModelPaths
 from trm_nb.storage.files import publish, write_file, writing_into
 from trm_nb.training.objective import Objective
 from trm_nb.training.predictions import Predictions
-from trm_nb.training.reasoning import KIND, Trained
+from trm_nb.training.reasoning import Trained
 from trm_nb.training.results import Result
+from trm_nb.training.state import KIND
 
 SAMPLES_AT_ONCE = 1_000  # while predictions are written
 MOST_CLASSES = 100  # in the card; result.json has all

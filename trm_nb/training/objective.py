@@ -21,7 +21,7 @@ from trm_nb.models.tiny_recursive_model import TinyRecursiveModel
 from trm_nb.records import Payload
 from trm_nb.training.act_loss import IGNORED
 from trm_nb.training.predictions import Predictions
-from trm_nb.training.reasoning import ROW, Examples
+from trm_nb.training.state import ROW, Examples
 
 # Recursion settings for targets of one cell. More recursion, or token-mixing MLPs, scored lower (LOG.md, 2026-11-24).
 BRIEF: Mapping[str, int] = {"H_cycles": 1, "L_cycles": 2, "halt_max_steps": 2, "mlp_t": False}

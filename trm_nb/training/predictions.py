@@ -13,7 +13,7 @@ from torch import Tensor
 from trm_nb.models.hardware import cpu_threads
 from trm_nb.models.tiny_recursive_model import TinyRecursiveModel
 from trm_nb.training.act_loss import IGNORED, log_probability_of_prediction
-from trm_nb.training.reasoning import ROW, Settings, to_device
+from trm_nb.training.state import ROW, Settings, to_device
 
 
 class Questions(Protocol):

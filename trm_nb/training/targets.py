@@ -28,7 +28,8 @@ from trm_nb.models.tiny_recursive_model import TinyRecursiveModel, TRMConfig
 from trm_nb.records import CAPSULES, FEATURES
 from trm_nb.training.objective import Baseline, Objective, grids_of
 from trm_nb.training.predictions import Predictions
-from trm_nb.training.reasoning import ROW, shuffled
+from trm_nb.training.reasoning import shuffled
+from trm_nb.training.state import ROW
 
 SMALL_BOARD = 100  # cells up to which places are mixed by an MLP instead of attention, as the paper has it
 

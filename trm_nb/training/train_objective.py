@@ -27,8 +27,9 @@ from trm_nb.training.model_results import write_results
 from trm_nb.training.objective import Objective
 from trm_nb.training.objectives import objective_named
 from trm_nb.training.predictions import Predictions, evaluate
-from trm_nb.training.reasoning import Examples, Settings, dtype_on, train
+from trm_nb.training.reasoning import dtype_on, train
 from trm_nb.training.results import Result, result_of
+from trm_nb.training.state import Examples, Settings
 from trm_nb.workers.distributed import ranks
 
 HEAD_WIDTH = 32  # numbers of an attention head

@@ -37,7 +37,7 @@ from trm_nb.records import IN_MEMORY, Item, Progress
 from trm_nb.render.renderer import Renderer, RenderSettings
 from trm_nb.sources.arc.augment import View
 from trm_nb.storage.files import write_file
-from trm_nb.training.reasoning import to_device
+from trm_nb.training.state import to_device
 from trm_nb.training.targets import CapsuleTargets
 
 

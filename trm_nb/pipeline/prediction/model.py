@@ -38,7 +38,7 @@ from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import CAPSULES, FEATURES, Sample
 from trm_nb.render.renderer import RenderSettings
 from trm_nb.training.predictions import evaluate
-from trm_nb.training.reasoning import KIND
+from trm_nb.training.state import KIND
 from trm_nb.training.train_objective import examples_of, settings_of
 
 if TYPE_CHECKING:

@@ -28,7 +28,8 @@ from trm_nb.models.trm import Linear
 from trm_nb.records import CAPSULES, Payload
 from trm_nb.training.objective import Baseline, Detail, Images, Objective
 from trm_nb.training.predictions import Predictions
-from trm_nb.training.reasoning import ROW, shuffled
+from trm_nb.training.reasoning import shuffled
+from trm_nb.training.state import ROW
 from trm_nb.training.targets import gathered, mean_and_spread
 
 NEXT = "next"  # the batch's entry with the capsules of the following pages

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trm_nb.evaluation import study_arms as arms
-from trm_nb.evaluation.meaning import Answer
-from trm_nb.evaluation.study_content import StudyContent
-from trm_nb.evaluation.study_decoder import Budget, decoded, train_decoder
-from trm_nb.evaluation.study_reading import Reading, Score, Summary, measures_of, summarised
+from trm_nb.evaluation.fidelity_study import arms
+from trm_nb.evaluation.fidelity_study.content import StudyContent
+from trm_nb.evaluation.fidelity_study.decoder import Budget, decoded, train_decoder
+from trm_nb.evaluation.fidelity_study.meaning import Answer
+from trm_nb.evaluation.fidelity_study.reading import Reading, Score, Summary, measures_of, summarised
 from trm_nb.storage.files import write_file
 from trm_nb.training.verdicts import Accuracy, Outcome, outcome_of
 
@@ -87,7 +87,7 @@ def read_all(
     """Train and measure a decoder for each arm and seed.
 
     Args:
-        train, test: arm -> codes of the content's training and test images, in their order (study_arms).
+        train, test: arm -> codes of the content's training and test images, in their order (arms.py).
         work: folder that keeps the scores of finished decoders; None: they are not kept.
         on_step: called with arm, seed and step.
     """

@@ -2,7 +2,7 @@
 
 Two layers of cross-attention, one query for each patch of 28x28 pixels, keys and values from the arm's tokens, each
 with an embedding of its own. No prior says which token belongs to which patch; biases that start at zero and learn fast
-find it. It gives pixels, and everything is read from them (study_reading.py), so one head serves every script.
+find it. It gives pixels, and everything is read from them (reading.py), so one head serves every script.
 Choice: the loss adds to the squared error of pixels the cross-entropy of glyphs and colours under just this reading.
 Each number of a token is standardised by the training images' mean and deviation: an arm's scale is no handicap.
 Cost: 2.1 million weights; a step of 32 images takes 0.6 s on one CPU thread.
@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trm_nb.evaluation.study_content import CELL_HEIGHT, CELL_WIDTH, StudyContent
-from trm_nb.evaluation.study_sources import SIDE
+from trm_nb.evaluation.fidelity_study.content import CELL_HEIGHT, CELL_WIDTH, StudyContent
+from trm_nb.evaluation.fidelity_study.sources import SIDE
 from trm_nb.render.grid import PALETTE
 
 WIDTH, HEADS, LAYERS = 256, 4, 2

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trm_nb.evaluation.study_content import PHOTOGRAPHS, Shown, digit_templates
-from trm_nb.evaluation.study_decoder import nearness, scaled, text_cells
+from trm_nb.evaluation.fidelity_study.content import PHOTOGRAPHS, Shown, digit_templates
+from trm_nb.evaluation.fidelity_study.decoder import nearness, scaled, text_cells
 from trm_nb.render.grid import PALETTE
 from trm_nb.training.verdicts import Accuracy, accuracy
 

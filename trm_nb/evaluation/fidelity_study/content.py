@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from trm_nb.errors import UserError
-from trm_nb.evaluation.study_sources import (
+from trm_nb.evaluation.fidelity_study.sources import (
     SCRIPTS,
     SIDE,
     TEXT_CELLS,

@@ -18,7 +18,8 @@ from trm_nb.errors import UserError
 from trm_nb.models.tiny_recursive_model import TinyRecursiveModel, TRMConfig
 from trm_nb.records import Puzzle
 from trm_nb.sources.puzzles.sudoku import augmented
-from trm_nb.training.reasoning import ROW, shuffled
+from trm_nb.training.reasoning import shuffled
+from trm_nb.training.state import ROW
 
 
 class PuzzleTokens:

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from trm_nb.errors import UserError
-from trm_nb.evaluation.study_sources import SIDE, Texts, crop, evaluation_tasks, natural_page, opened
+from trm_nb.evaluation.fidelity_study.sources import SIDE, Texts, crop, evaluation_tasks, natural_page, opened
 from trm_nb.records import GridTask
 from trm_nb.render.grid import GridRenderer
 from trm_nb.render.text import TextRenderer
@@ -192,7 +192,7 @@ def _modality(code: Question, language: Question, photographs: Sequence[Path], m
 
 
 def answers(asked: Sequence[Question], codes: dict[str, Callable[[np.ndarray], np.ndarray]]) -> list[Answer]:
-    """Every arm's answer to every question; `codes` as in study_arms, blocks of images at a time."""
-    from trm_nb.evaluation.study_arms import in_blocks
+    """Every arm's answer to every question; `codes` as in arms.py, blocks of images at a time."""
+    from trm_nb.evaluation.fidelity_study.arms import in_blocks
 
     return [ask(question, arm, in_blocks(code, question.images)) for question in asked for arm, code in codes.items()]

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trm_nb.evaluation.study_arms import ENCODER, stored_bytes
-from trm_nb.evaluation.study_content import PHOTOGRAPHS
-from trm_nb.evaluation.study_reading import Score
-from trm_nb.evaluation.study_sources import SIDE
+from trm_nb.evaluation.fidelity_study.arms import ENCODER, stored_bytes
+from trm_nb.evaluation.fidelity_study.content import PHOTOGRAPHS
+from trm_nb.evaluation.fidelity_study.reading import Score
+from trm_nb.evaluation.fidelity_study.sources import SIDE
 from trm_nb.records import CAPSULES
 
 DEEPSEEK_OCR = {  # vision tokens -> (text tokens for each vision token, share of the text that is right)
