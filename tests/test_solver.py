@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import islice
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from trm_nb.records import Puzzle
 from trm_nb.render.puzzle import PuzzleRenderer
 from trm_nb.sources.puzzles.sudoku import sudokus
 
+ROOT = Path(__file__).parents[1]
 SEED = 2026  # of boards that the solver has not seen
 
 
@@ -48,6 +51,23 @@ def test_most_boards_are_solved_and_thinking_longer_helps(solver: PuzzleSolver) 
     solutions = np.stack([one.solution for one in puzzles if one.solution is not None])
     share = (solved.by_step == solutions).all((2, 3)).mean(1)
     assert share[-1] >= 0.85 and share[-1] > share[0]
+
+
+@pytest.mark.slow
+def test_it_is_adapted_to_other_weights_of_the_encoder(solver: PuzzleSolver, tmp_path: Path) -> None:
+    names = [tmp_path / f"{name}.safetensors" for name in ("old", "new", "adapted")]
+    encoders = [TRMVisionEncoder("base", weights=weights) for weights in ("trained", "random")]
+    for encoder, path in zip(encoders, names, strict=False):
+        encoder.save(path)
+    few = ["--boards", "4", "--measured", "1", "--steps", "3"]
+    command = [sys.executable, str(ROOT / "tools" / "adapt_solver.py"), *map(str, names), *few]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "step 3 of 3: mean squared error" in said and "adapted: 0.0% of 1 other boards solved" in said
+    adapted = PuzzleSolver.load(names[2], encoders[1]).network.state_dict()
+    changed = {name for name, weight in solver.network.state_dict().items() if not torch.equal(weight, adapted[name])}
+    assert changed == {n for n in adapted if n.startswith("reader.")} | {"capsule_proj.weight", "mean", "scale"}
+    with pytest.raises(UserError, match="this solver reads capsules of the encoder"):
+        PuzzleSolver.load(names[2])
 
 
 @pytest.mark.parametrize(

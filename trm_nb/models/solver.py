@@ -8,8 +8,8 @@ Cost: an image is encoded once, and each step calls the net eight times; 32 step
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from trm_nb.errors import UserError
-from trm_nb.models.checkpoints import load_weights, read_weights
+from trm_nb.models.checkpoints import load_weights, read_weights, save_weights
 from trm_nb.models.encoder import Encoder
 from trm_nb.models.tiny_recursive_model import TinyRecursiveModel, TRMConfig
 from trm_nb.models.vision_encoder import CHECKPOINTS, TRMVisionEncoder
@@ -80,6 +80,12 @@ class PuzzleSolver:
         load_weights(network, weights, path)
         side = int(values["side"])
         return cls(encoder.to(device), network.to(device), (side, side))
+
+    def save(self, path: str | Path, facts: Mapping[str, Any]) -> None:
+        """Write the network as `load` reads it, its weights as float16, with `facts` about its training."""
+        weights = {name: weight.half() for name, weight in self.network.state_dict().items()}
+        values = {"architecture": asdict(self.network.config), "encoder": self.encoder.fingerprint}
+        save_weights(path, KIND, weights, {**values, "puzzle": "sudoku", "side": self.shape[0], "facts": dict(facts)})
 
     @torch.inference_mode()
     def solve(self, puzzles: Sequence[np.ndarray] | np.ndarray, steps: int = STEPS) -> Solved:

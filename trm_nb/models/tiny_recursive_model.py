@@ -154,7 +154,7 @@ class TinyRecursiveModel(nn.Module):
         }
         z_H = torch.where(halted[:, None, None], self.H_init, carry.z_H).to(self._dtype)
         z_L = torch.where(halted[:, None, None], self.L_init, carry.z_L).to(self._dtype)
-        z_H, z_L = recurse(self.net, z_H, z_L, self._embedded(data), c.H_cycles, c.L_cycles, self.angles)
+        z_H, z_L = recurse(self.net, z_H, z_L, self.embedded(data), c.H_cycles, c.L_cycles, self.angles)
         logits = self.lm_head(z_H[:, c.prefix :])
         q = self.q_head(z_H[:, 0])
         steps = torch.where(halted, 0, carry.steps) + 1
@@ -219,7 +219,7 @@ class TinyRecursiveModel(nn.Module):
         dtype: torch.dtype = getattr(torch, self.config.forward_dtype)
         return dtype
 
-    def _embedded(self, data: Mapping[str, Tensor]) -> Tensor:
+    def embedded(self, data: Mapping[str, Tensor]) -> Tensor:
         """The input x of the recursion: (b, p, d) of about unit RMS."""
         c, scale = self.config, math.sqrt(self.config.hidden_size)
         answer = self.embed_tokens(data["inputs"]) if c.tokens else self.places.expand(len(data["capsules"]), -1, -1)

@@ -40,8 +40,8 @@ class ImageTRM(TinyRecursiveModel):
         super().__init__(config, generator)
         self.encoder = encoder
 
-    def _embedded(self, data: Mapping[str, Tensor]) -> Tensor:
-        return super()._embedded({**data, "capsules": self.encoder(data["images"])})
+    def embedded(self, data: Mapping[str, Tensor]) -> Tensor:
+        return super().embedded({**data, "capsules": self.encoder(data["images"])})
 
 
 class ImageTargets(Targets):
