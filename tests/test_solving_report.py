@@ -13,7 +13,7 @@ from PIL import Image
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.errors import UserError
 from trm_nb.notebook.shown import Plot, Shown, Text
-from trm_nb.notebook.solving_report import ALL, Puzzles, Solutions
+from trm_nb.notebook.solving_report import ALL, FIRST_STEP, Puzzles, Solutions
 from trm_nb.pipeline.run import Run, build
 
 
@@ -83,7 +83,7 @@ def test_steps_difficulties_and_mistakes(run: Run, puzzles: Puzzles) -> None:
     )
     solved.record(run)
     noted = run.tracker.get("summary:08_solve")
-    assert noted is not None and (noted["boards"], noted["solved"], noted["after one step"]) == (5, 0.8, 0.2)
+    assert noted is not None and (noted["boards"], noted["accuracy"], noted[FIRST_STEP]) == (5, 0.8, 0.2)
 
 
 def test_the_packages_solver_answers_for_each_step(puzzles: Puzzles) -> None:

@@ -98,13 +98,17 @@ class Solutions:
         return paired(self.exact[-1], self.exact[0])
 
     @property
+    def by_rules(self) -> Paired:
+        """The last step against the rules, which solve all but the hard boards, on the same boards."""
+        return paired(self.exact[-1], self.puzzles.levels != "hard")
+
+    @property
     def headline(self) -> Shown:
         """The boards that are solved with the verdicts on both baselines, and two boards after some steps."""
-        by_rules = paired(self.exact[-1], self.puzzles.levels != "hard")
         said = [
             self.accuracy.sentence("9x9 Sudokus are solved from their images, with every cell right"),
             self.longer.sentence(FIRST_STEP, "the solver"),
-            by_rules.sentence(f"{RULES} that people begin with", "the solver"),
+            self.by_rules.sentence(f"{RULES} that people begin with", "the solver"),
         ]
         gained = np.flatnonzero(self.exact[-1] & ~self.exact[0])
         wrong = (self.by_step[0, gained] != self.puzzles.solutions[gained]).sum((1, 2))
@@ -143,12 +147,10 @@ class Solutions:
 
     def record(self, run: Run) -> pd.DataFrame:
         """Note the result in the tracker, and show what was noted."""
-        noted: dict[str, object] = {
-            "boards": self.accuracy.rows,
-            "steps": len(self.by_step),
-            "solved": self.accuracy.share,
-        }
-        noted |= {"after one step": self.longer.second, "verdict": self.longer.outcome, "p": self.longer.p}
+        measured, longer = self.accuracy, self.longer
+        noted: dict[str, object] = {"boards": measured.rows, "steps": len(self.by_step), "accuracy": measured.share}
+        noted |= {"interval": [round(measured.low, 4), round(measured.high, 4)], FIRST_STEP: longer.second}
+        noted |= {RULES: self.by_rules.second, "verdict": longer.outcome, "p": longer.p}
         return recorded(run, "08_solve", **noted)
 
     def _groups(self) -> dict[str, np.ndarray]:
