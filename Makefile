@@ -29,7 +29,7 @@ help:  ## this list
 
 venv: .venv/.installed  ## the environment alone
 
-demo: .venv/.installed  ## the six notebooks on the demo data; writes outputs/demo/report/index.html
+demo: .venv/.installed  ## the notebooks on the demo data; writes outputs/demo/report/index.html
 	$(BIN)/trm-nb run params/demo.yaml
 
 smoke: .venv/.installed  ## the same in seconds, on a few samples of each kind

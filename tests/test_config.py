@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
@@ -16,10 +19,12 @@ from trm_nb.config import FROZEN, MultimodalDatasetConfig, stage_of, unknown_fie
 from trm_nb.errors import UserError
 from trm_nb.params import find_params, load_params, parse_override, project_root, resolve_paths
 from trm_nb.records import GENERATED_SOURCES, Item
+from trm_nb.sources.puzzles.sudoku import difficulty, relabelled, solutions, sudokus
 from trm_nb.sources.reader import list_files, scan
 
 ROOT = Path(__file__).parents[1]
 PARAMS = sorted((ROOT / "params").glob("*.yaml"))
+ASKED = ("puzzle", "solution")
 NEEDED = {"source_paths": ["data"], "output_dir": "out"}
 
 
@@ -204,12 +209,30 @@ def test_shipped_data_is_used_whole(path: Path) -> None:
     assert all(isinstance(entry, Item) for entry in entries)
 
 
-def test_demo_has_eight_labels_and_small_files() -> None:
+def test_demo_has_nine_labels_and_small_files_of_free_licences() -> None:
     config = load_params(ROOT / "params/demo.yaml")
     files = list(list_files(config))
-    assert len({file.label for file in files}) == len(config.source_paths) == 8
+    assert {file.label for file in files} == {Path(path).name for path in config.source_paths} - {"noisy"}
+    assert len(config.source_paths) == 10
     assert max(file.size for file in files) < 2**20
     assert sum(file.size for file in files) < 4 * 2**20
     listed = (ROOT / "trm_nb/assets/demo/SOURCES.md").read_text(encoding="utf-8")
     missing = [f.name for f in files if f.label != "arc" and f"| {f.name} |" not in listed]
     assert not missing
+    licences = {line.split(" | ")[-1] for line in listed.splitlines() if line.startswith("| photographs/")}
+    assert licences and not [
+        one for one in licences if not re.match(r"(CC0-1\.0|CC-BY-[1-4]\.0|public domain) \|$", one)
+    ]
+
+
+def test_the_demos_sudokus_have_one_solution_and_are_none_that_the_solver_learned_from() -> None:
+    """It was trained on augmentations of boards from seed 7 (its card): no solution is one of them by another name."""
+    with (ROOT / "trm_nb/assets/demo/sudoku/boards.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    asked, right = ([np.array([*map(int, row[name])], np.int8).reshape(9, 9) for row in rows] for name in ASKED)
+    assert (
+        [difficulty(board) for board in asked] == [row["difficulty"] for row in rows] == ["easy", "medium", "hard"] * 20
+    )
+    assert all(np.array_equal(solutions(asked[place]), [right[place]]) for place in range(0, 60, 7))
+    trained = {relabelled(one.solution).tobytes() for one in islice(sudokus(9, 7), 10) if one.solution is not None}
+    assert len({relabelled(board).tobytes() for board in right} - trained) == 60

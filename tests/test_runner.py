@@ -115,6 +115,26 @@ def test_order_parameters_skipping_and_the_fingerprint_chain(
     assert not up_to_date(run, paths[0], prints["01_first"])
 
 
+def test_puzzles_are_solved_where_it_is_asked_for(project: Callable[..., Path]) -> None:
+    root = project(n06_train=notebook("1"), n07_compare=notebook("2"), n08_solve=notebook("3"))
+    assert [path.stem for path in find_notebooks(root)] == ["06_train"]
+    assert [path.stem for path in find_notebooks(root, solves=True)] == ["06_train", "08_solve"]
+    with pytest.raises(UserError, match="no notebook numbered 07 to 08"):
+        run_notebooks("params/demo.yaml", first=7)
+
+
+def test_puzzles_are_solved_again_for_another_number_of_them_but_not_for_another_model(
+    project: Callable[..., Path],
+) -> None:
+    root = project(n06_train=notebook("1"), n08_solve=notebook("3"))
+    paths = find_notebooks(root, solves=True)
+
+    def print_of(**fields: int) -> str:
+        return fingerprints(paths, load_params("params/demo.yaml", fields))["08_solve"]
+
+    assert print_of(solve_puzzles=5) == print_of(solve_puzzles=5, train_steps=9) != print_of(solve_puzzles=6)
+
+
 def test_a_model_that_was_removed_is_trained_again_in_any_way(project: Callable[..., Path]) -> None:
     root = project(n06_train=notebook("print('trains')"))
     run, path = root / "outputs" / "demo", root / "notebooks" / "06_train.ipynb"

@@ -77,7 +77,8 @@ def test_layout_and_denoised(run: Run) -> None:
 def test_the_denoiser_in_words(run: Run) -> None:
     assert text_of(views.denoiser_state(run)).startswith("**No denoiser** is at work (none was asked for)")
     assert text_of(views.noise_found(run.samples()["noise"].dropna())) == "**No image** passed through a denoiser."
-    assert "of 2 samples is **3.0** of 255" in text_of(views.noise_found(pd.Series([2.0, 4.0])))
+    found = text_of(views.noise_found(pd.Series([2.0, 4.0, 9.0])))
+    assert found == "**1** of 3 denoised samples lost more than 5 of 255; the median is 4.0, the most 9.0."
 
 
 def test_counts_histograms_and_curves() -> None:

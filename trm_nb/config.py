@@ -133,6 +133,9 @@ class MultimodalDatasetConfig(BaseModel):
         "free", "auto", "arithmetic of the training; auto: bfloat16 where the device computes it fast, else float32"
     )
     test_steps: int = _field("free", 0, "recursion steps at test time; 0: as many as in training", ge=0)
+    solve_puzzles: int = _field(
+        "free", 0, "9x9 Sudokus of the run that the package's solver works out in notebook 08; 0: none", ge=0, le=10_000
+    )
     objective: str = _field(
         "train",
         "label",

@@ -32,16 +32,17 @@ from trm_nb.progress.stats import NOTEBOOKS
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.storage.files import locked, write_file
 
-FIRST, LAST, COMPARISON = 1, 6, 7
+FIRST, TRAINING, COMPARISON, SOLVING = 1, 6, 7, 8
 _STAGES: dict[int, tuple[Stage, ...]] = {
     1: ("plan",),
     2: ("plan", "denoise"),
     3: ("plan", "denoise", "encode"),
     4: ("plan", "denoise", "encode", "consolidate"),
     5: ("plan", "denoise", "encode", "consolidate"),
-    6: ("plan", "denoise", "encode", "consolidate", "train"),
+    TRAINING: ("plan", "denoise", "encode", "consolidate", "train"),
+    SOLVING: ("plan", "denoise", "encode", "consolidate"),
 }
-_WORKS_ON = {1: "render", 3: "encode", 4: "consolidate", 5: "consolidate"}
+_WORKS_ON = {1: "render", 3: "encode", 4: "consolidate", 5: "consolidate", SOLVING: "consolidate"}
 _KILLED = "the process that executed it was killed (out of memory?)"
 _CHILD = "trm_nb.batch.execute"
 
@@ -94,7 +95,7 @@ def run_notebooks(
     params: str | Path,
     overrides: Mapping[str, Any] | None = None,
     first: int = FIRST,
-    last: int = LAST,
+    last: int = SOLVING,
     force: bool = False,
     on_event: Callable[[NotebookEvent], None] = lambda event: None,
 ) -> RunOutcome:
@@ -108,7 +109,7 @@ def run_notebooks(
     config = load_params(params_file, overrides)
     check_names(config)
     root = _root(params_file)
-    notebooks = find_notebooks(root)
+    notebooks = find_notebooks(root, solves=config.solve_puzzles > 0)
     prints = fingerprints(notebooks, config)
     chosen = [path for path in notebooks if first <= number_of(path) <= last]
     if not chosen:
@@ -162,13 +163,14 @@ def execute_comparison(folders: Sequence[Path], models: Sequence[str] | None = N
     return target
 
 
-def find_notebooks(root: Path) -> list[Path]:
+def find_notebooks(root: Path, solves: bool = False) -> list[Path]:
     """The pipeline's notebooks, NN_name.ipynb, by number; raises UserError when there is none.
 
-    Outside any project they are those that come with the package. Those above LAST are not part of the order:
-    COMPARISON compares models, of which a new run has one at most.
+    Outside any project they are those that come with the package. SOLVING is one of them where the run `solves`
+    puzzles. COMPARISON is not: it compares models, of which a new run has one at most.
     """
-    found = sorted(path for path in notebooks_of(root).glob("[0-9][0-9]_*.ipynb") if number_of(path) <= LAST)
+    wanted = {*range(FIRST, TRAINING + 1), *([SOLVING] if solves else [])}
+    found = sorted(path for path in notebooks_of(root).glob("[0-9][0-9]_*.ipynb") if number_of(path) in wanted)
     if not found:
         raise UserError(
             f"{notebooks_of(root)}: expected notebooks named NN_name.ipynb, found none; `trm-nb build` needs none"
@@ -187,11 +189,12 @@ def fingerprints(notebooks: Sequence[Path], config: MultimodalDatasetConfig) -> 
     before = ""
     for path in notebooks:
         number = number_of(path)
-        parts = [before, __version__, _source(path), config.fingerprint(*_STAGES.get(number, _STAGES[LAST]))]
-        if number >= LAST:
+        parts = [before, __version__, _source(path), config.fingerprint(*_STAGES.get(number, _STAGES[TRAINING]))]
+        if number == TRAINING:
             parts += [config.model, str(config.train_steps), str(config.train_minutes), str(config.test_steps)]
-        before = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-        found[path.stem] = before
+        parts += [str(config.solve_puzzles)] if number == SOLVING else []
+        found[path.stem] = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+        before = before if number == TRAINING else found[path.stem]  # no later notebook reads the model
     return found
 
 
@@ -209,7 +212,7 @@ def up_to_date(run: Path, path: Path, fingerprint: str, model: str = "main") -> 
         if noted.get("status") != "done" or noted.get("fingerprint") != fingerprint:
             return False
         summary = tracker.get(f"summary:{path.stem}") or {}
-        if number_of(path) == LAST and summary.get("trained") and not paths.model(model).is_finished():
+        if number_of(path) == TRAINING and summary.get("trained") and not paths.model(model).is_finished():
             return False
         return _WORKS_ON.get(number_of(path)) not in _unfinished(tracker)
     finally:

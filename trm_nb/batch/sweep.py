@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from trm_nb.batch.child import supervise
-from trm_nb.batch.runner import LAST, execute_notebook, find_notebooks, number_of, status_of
+from trm_nb.batch.runner import TRAINING, execute_notebook, find_notebooks, number_of, status_of
 from trm_nb.batch.train_one import train_one
 from trm_nb.config import stage_of
 from trm_nb.errors import DamagedError, UserError
@@ -212,4 +212,4 @@ def _accuracy(output_dir: Path, trial: Trial) -> float:
 def _notebook_06() -> Path:
     """The notebook that trains: the project's, or that of the package."""
     root = project_root(Path.cwd()) or Path.cwd()
-    return next(path for path in find_notebooks(root) if number_of(path) == LAST)
+    return next(path for path in find_notebooks(root) if number_of(path) == TRAINING)

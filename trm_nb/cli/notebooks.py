@@ -17,7 +17,7 @@ def run(
     output_dir: OutputDir = None,
     p: Override = None,
     first: Annotated[int, typer.Option("--from", metavar="NN", help="first notebook")] = 1,
-    last: Annotated[int, typer.Option("--to", metavar="NN", help="last notebook")] = 6,
+    last: Annotated[int, typer.Option("--to", metavar="NN", help="last notebook")] = 8,
     force: Annotated[bool, typer.Option("--force", help="execute what is up to date too")] = False,
 ) -> int:
     """Execute the notebooks in order; what is up to date is skipped, and a stopped run continues.

@@ -48,4 +48,4 @@ def demo(
         new_project(folder)
         print(f"made the project {folder}", flush=True)
     with contextlib.chdir(folder):
-        return execute(params, {}, 1, 6, force=False)
+        return execute(params, {}, 1, 8, force=False)

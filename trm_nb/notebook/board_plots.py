@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from trm_nb.notebook.plots import clean, show_image
+from trm_nb.notebook.plots import COLOURS, clean, show_image
+from trm_nb.notebook.prose import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,11 +55,30 @@ def thinking(images: np.ndarray, boards: np.ndarray, right: np.ndarray, names: S
     return figure
 
 
+def solved_by_step(lines: Mapping[str, np.ndarray], baselines: Mapping[str, float]) -> Figure:
+    """The share of boards that is right after each recursion step, float (t,) a line; steps on a logarithmic scale."""
+    figure = Figure(figsize=(6.6, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for (name, line), colour in zip(lines.items(), COLOURS, strict=False):
+        axes.plot(np.arange(1, len(line) + 1), line, color=colour, lw=1.8, label=f"{name}, {percent(line[-1])}")
+    for name, share in baselines.items():
+        axes.axhline(share, color="0.45", lw=1.2, ls="--", label=f"{name}, {percent(share)}")
+    last = max(map(len, lines.values()))
+    steps = [2**power for power in range(last.bit_length()) if 2**power <= last]
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(steps, [str(step) for step in steps])
+    axes.set(xlabel="recursion step", ylabel="boards with every cell right", ylim=(0, 1.02))
+    axes.set_yticks(np.linspace(0, 1, 6), [percent(tick) for tick in np.linspace(0, 1, 6)])
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    clean(axes)
+    return figure
+
+
 def _board(axes: Axes, cells: np.ndarray, right: np.ndarray, side: float) -> None:
     """One board as coloured cells, with their numbers where there is room."""
     axes.imshow(np.where(right < 0, -1, cells), cmap="Pastel1", vmin=-1, vmax=max(8, int(right.max())))
-    clean(axes)
     axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
     if cells.shape[1] <= _LETTERS:
         size = min(9.0, 40 * side / max(cells.shape))
         for row, column in np.ndindex(cells.shape):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from trm_nb.pipeline.run import Run
     from trm_nb.records import Sample
 
+NOISY = 5  # of 255: more of it can be seen
 NAMED = 4  # samples and names that a description lists
 NO_LABEL = "no label"
 NO_IMAGES = Text("There are no images to show.")
@@ -74,10 +75,11 @@ def denoiser_state(run: Run) -> Text:
 
 
 def noise_found(noise: pd.Series) -> Text:
-    """The median of the noise that was estimated in images, of 255."""
+    """The noise that was estimated in images, of 255: how many of them have more than NOISY, and the median."""
     if noise.empty:
         return Text("**No image** passed through a denoiser.")
-    return Text(f"The median noise of {len(noise):,} samples is **{noise.median():.1f}** of 255.")
+    template = "**{0:,}** of {1:,} denoised samples lost more than {2} of 255; the median is {3:.1f}, the most {4:.1f}."
+    return Text(finding(template, (noise > NOISY).sum(), len(noise), NOISY, noise.median(), noise.max()))
 
 
 def plot_denoised(before: np.ndarray, after: np.ndarray, name: str) -> Plot:
