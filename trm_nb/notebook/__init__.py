@@ -1,10 +1,12 @@
-"""What the notebooks use besides the package itself: `open_run`, which knows what papermill injected."""
+"""What the notebooks use besides the package itself: `open_run`, which knows what papermill injected, and `explore`."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trm_nb.notebook.explorer.explorer import Explorer
     from trm_nb.pipeline.run import Run
 
 
@@ -30,3 +32,19 @@ def open_run(**fields: Any) -> Run:
     if params and not given.get("params") and is_another_run(overrides.get("output_dir"), params):
         params = None
     return open_run_of(params, overrides=overrides)
+
+
+def explore(run: Run | str | Path, model: str | None = None) -> Explorer:
+    """Look at the samples of a finished run one by one, in widgets.
+
+    Args:
+        run: a run, or its folder; relative paths are relative to the project's root.
+        model: whose predictions are shown first; None: the run's own, or its first one.
+
+    Raises:
+        UserError: where there is no finished dataset, or no model of this name.
+    """
+    from trm_nb.notebook.explorer.explorer import Explorer
+    from trm_nb.pipeline.run import open_run as open_run_of
+
+    return Explorer(open_run_of(output_dir=run) if isinstance(run, str | Path) else run, model)
