@@ -15,13 +15,14 @@ def open_run(**fields: Any) -> Run:
 
     `params`, `output_dir` and any config field; relative paths are relative to the project's root wherever the
     kernel started. Where `output_dir` holds a run that is not that of the params file, the run is opened by its folder
-    alone, unless papermill was given `params` too. From then on DataFrames show themselves as in frames.py. Raises
-    UserError for an unknown or wrong value.
+    alone, unless papermill was given `params` too. Where another process works on the run, this watches until it is
+    done. From then on DataFrames show themselves as in frames.py. Raises UserError for an unknown or wrong value.
     """
     from IPython.core.getipython import get_ipython
 
     from trm_nb.notebook.frames import install
     from trm_nb.notebook.parameters import injected, merge
+    from trm_nb.notebook.watching import WatchingRun
     from trm_nb.pipeline.run import open_run as open_run_of
     from trm_nb.progress.run_settings import is_another_run
 
@@ -31,7 +32,13 @@ def open_run(**fields: Any) -> Run:
     params, overrides = merge(fields, given)
     if params and not given.get("params") and is_another_run(overrides.get("output_dir"), params):
         params = None
-    return open_run_of(params, overrides=overrides)
+    opened = open_run_of(params, overrides=overrides)
+    run = WatchingRun(opened.config, sources_needed=opened.sources_needed)
+    if run.watch_others():  # who may have frozen settings meanwhile
+        run.close()
+        opened = open_run_of(params, overrides=overrides)
+        run = WatchingRun(opened.config, sources_needed=opened.sources_needed)
+    return run
 
 
 def explore(run: Run | str | Path, model: str | None = None) -> Explorer:

@@ -80,8 +80,9 @@ class SampleMap:
         scatter.axes(False)
         scatter.legend(False)
         scatter.size(default=6)
-        scatter.opacity(default=0.8, unselected=0.6, by=None)
+        scatter.opacity(unselected=0.6, by=None)
         widget = scatter.widget
+        widget.opacity = 0.8  # a plain number, which `Scatter.opacity` makes a scale over all points of
         widget.observe(self._chosen, names="selection")
         return widget
 
