@@ -165,10 +165,11 @@ def execute_comparison(folders: Sequence[Path], models: Sequence[str] | None = N
 def find_notebooks(root: Path) -> list[Path]:
     """The pipeline's notebooks, NN_name.ipynb, by number; raises UserError when there is none.
 
-    Outside any project they are those that come with the package. Those above LAST are not part of the order:
-    COMPARISON compares models, of which a new run has one at most.
+    Outside any project they are those that come with the package. Those outside of FIRST..LAST are not part of the
+    order: 00 starts it, and COMPARISON compares models, of which a new run has one at most.
     """
-    found = sorted(path for path in notebooks_of(root).glob("[0-9][0-9]_*.ipynb") if number_of(path) <= LAST)
+    numbered = sorted(notebooks_of(root).glob("[0-9][0-9]_*.ipynb"))
+    found = [path for path in numbered if FIRST <= number_of(path) <= LAST]
     if not found:
         raise UserError(
             f"{notebooks_of(root)}: expected notebooks named NN_name.ipynb, found none; `trm-nb build` needs none"
