@@ -114,8 +114,8 @@ class Explorer:
             description="only its mistakes", indent=False, layout=w.Layout(width="150px"), disabled=not c.models
         )
         self.position = w.IntSlider(
-            min=1, max=len(self._matching), description="sample", continuous_update=False, style=column,
-            layout=w.Layout(width="520px"),
+            min=1, max=len(self._matching), description="sample", continuous_update=False,
+            style={"description_width": "55px"}, layout=w.Layout(width="520px"),
         )  # fmt: skip
         self.previous, self.next = (
             w.Button(description=name, layout=w.Layout(width="90px")) for name in ("previous", "next")

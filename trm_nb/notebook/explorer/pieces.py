@@ -72,9 +72,11 @@ def difference(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 def images(look: Look, side: int = 190) -> str:
     """What the encoder sees; before the denoiser and the difference; what the capsules decode to."""
     name = short(look.name)
-    denoised = look.rendered is not None
-    shown = [figure(look.image, "denoised: what the encoder sees" if denoised else "what the encoder sees", side, name)]
-    if look.rendered is not None:
+    denoised = look.rendered is not None and bool((look.rendered != look.image).any())
+    caption = "denoised: what the encoder sees" if denoised else "what the encoder sees"
+    caption += "; the denoiser changed nothing" if look.rendered is not None and not denoised else ""
+    shown = [figure(look.image, caption, side, name)]
+    if denoised and look.rendered is not None:
         shown.insert(0, figure(look.rendered, "as rendered, before the denoiser", side))
         shown.append(figure(difference(look.rendered, look.image), "difference × 10", side))
     if look.decoded is not None:

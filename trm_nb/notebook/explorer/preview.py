@@ -5,6 +5,7 @@ Only so many items are read as are shown, and nothing is written. The denoiser i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -35,12 +36,13 @@ class SourcePreview:
     trouble: str = ""
 
 
-def previews(config: MultimodalDatasetConfig) -> list[SourcePreview]:
-    """The first samples of each source of a config, up to MOST_SOURCES of them."""
-    return [_preview(config, source) for source in config.source_paths[:MOST_SOURCES]]
+def previews(config: MultimodalDatasetConfig, names: Sequence[str]) -> list[SourcePreview]:
+    """The first samples of each source of a config, up to MOST_SOURCES of them; `names` are those that users gave."""
+    shown = zip(names, config.source_paths[:MOST_SOURCES], strict=False)
+    return [_preview(config, name, source) for name, source in shown]
 
 
-def _preview(config: MultimodalDatasetConfig, source: str) -> SourcePreview:
+def _preview(config: MultimodalDatasetConfig, name: str, source: str) -> SourcePreview:
     size = config.image_size
     found: list[np.ndarray] = []
     captions: list[str] = []
@@ -64,7 +66,7 @@ def _preview(config: MultimodalDatasetConfig, source: str) -> SourcePreview:
     except UserError as error:
         trouble = str(error)
     images = np.stack(found) if found else np.zeros((0, size, size, 3), np.uint8)
-    return SourcePreview(source, images, tuple(captions), trouble or ("" if found else "nothing in it can be used"))
+    return SourcePreview(name, images, tuple(captions), trouble or ("" if found else "nothing in it can be used"))
 
 
 def _first(config: MultimodalDatasetConfig) -> list[Item | Rejected]:
@@ -82,7 +84,7 @@ def _first(config: MultimodalDatasetConfig) -> list[Item | Rejected]:
 def as_html(found: list[SourcePreview], total: int) -> str:
     """Previews as HTML, all text of the data escaped."""
     more = f"<p>and {total - len(found):,} more sources</p>" if total > len(found) else ""
-    return "".join(_section(one) for one in found) + more
+    return f'<div class="trm-row">{"".join(_section(one) for one in found)}</div>{more}'
 
 
 def _section(one: SourcePreview) -> str:
@@ -90,7 +92,7 @@ def _section(one: SourcePreview) -> str:
         figure(image, short(caption, 60), 150) for image, caption in zip(one.images, one.captions, strict=True)
     )
     trouble = f'<div class="trm-says">{escape(one.trouble)}</div>' if one.trouble else ""
-    return f'<h4>{short(one.source)}</h4>{trouble}<div class="trm-row">{figures}</div>'
+    return f'<div style="width:470px"><h4>{short(one.source)}</h4>{trouble}<div class="trm-row">{figures}</div></div>'
 
 
 def as_static(found: list[SourcePreview]) -> str:
@@ -101,6 +103,6 @@ def as_static(found: list[SourcePreview]) -> str:
             f'<img src="{png(image)}" alt="{short(caption)}" width="150">'
             for image, caption in zip(one.images, one.captions, strict=True)
         )
-        rows.append(f"<tr><td>{short(one.source.rsplit('/', 1)[-1])}</td><td>{shown or escape(one.trouble)}</td></tr>")
+        rows.append(f"<tr><td>{short(one.source)}</td><td>{shown or escape(one.trouble)}</td></tr>")
     head = '<tr><th scope="col">source</th><th scope="col">first samples</th></tr>'
     return f'<table class="trm-table"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>'

