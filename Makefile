@@ -24,7 +24,7 @@ help:  ## this list
 	$(PYTHON) -c 'import sys; sys.exit("trm-nb needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv .venv
 	mkdir -p .venv/home
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,cluster,datasets,ocr,pdf,study,tensorboard]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,cluster,datasets,explore,ocr,pdf,study,tensorboard]"
 	touch .venv/.installed
 
 venv: .venv/.installed  ## the environment alone

@@ -19,6 +19,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+from trm_nb.progress.following import RUNNER
+
 SECONDS_TO_STOP = 20.0  # a child that was asked to stop saves what it has
 INTERRUPTED = 130
 
@@ -79,10 +81,11 @@ def _end(child: subprocess.Popen[bytes], stdin: IO[bytes]) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """The child finds the trm_nb that is running here, installed or not."""
+    """The child finds the trm_nb that is running here, installed or not, and knows who waits for it."""
     home = str(Path(__file__).parents[2])
     given = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": home if not given else f"{home}{os.pathsep}{given}"}
+    path = home if not given else f"{home}{os.pathsep}{given}"
+    return {**os.environ, "PYTHONPATH": path, RUNNER: str(os.getpid())}
 
 
 def _last_line(log: IO[bytes]) -> str:

@@ -167,7 +167,8 @@ def find_notebooks(root: Path, solves: bool = False) -> list[Path]:
     """The pipeline's notebooks, NN_name.ipynb, by number; raises UserError when there is none.
 
     Outside any project they are those that come with the package. SOLVING is one of them where the run `solves`
-    puzzles. COMPARISON is not: it compares models, of which a new run has one at most.
+    puzzles. Those that are not part of the order: 00 starts it, and COMPARISON compares models, of which a new run has
+    one at most.
     """
     wanted = {*range(FIRST, TRAINING + 1), *([SOLVING] if solves else [])}
     found = sorted(path for path in notebooks_of(root).glob("[0-9][0-9]_*.ipynb") if number_of(path) in wanted)

@@ -144,7 +144,7 @@ def report(folder: RunDir) -> int:
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def lab(context: typer.Context) -> int:
-    """Open the project in JupyterLab; further arguments are passed on to it."""
+    """Open the project in JupyterLab, at notebooks/00_start.ipynb; further arguments are passed on to it."""
     import subprocess
 
     from trm_nb.errors import UserError
@@ -156,7 +156,10 @@ def lab(context: typer.Context) -> int:
             f"no project here: expected a folder with notebooks/ and params/ at or above {Path.cwd()}; change into "
             "it, or make one with `trm-nb new FOLDER`"
         )
-    return subprocess.run([sys.executable, "-m", "jupyterlab", *context.args], cwd=root, check=False).returncode
+    start = Path("notebooks") / "00_start.ipynb"
+    named = any(not word.startswith("-") for word in context.args) or not (root / start).is_file()
+    arguments = [*context.args] if named else [*context.args, str(start)]
+    return subprocess.run([sys.executable, "-m", "jupyterlab", *arguments], cwd=root, check=False).returncode
 
 
 @app.command()

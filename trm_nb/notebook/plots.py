@@ -11,7 +11,7 @@ from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0b6a6a", "#c8553d", "#5b5ea6", "#b8860b", "#3d8b4f", "#a23b72", "#4f7cac", "#7a6a53", "#d08c60", "#2f4858")
 FEW_POINTS = 30
-_HEAT = ListedColormap([COLOURS[1]])
 _GRAY, _LINE = "#5b666b", "#dde0dd"
 
 
@@ -164,17 +163,20 @@ def attention(image: np.ndarray, maps: np.ndarray) -> Figure:
     grid = figure.add_gridspec(3, 6)
     show_image(axes := figure.add_subplot(grid[:, :2]), image)
     axes.set_xlabel("the image", fontsize=9)
-    size = image.shape[0]
-    for capsule, seen in enumerate(maps):
-        axes = figure.add_subplot(grid[capsule // 4, 2 + capsule % 4])
-        show_image(axes, 255 - (255 - image) // 2)
-        strength = 0.85 * seen / seen.max()
-        where = (-0.5, size - 0.5, size - 0.5, -0.5)
-        axes.imshow(
-            np.ones_like(seen), cmap=_HEAT, vmin=0, vmax=1, alpha=strength, extent=where, interpolation="nearest"
-        )
+    for capsule, overlay in enumerate(attention_overlays(image, maps)):
+        show_image(axes := figure.add_subplot(grid[capsule // 4, 2 + capsule % 4]), overlay)
         axes.set_xlabel(f"capsule {capsule}", fontsize=8, color=_GRAY)
     return figure
+
+
+def attention_overlays(image: np.ndarray, maps: np.ndarray) -> np.ndarray:
+    """A faint image under each map float (k, rows, columns), red where it attends most: uint8 (k, h, w, 3)."""
+    height, width = image.shape[:2]
+    strength = 0.85 * maps / maps.max(axis=(1, 2), keepdims=True)
+    strength = strength[:, np.arange(height) * maps.shape[1] // height][:, :, np.arange(width) * maps.shape[2] // width]
+    faint, colour = 255.0 - (255 - image) // 2, 255 * np.array(to_rgb(COLOURS[1]))
+    blended: np.ndarray = faint + strength[..., None] * (colour - faint)
+    return blended.astype(np.uint8)
 
 
 def capsule_rows(capsules: np.ndarray) -> Figure:

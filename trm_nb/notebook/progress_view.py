@@ -94,7 +94,7 @@ class ProgressView:
 
     def __enter__(self) -> Self:
         self._first_seen.clear()
-        if _live_front_end():
+        if live_front_end():
             self._widgets = _Widgets()
             self._handle = _display(self._widgets.box)
         else:
@@ -312,7 +312,7 @@ def _display(obj: object) -> _Handle | None:
     return handle
 
 
-def _live_front_end() -> bool:
+def live_front_end() -> bool:
     """Whether a Jupyter server started this kernel for somebody (it then names the notebook; nbclient does not)."""
     return bool(os.environ.get("JPY_SESSION_NAME"))
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+RUNNER = "TRM_NB_RUNNER"  # the variable that names, to a process and what it starts, the one that waits for it
 ENDS = ("done", "failed", "stalled")
 REST_SECONDS = 30.0  # between two stages a run is at rest for less
 

@@ -217,16 +217,37 @@ class Model(Described):
             for step, (value, probability) in enumerate(predicted.get(number, ()), 1):
                 yield page.name, at, step, value, probability, None
 
+    def predict_capsules(self, capsules: np.ndarray) -> list[list[tuple[Any, float]]]:
+        """Predict from capsules that this run's encoder made, each sample alone.
+
+        Args:
+            capsules: float16 (n, 12, 512).
+
+        Returns:
+            For each sample the prediction and its probability after each recursion step, as in `predict`.
+
+        Raises:
+            UserError: where the objective chooses among the samples that are asked together.
+        """
+        if self.objective.among_samples:
+            raise UserError(f"this model predicts {self.objective.target}, so a sample cannot be asked about alone")
+        predicted = self._by_step(capsules, np.arange(len(capsules)), None)
+        return [predicted[n] for n in range(len(capsules))]
+
     def _predicted(self, pages: list[_Page], capsules: np.ndarray) -> dict[int, list[tuple[Any, float]]]:
         """By the place of a page that is asked: prediction and probability after each recursion step."""
-        asked = self.objective.asked(_next_page_follows(pages))
+        return self._by_step(capsules, self.objective.asked(_next_page_follows(pages)), pages)
+
+    def _by_step(
+        self, capsules: np.ndarray, asked: np.ndarray, pages: list[_Page] | None
+    ) -> dict[int, list[tuple[Any, float]]]:
         if not len(asked):
             return {}
         questions, settings = _NewSamples(self.objective, capsules, asked), settings_of(self.config)
         predictions = evaluate(self.network, questions, settings, self.config.test_steps)
         assert predictions.probability is not None
         values = [self.objective.readable(predictions, classes) for classes in predictions.by_step]
-        if self.objective.among_samples:
+        if self.objective.among_samples and pages:
             values = [[pages[place].page_name for place in step] for step in values]
         return {
             place: [(step[n], float(sure[n])) for step, sure in zip(values, predictions.probability, strict=True)]
