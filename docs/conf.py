@@ -4,6 +4,7 @@ The build executes nothing. The notebooks among the pages are those of a finishe
 (TRM_NB_RUN names another run's folder); where there is none, the page says how to make them.
 """
 
+import json
 import os
 import re
 import shutil
@@ -23,6 +24,7 @@ author = "the trm-nb authors"
 version = release = __version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
+default_role = "literal"  # `name` in a docstring is code
 suppress_warnings = ["toc.empty_glob"]  # no finished run, no notebooks
 
 myst_heading_anchors = 3
@@ -50,7 +52,8 @@ PLACEHOLDERS = {"<!-- config fields -->": generated.config_fields, "<!-- command
 def copy_notebooks() -> None:
     """Copy the executed notebooks of a run to where the table of contents looks for them.
 
-    A link to a notebook that is not among them becomes plain text.
+    A link to a notebook that is not among them becomes plain text; the cell with the parameters of that run, which
+    hold its absolute path, is left out.
     """
     pages = HERE / "_notebooks"
     shutil.rmtree(pages, ignore_errors=True)
@@ -59,7 +62,11 @@ def copy_notebooks() -> None:
     notebooks = sorted((run / "notebooks").glob("0*.ipynb"))
     names = {path.name for path in notebooks}
     for path in notebooks:
-        text = path.read_text(encoding="utf-8")
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        tags = [set(cell["metadata"].get("tags", [])) for cell in notebook["cells"]]
+        cells = zip(notebook["cells"], tags, strict=True)
+        notebook["cells"] = [cell for cell, given in cells if "injected-parameters" not in given]
+        text = json.dumps(notebook, ensure_ascii=False)
         text = LINK.sub(lambda link: link[0] if link[2] in names else link[1], text)
         (pages / path.name).write_text(text, encoding="utf-8")
 
