@@ -14,7 +14,7 @@ QUICK := -n 2 --dist worksteal --durations=15
 SLOW := -m slow -n 2 --dist load --maxschedchunk 1 --durations=15
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke test slow bench peers study study-denoiser soak lint format lab clean venv
+.PHONY: help demo smoke test slow docs bench peers study study-denoiser soak lint format lab clean venv
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -24,7 +24,7 @@ help:  ## this list
 	$(PYTHON) -c 'import sys; sys.exit("trm-nb needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv .venv
 	mkdir -p .venv/home
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,cluster,datasets,explore,ocr,pdf,study,tensorboard]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,cluster,datasets,docs,explore,ocr,pdf,study,tensorboard]"
 	touch .venv/.installed
 
 venv: .venv/.installed  ## the environment alone
@@ -40,6 +40,9 @@ test: .venv/.installed  ## the quick tests
 
 slow: .venv/.installed  ## the tests that take minutes; some need Debian's chromium
 	$(BIN)/python -m pytest $(SLOW)
+
+docs: .venv/.installed  ## the documentation site, in docs/_build/html; offline, executes nothing
+	$(BIN)/python -m sphinx -E -W --keep-going -q -b html docs docs/_build/html
 
 bench: .venv/.installed  ## how fast is text rendered, noise taken away, an image encoded and a TRM trained, beside others; copy the figures into LOG.md
 	$(BIN)/python tests/bench/render_text.py
@@ -102,5 +105,5 @@ lab: .venv/.installed  ## JupyterLab with the notebooks
 	$(BIN)/trm-nb lab
 
 clean:  ## removes .venv and caches; runs in outputs/ stay
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist docs/_build docs/_notebooks .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

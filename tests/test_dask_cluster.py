@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::Depr
 
 @dataclass
 class ByHand:
-    """A scheduler and workers, started with the commands that the README names."""
+    """A scheduler and workers, started with the commands that docs/how-to/cluster.md names."""
 
     address: str
     scheduler: subprocess.Popen[bytes]

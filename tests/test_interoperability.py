@@ -24,7 +24,7 @@ from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.training.state import KIND
 from trm_nb.training.train_objective import examples_of, train_model
 
-DOCUMENTED = (Path(__file__).parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
+DOCUMENTED = (Path(__file__).parents[1] / "docs/how-to/share.md").read_text(encoding="utf-8")
 
 
 def example(beginning: str) -> str:

@@ -234,7 +234,7 @@ def test_the_columns_are_the_same_whatever_there_is(tmp_path: Path, model: Model
 
 
 def test_the_documented_example_runs(run: Path, tmp_path: Path) -> None:
-    documented = (Path(__file__).parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
+    documented = (Path(__file__).parents[1] / "docs/how-to/train.md").read_text(encoding="utf-8")
     (code,) = (block for block in re.findall(r"```python\n(.*?)```", documented, re.DOTALL) if "Model.load(" in block)
     shutil.copy(PHOTO, tmp_path / "photo.jpg")
     found: dict[str, Any] = {}

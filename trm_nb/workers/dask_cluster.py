@@ -72,7 +72,7 @@ class Cluster:
             reason = " ".join(str(error).split())
             raise UserError(
                 f"cluster {address!r}: no scheduler with a worker answered within {CONNECT_SECONDS:.0f} s ({reason}); "
-                "start `dask scheduler` and `dask worker`, see the README"
+                "start `dask scheduler` and `dask worker`, see docs/how-to/cluster.md"
             ) from None
         self._executor = self._client.get_executor(pure=False)  # type: ignore[no-untyped-call]  # pure=True would merge equal calls
         self._refuse_other_versions()
