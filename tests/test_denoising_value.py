@@ -53,7 +53,10 @@ def test_one_label_is_nothing_to_recognise() -> None:
 def test_kinds_take_turns_and_noise_follows_from_the_seed(content: Content) -> None:
     first, again, other = (measure.with_noise(content.images[:2], KINDS, seed) for seed in (0, 0, 1))
     assert np.array_equal(first, again) and not np.array_equal(first, other)
-    pages = measure.with_noise(np.full((2, 32, 32, 3), 128, np.uint8), KINDS, 1)
+    gray = np.full((2, 32, 32, 3), 128, np.uint8)
+    drawn = [page.tobytes() for seed in (0, 1, 2) for page in measure.with_noise(gray, KINDS[:1], seed)]
+    assert len(set(drawn)) == 6  # each image of each seed has noise of its own
+    pages = measure.with_noise(gray, KINDS, 1)
     extreme = [float(np.isin(page, (0, 255)).mean()) for page in pages]  # lost pixels are black or white
     assert extreme[0] == pytest.approx(0.2, abs=0.05) and extreme[1] < 0.1
 
