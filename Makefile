@@ -80,12 +80,13 @@ study: .venv/.installed  ## hours: judge dependencies, train and compare encoder
 	$(BIN)/python tests/bench/sudoku_tokens.py 4 outputs/sudoku-tokens/4
 	$(BIN)/python tests/bench/sudoku_tokens.py 6 outputs/sudoku-tokens/6
 
-study-denoiser: .venv/.installed  ## an hour: the denoisers that come with the package beside others, and the policy trained anew
+study-denoiser: .venv/.installed  ## two hours: the package's denoisers beside others, the policy trained anew, and what denoising is worth downstream
 	mkdir -p outputs/denoiser-study/run
 	cp trm_nb/assets/checkpoints/n2n_denoiser.pt outputs/denoiser-study/run/
 	$(BIN)/python tools/collect_photographs.py outputs/packages outputs/photographs
 	$(BIN)/papermill --cwd . notebooks/studies/denoisers.ipynb outputs/denoiser-study/denoisers.ipynb
 	$(BIN)/papermill --cwd . notebooks/models/train_seal.ipynb outputs/denoiser-study/train_seal.ipynb -p work outputs/denoiser-study
+	$(BIN)/papermill --cwd . notebooks/studies/denoising_value.ipynb outputs/denoiser-study/denoising_value.ipynb
 
 soak: .venv/.installed  ## hours: fault campaigns; copy the figures into LOG.md
 	$(BIN)/python -m pytest -m soak -s

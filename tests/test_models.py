@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from PIL import Image
@@ -56,6 +57,18 @@ def test_the_denoisers_of_the_package_are_set_beside_each_other(tmp_path: Path) 
     for noise in ("gaussian 15", "scanner 1"):
         assert rows[noise, "noisy"] < rows[noise, "base"] < rows[noise, "large"]
     assert set(recorded["clean"]) == {"pages", "grids"} and "gaussian 0, large" in recorded["characters wrong"]
+
+
+def test_what_denoising_is_worth_is_measured(tmp_path: Path) -> None:
+    params, demo = tmp_path / "small.yaml", ROOT / "trm_nb/assets/demo"
+    sources = [str(demo / label) for label in ("prose", "drawings")]
+    params.write_text(yaml.safe_dump({"source_paths": sources, "output_dir": "unused"}), encoding="utf-8")
+    small = {"seeds": 1, "limit": 2, "train_steps": 2, "train_batch_size": 2, "params": params, "work": tmp_path}
+    executed = _execute("studies/denoising_value", tmp_path / "5.ipynb", **small)
+    gains = pd.read_csv(tmp_path / "gains.csv")
+    assert len(gains) == 6 * 3 * 6 and set(gains["outcome"]) == {"no difference shown"}  # of two items of a label
+    assert set(gains["arm"]) | set(gains["other"]) == {"clean", "none", "base", "SEAL", "large"}
+    assert "**no difference** between SEAL and base is shown" in json.dumps(executed.cells)
 
 
 def test_a_run_of_sudokus_is_set_beside_its_controls(tmp_path: Path) -> None:

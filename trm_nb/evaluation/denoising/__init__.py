@@ -1,0 +1,1 @@
+"""What denoising is worth downstream: labels and characters that are recognised from noisy images."""
