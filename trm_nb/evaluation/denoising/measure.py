@@ -32,10 +32,10 @@ from trm_nb.denoise.benchmark import noisy
 from trm_nb.denoise.noise import Noise
 from trm_nb.denoise.ocr import character_errors
 from trm_nb.errors import UserError
-from trm_nb.evaluation.meaning import nearest, ridge
-from trm_nb.evaluation.study_arms import encoded, stored
-from trm_nb.evaluation.study_content import Glyphs, Shown
-from trm_nb.evaluation.study_reading import Reading
+from trm_nb.evaluation.fidelity_study.arms import encoded, stored
+from trm_nb.evaluation.fidelity_study.content import Glyphs, Shown
+from trm_nb.evaluation.fidelity_study.meaning import nearest, ridge
+from trm_nb.evaluation.fidelity_study.reading import Reading
 from trm_nb.models.tiny_recursive_model import TinyRecursiveModel
 from trm_nb.models.vision_encoder import TRMVisionEncoder
 from trm_nb.progress.tracker import TrainingProgressTracker

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trm_nb.errors import UserError
 from trm_nb.params import find_params, load_params, project_root, read_yaml
-from trm_nb.pipeline.names import check_names
+from trm_nb.pipeline.check import check_names
 
 if TYPE_CHECKING:
     from trm_nb.config import MultimodalDatasetConfig
