@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ class Background:
         home, given = str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH")
         environment["PYTHONPATH"] = f"{home}{os.pathsep}{given}" if given else home
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - as long as this object
+        weakref.finalize(self, self._log.close)
         self._child = subprocess.Popen(
             [sys.executable, "-m", "trm_nb.cli", *command], cwd=folder, env=environment, stdin=subprocess.DEVNULL,
             stdout=self._log, stderr=self._log, start_new_session=True,
