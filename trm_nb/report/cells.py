@@ -110,7 +110,7 @@ class Cells:
 
     def alt_of(self, output: dict[str, Any], cell: dict[str, Any]) -> str:
         """A figure's description: its own, its cell's, else where it stands."""
-        own = _metadata(output, *output["data"]).get("alt") or cell["metadata"].get("alt")
+        own = _metadata(output, next(iter(output["data"]))).get("alt") or cell["metadata"].get("alt")
         return str(own) if own else f"Figure under “{self.headings[-1].text if self.headings else self.name}”"
 
     def slowest(self) -> list[dict[str, str]]:

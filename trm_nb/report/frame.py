@@ -73,7 +73,7 @@ class Frame:
         folded = cells.render(outline.folded)
         titles = [heading.text for heading in headings if heading.level == 1]
         page.title = titles[0] if titles else page.short
-        page.thumbnail, page.alt = thumbnail(notebook, cells.alt_of)
+        page.thumbnail = thumbnail(notebook, cells.alt_of)
         page.finding = _markup("".join(map(cells.markdown, findings(notebook))))
         metadata = notebook["metadata"]
         html = self.environment.get_template("article.html.j2").render(
