@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
 from trm_nb.notebook import board_plots, plots
-from trm_nb.notebook.shown import show
+from trm_nb.notebook.shown import Gallery, show
 from trm_nb.records import GridTask, Item
 from trm_nb.render.renderer import Renderer
 
@@ -20,32 +21,20 @@ IMAGES = np.random.default_rng(0).integers(0, 255, (5, 56, 56, 3), np.uint8)
 CURVE = [{"global_step": 1, "loss": 2.0}, {"global_step": 2, "loss": 1.0, "accuracy": 0.5}]
 
 
-def layout_of(payload: object, modality: str) -> Figure:
-    samples = Renderer().samples(Item("x", modality, payload))  # type: ignore[arg-type]
-    return plots.page_layout(Renderer().rasterise(samples)[0][0], samples[0].content)
-
-
+RANDOM = np.random.default_rng(0).normal(size=(30, 9))
+NAMES = [str(i) for i in range(30)]
 BOARDS = np.random.default_rng(1).integers(0, 5, (2, 3, 4, 4))
-GRID = np.arange(9).reshape(3, 3)
 FIGURES: dict[str, Callable[[], Figure]] = {
     "gallery": lambda: plots.gallery(IMAGES, [HOSTILE] * 5),
     "gallery-of-one": lambda: plots.gallery(IMAGES[:1], ["x"]),
-    "layout-text": lambda: layout_of("a long line that wraps around " * 9, "text"),
-    "layout-task": lambda: layout_of(GridTask(((GRID, GRID),), (GRID,)), "grid"),
-    "layout-photograph": lambda: plots.page_layout(IMAGES[0], object()),
-    "layout-blank": lambda: plots.page_layout(np.zeros((56, 56, 3), np.uint8), object()),
     "bars": lambda: plots.bars({HOSTILE: 3, 2: 1}, "x", "y"),
     "bars-of-nothing": lambda: plots.bars({}, "x", "y"),
     "histogram": lambda: plots.histogram(np.array([1.0, 2.0, np.nan, 2.0]), "x"),
     "histogram-of-nothing": lambda: plots.histogram(np.zeros(0), "x"),
-    "before-after": lambda: plots.before_after(IMAGES[0], IMAGES[1]),
-    "attention": lambda: plots.attention(IMAGES[0], np.random.default_rng(0).random((12, 2, 2))),
     "capsule-rows": lambda: plots.capsule_rows(np.zeros((12, 512))),
-    "capsule-map": lambda: plots.capsule_map(np.random.default_rng(0).normal(size=(30, 9)), [HOSTILE, "b", "c"] * 10),
-    "capsule-map-many": lambda: plots.capsule_map(np.eye(30), [str(i) for i in range(30)]),
-    "capsule-map-of-one": lambda: plots.capsule_map(np.ones((1, 9)), ["a"]),
-    "nearest": lambda: plots.nearest(IMAGES[None, :3], [[HOSTILE] * 3], np.array([[True, False]])),
-    "nearest-of-one": lambda: plots.nearest(IMAGES[None, :1], [["x"]], np.zeros((1, 0), bool)),
+    "capsule-map": lambda: plots.capsule_map(RANDOM, [HOSTILE, "b", "c"] * 10, ["b", "c"]),
+    "capsule-map-many": lambda: plots.capsule_map(np.eye(30), NAMES, NAMES),
+    "capsule-map-of-one": lambda: plots.capsule_map(np.ones((1, 9)), ["a"], ["a"]),
     "curves": lambda: plots.curves(CURVE, ["loss", "accuracy", "absent"], "value"),
     "curves-of-nothing": lambda: plots.curves([], ["loss"], "value"),
     "confusion": lambda: plots.confusion(np.array([[5, 1], [0, 0]]), [HOSTILE, "b"]),
@@ -76,6 +65,48 @@ def test_few_points_are_marked(points: int, marked: bool) -> None:
     assert (rendered.axes[0].lines[0].get_marker() == "o") is marked
 
 
+def layout_of(payload: object, modality: str) -> Gallery:
+    samples = Renderer().samples(Item("x", modality, payload))  # type: ignore[arg-type]
+    return plots.page_layout(Renderer().rasterise(samples)[0][0], samples[0].content, HOSTILE, HOSTILE)
+
+
+GRID = np.arange(9).reshape(3, 3)
+GALLERIES: dict[str, Callable[[], Gallery]] = {
+    "layout-text": lambda: layout_of("a long line that wraps around " * 9, "text"),
+    "layout-task": lambda: layout_of(GridTask(((GRID, GRID),), (GRID,)), "grid"),
+    "layout-photograph": lambda: plots.page_layout(IMAGES[0], object(), HOSTILE, HOSTILE),
+    "layout-blank": lambda: plots.page_layout(np.zeros((56, 56, 3), np.uint8), object(), HOSTILE, HOSTILE),
+    "before-after": lambda: plots.before_after(IMAGES[0], IMAGES[1], HOSTILE, HOSTILE),
+    "attention": lambda: plots.attention(IMAGES[0], np.random.default_rng(0).random((12, 2, 2)), HOSTILE, HOSTILE),
+    "nearest": lambda: plots.nearest(IMAGES[None, :3], [[HOSTILE] * 3], np.array([[True, False]]), HOSTILE, HOSTILE),
+    "nearest-of-one": lambda: plots.nearest(IMAGES[None, :1], [["x"]], np.zeros((1, 0), bool), HOSTILE, HOSTILE),
+}
+
+
+@pytest.mark.parametrize("name", GALLERIES)
+def test_tiles_hold_no_markup_of_the_data(name: str) -> None:
+    data, metadata = GALLERIES[name]()._repr_mimebundle_()
+    html = data["text/html"]
+    assert "<b>" not in html and "\x00" not in html and html.startswith('<figure class="trm-gallery">')
+    assert html.count("<img ") >= 1 and metadata["text/html"]["alt"] == HOSTILE
+
+
+@pytest.mark.parametrize("chosen", [["b", "c"], ["c"], ["c", "b", "a"]])
+def test_a_class_has_its_colour_whatever_is_shown(chosen: list[str]) -> None:
+    vectors = np.random.default_rng(0).normal(size=(len(chosen), 9))
+    drawn = plots.capsule_map(vectors, chosen, ["a", "b", "c"])
+    colours = {str(one.get_label()): to_hex(one.get_facecolor()[0]) for one in drawn.axes[0].collections}
+    assert colours == {name: plots.COLOURS["abc".index(name)] for name in chosen}
+
+
+def test_colours_can_be_told_apart_without_red_or_green() -> None:
+    """Simulated deuteranopia (Machado et al. 2009): no two of the first eight colours fall together."""
+    sees = np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]])
+    seen = np.array([to_rgb(colour) for colour in plots.COLOURS[:8]]) @ sees.T
+    apart = np.linalg.norm(seen[:, None] - seen, axis=-1)
+    assert apart[~np.eye(8, dtype=bool)].min() > 0.1
+
+
 def test_show_carries_the_description(capsys: pytest.CaptureFixture[str]) -> None:
     shown: list[tuple[dict[str, object], dict[str, object]]] = []
     from IPython.core.interactiveshell import InteractiveShell
@@ -87,5 +118,5 @@ def test_show_carries_the_description(capsys: pytest.CaptureFixture[str]) -> Non
     finally:
         InteractiveShell.clear_instance()
     (data, metadata) = shown[0]
-    assert metadata == {"image/png": {"alt": "one <bar>", "width": 634}}
+    assert metadata == {"image/png": {"alt": "one <bar>", "width": 538, "chart": True}}
     assert set(data) == {"image/png", "text/plain"}

@@ -13,7 +13,7 @@ from PIL import Image
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.notebook.frames import as_html
 from trm_nb.notebook.prose import NO_BREAK
-from trm_nb.notebook.shown import Plot, Shown, Text
+from trm_nb.notebook.shown import Gallery, Plot, Shown, Text
 from trm_nb.notebook.training_report import LearningProblem, NothingTrained, TrainingReport
 from trm_nb.pipeline.run import Run, build
 
@@ -60,6 +60,8 @@ def words(part: object) -> str:
             with Image.open(io.BytesIO(data["image/png"])) as image:
                 assert min(image.size) > 50
             found.append(described["image/png"]["alt"])
+        elif isinstance(one, Gallery):
+            found.append(one._repr_mimebundle_()[0]["text/html"])
         elif isinstance(one, pd.DataFrame):
             found.append(as_html(one))
         else:
@@ -77,7 +79,7 @@ def words(part: object) -> str:
             "held-out answer grids are exactly right",
             "grids after step 1, step 2, step 3, step 5, step 8; wrong cells: ",
         ),
-        ("next", "guessing among", "a page, predicted to be next, the next page"),
+        ("next", "guessing among", "In each line: a page, predicted to be next, the next page."),
     ],
 )
 def test_each_objective_is_shown(built: Path, tmp_path: Path, objective: str, headline: str, details: str) -> None:

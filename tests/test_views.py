@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,7 +14,7 @@ from PIL import Image
 
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.notebook import views
-from trm_nb.notebook.shown import Plot, Text
+from trm_nb.notebook.shown import Gallery, Plot, Text
 from trm_nb.pipeline.run import Run
 
 HOSTILE = "$\\frac{a$<b>\u202e"
@@ -50,6 +52,19 @@ def alt_of(plot: object) -> str:
     return alt
 
 
+def tiles_of(shown: object) -> str:
+    """The HTML of tiles, which holds nothing but what their code writes, and an image that can be decoded each."""
+    assert isinstance(shown, Gallery)
+    html = str(shown._repr_mimebundle_()[0]["text/html"])
+    addresses = re.findall(r'<img src="data:image/(?:png|jpeg);base64,([^"]+)" alt="[^"]+"', html)
+    assert len(addresses) == html.count("<img ") == sum(map(len, shown.rows))
+    for address in addresses:
+        with Image.open(io.BytesIO(base64.b64decode(address))) as image:
+            assert image.width == image.height or "scale" in html
+    assert "<b>" not in html and "\u202e" not in html
+    return html
+
+
 def text_of(shown: object) -> str:
     assert isinstance(shown, Text)
     return shown.markdown
@@ -57,9 +72,12 @@ def text_of(shown: object) -> str:
 
 def test_samples(run: Run) -> None:
     samples = run.samples()
-    assert alt_of(views.plot_samples(run, samples)).startswith(f"{len(samples)} images: ")
-    alt = alt_of(views.plot_samples(run, samples.head(1), ["a note"]))
-    assert alt == f"1 images: {samples.at[0, 'sample_id']} [{samples.at[0, 'label']}] a note."
+    assert f"<strong>{len(samples)} images of modality image and text.</strong>" in tiles_of(
+        views.plot_samples(run, samples)
+    )
+    html = tiles_of(views.plot_samples(run, samples.head(1), ["a note"]))
+    assert f"<strong>1 image of modality {samples.at[0, 'modality']}.</strong>" in html
+    assert "<br>a note</figcaption>" in html
     assert text_of(views.plot_samples(run, samples.head(0))) == "There are no images to show."
 
 
@@ -67,11 +85,12 @@ def test_layout_and_denoised(run: Run) -> None:
     item = next(run.items())
     samples = run.cache.samples(item)
     images, _ = run.cache.renderer.rasterise(samples)
-    expected = f"Page 1 of {len(samples)} of {item.item_id} ({item.modality}), and its layout."
-    assert alt_of(views.plot_layout(images[0], samples[0])) == expected
+    html = tiles_of(views.plot_layout(images[0], samples[0]))
+    assert f"Page 1 of {len(samples)} of " in html and "the line goes on" in html
     changed = images[0].copy()
     changed[: len(changed) // 2] ^= 1
-    assert "50\u00a0% of the pixels differ" in alt_of(views.plot_denoised(images[0], changed, HOSTILE))
+    assert "50 % of the pixels differ" in tiles_of(views.plot_denoised(images[0], changed, HOSTILE))
+    assert "cached as it is rendered" in text_of(views.plot_denoised(images[0], images[0], HOSTILE))
 
 
 def test_the_denoiser_in_words(run: Run) -> None:
@@ -97,7 +116,8 @@ def test_counts_histograms_and_curves() -> None:
 def test_what_the_encoder_shows(run: Run) -> None:
     samples = run.samples()
     image = run.cache.get(samples.at[0, "key"])
-    assert alt_of(views.plot_attention(run.encoder, image)).count("%") == 12
+    html = tiles_of(views.plot_attention(run.encoder, image))
+    assert html.count(" %") == 12 and "capsule 11" in html and "scale: " in html
     capsules = run.encode_images(image[None])[0]
     assert alt_of(views.plot_capsules(capsules)).startswith("12 capsules as rows of colour: mean ")
     assert text_of(views.plot_decoded(run, samples.head(2))) == "This encoder has no decoder."
@@ -112,10 +132,11 @@ def test_maps_and_neighbours(run: Run) -> None:
     photo, *pages = samples["modality"].argsort().tolist()
     samples.loc[[photo, pages[2]], "label"] = np.nan  # two samples without a label do not share one
     groups, similar = np.array([[pages[0], pages[1], photo], [photo, pages[0], pages[2]]]), np.full((2, 2), 0.5)
-    alt = alt_of(views.plot_neighbours(run, samples, groups, similar))
+    html = tiles_of(views.plot_neighbours(run, samples, groups, similar))
     same = int(samples["label"].iloc[pages[0]] == samples["label"].iloc[pages[1]])
-    assert alt == f"2 samples, each with 2 nearest neighbours, {same} of the same label."
+    assert f"{same} of 4 neighbours have the label" in html and html.count("trm-query") == 2
+    assert html.count('class="trm-same"') == html.count("✓") // 2 == same, "in the caption and in the description"
     similar[1, 1] = -np.inf
-    assert alt_of(views.plot_neighbours(run, samples, groups, similar)).startswith("1 samples, each with 2 nearest")
+    assert "1 samples, each with its 2 nearest" in tiles_of(views.plot_neighbours(run, samples, groups, similar))
     similar[0, 1] = -np.inf
     assert text_of(views.plot_neighbours(run, samples, groups, similar)) == "No sample has neighbours to show."

@@ -13,6 +13,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from trm_nb.errors import UserError
 from trm_nb.params import find_params, load_params, project_root
 from trm_nb.pipeline.check import check_names
 from trm_nb.progress.model_record import fixed_fields, refuse_other_settings
+from trm_nb.progress.provenance import note_command
 from trm_nb.progress.run_folder import RunPaths
 from trm_nb.progress.run_settings import fixed_settings
 from trm_nb.progress.stats import NOTEBOOKS
@@ -125,7 +127,9 @@ def run_notebooks(
     executed: list[str] = []
     skipped: list[str] = []
     with locked(RunPaths(run).notebooks, "trm-nb run"):
-        _ask(run, notebooks)
+        with closing(TrainingProgressTracker(run)) as tracker:
+            tracker.ask(NOTEBOOKS, [path.stem for path in notebooks])  # one that stops after some of them is not done
+            note_command(tracker, "run", params_file, overrides)
         for path in chosen:
             name, target = path.stem, RunPaths(run).notebooks / path.name
             if not force and up_to_date(run, path, prints[name], config.model):
@@ -324,15 +328,6 @@ def _take_over(source: Path, partial: Path, target: Path, silent: Truth) -> Trut
     write_file(target, as_bytes(notebook))
     partial.unlink(missing_ok=True)
     return truth
-
-
-def _ask(run: Path, notebooks: Sequence[Path]) -> None:
-    """Tell the tracker that all these are wanted, so that a run which stops after some of them is not done."""
-    tracker = TrainingProgressTracker(run)
-    try:
-        tracker.ask(NOTEBOOKS, [path.stem for path in notebooks])
-    finally:
-        tracker.close()
 
 
 def _note(target: Path, fingerprint: str, status: str, seconds: float) -> None:

@@ -61,13 +61,16 @@ def build(params: Params, output_dir: OutputDir = None, p: Override = None) -> i
     from trm_nb.params import load_params
     from trm_nb.pipeline.check import check_names
     from trm_nb.pipeline.run import build as build_dataset
+    from trm_nb.progress.provenance import note_command
     from trm_nb.progress.run_folder import RunPaths
     from trm_nb.progress.tracker import TrainingProgressTracker
 
-    config = load_params(params, overrides_of(p, output_dir))
+    given = overrides_of(p, output_dir)
+    config = load_params(params, given)
     check_names(config)
     tracker = TrainingProgressTracker(config.output_dir, create=True)
     try:
+        note_command(tracker, "build", params, given)
         with TerminalView(tracker, title="build") as view:
             report = build_dataset(config, on_progress=view.tick)
     finally:
@@ -134,11 +137,23 @@ def verify(
 
 
 @app.command()
-def report(folder: RunDir) -> int:
-    """Write the run's offline HTML report."""
-    from trm_nb.report.report import write_report
+def report(
+    folder: RunDir,
+    single_file: Annotated[bool, typer.Option("--single-file", help="also as one HTML file, report.html")] = False,
+    pdf: Annotated[bool, typer.Option("--pdf", help="also as report.pdf; needs Chromium")] = False,
+) -> int:
+    """Write the run's offline HTML report, a page for each notebook.
+
+    Example: trm-nb report outputs/demo --single-file
+    """
+    from trm_nb.report.printing import print_report
+    from trm_nb.report.report import write_report, write_single_file
 
     print(write_report(folder))
+    if single_file or pdf:
+        print(write_single_file(folder))
+    if pdf:
+        print(print_report(folder))
     return 0
 
 

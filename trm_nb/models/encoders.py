@@ -22,6 +22,12 @@ ENCODERS: dict[str, str] = {
     "tiny": "trm_nb.models.vision_encoder:TRMVisionEncoder",
 }
 
+# name -> what the weights that come with the package were trained on (assets/checkpoints/README.md)
+TRAINED_ON: dict[str, str] = {
+    "base": "text in 23 languages, source code in 14 languages, random characters, ARC-AGI-2 training tasks, random "
+    "grids and crops of 114 photographs, but on nothing of the demo",
+}
+
 
 def encoder_class(name: object, where: str = "encoder") -> type[Encoder]:
     """The class of a name in ENCODERS; raises UserError that names `where` an unknown one is given."""

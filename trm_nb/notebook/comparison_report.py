@@ -28,16 +28,16 @@ from trm_nb.evaluation.trained_models import (
     to_dataframe,
     trained_models,
 )
-from trm_nb.notebook import comparison_plots, plots, sampling
+from trm_nb.notebook import comparison_plots, sampling
 from trm_nb.notebook.frames import install
 from trm_nb.notebook.prose import finding, percent
-from trm_nb.notebook.shown import Plot, Shown, Text
+from trm_nb.notebook.shown import Gallery, Nothing, Plot, Shown, Text, Tile
 from trm_nb.pipeline.run import open_run
 from trm_nb.progress.run_settings import in_project
 
 SHOWN = 12  # samples on which two models disagree
 _LONG = 18  # characters of a prediction under an image
-NOTHING = Text("**Nothing is compared**: there are no finished models of two methods here.")
+NOTHING = Nothing("**Nothing is compared**: there are no finished models of two methods here.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +109,8 @@ class ModelComparison:
         alt = (
             f"The {ylabel} against the optimiser step, a line for each model; at the end, as means over seeds: {ends}."
         )
-        return Plot(comparison_plots.learning_curves(curves, ylabel), alt)
+        title = f"{ylabel.capitalize()} against the optimiser step"
+        return Plot(comparison_plots.learning_curves(curves, ylabel), alt, title)
 
     @property
     def headline(self) -> Shown | Text:
@@ -119,7 +120,7 @@ class ModelComparison:
         said = [finding("{0}", f"{one.sentence()}") for one in self.comparisons]
         shares = {method.name: method.each for method in self.methods}
         alt = "; ".join(f"{one.name} {percent(one.accuracy, 1)} (seeds: {one.seeds})" for one in self.methods)
-        plot = Plot(comparison_plots.methods_compared(shares), f"Accuracy on held-out samples: {alt}.")
+        plot = Plot(comparison_plots.methods_compared(shares), f"{alt}.", "Accuracy on held-out samples")
         return Shown(Text("\n\n".join(said)), plot)
 
     @property
@@ -176,7 +177,7 @@ class ComparedPair:
         Shown(Text(finding(template, self.first.name, self.second.name, *counts)), self.images)._ipython_display_()
 
     @property
-    def images(self) -> Plot | Text:
+    def images(self) -> Gallery | Text:
         """Up to SHOWN of these samples, each over its target and the two predictions."""
         chosen = self.samples.iloc[:SHOWN]
         if chosen.empty:
@@ -185,18 +186,19 @@ class ComparedPair:
         images = sampling.images_of(run, run.samples().iloc[chosen["row"]])
         run.close()
         captions = [_caption(sample) for sample in chosen.to_dict("records")]
-        alt = f"{len(images)} images that the two models predict differently: {'; '.join(captions[:4])}."
-        return Plot(plots.gallery(images, captions), " ".join(alt.split()))
+        tiles = [Tile(image, caption) for image, caption in zip(images, captions, strict=True)]
+        title = f"{len(images)} images that the two models predict differently"
+        return Gallery([tiles], title, "Below each: the target, then the predictions of both models.")
 
 
 def _shortened(frame: pd.DataFrame) -> pd.DataFrame:
-    """The runs' folders relative to the project, where they lie in it."""
-    project = in_project("")
-    short = {
-        run: str(Path(run).relative_to(project))
-        for run in set(frame.get("run", ()))
-        if Path(run).is_relative_to(project)
-    }
+    """The runs' folders relative to the project; of those elsewhere as much as tells them apart."""
+    project, runs = in_project(""), sorted(set(frame.get("run", ())))
+    short = {run: str(Path(run).relative_to(project)) for run in runs if Path(run).is_relative_to(project)}
+    elsewhere = [Path(run) for run in runs if run not in short]
+    for path in elsewhere:
+        alike = [other for other in elsewhere if other.name == path.name]
+        short[str(path)] = path.name if len(alike) == 1 else "/".join(path.parts[-2:])
     return frame.replace({"run": short}) if short else frame
 
 

@@ -8,6 +8,7 @@ text loses its middle, and of many rows the first and the last ones are shown.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from html import escape
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.describe import printable
 from trm_nb.notebook.prose import NO_BREAK, Quantity
 
@@ -51,7 +53,8 @@ def as_html(data: pd.DataFrame | pd.Series) -> str:
     )
     rows = _rows(columns, len(data))
     body = "".join(f"<tr>{''.join(map(_cell, row, numbers))}</tr>" for row in rows)
-    return f'<table class="trm-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    kind = "trm-table" if len(data) else "trm-table trm-empty"
+    return f'<table class="{kind}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def as_text(data: pd.DataFrame | pd.Series) -> str:
@@ -125,3 +128,11 @@ def recorded(run: Run, notebook: str, **summary: object) -> pd.DataFrame:
     """Note a notebook's summary, of plain values (JSON), in the run's tracker, and return it as a table."""
     run.tracker.set(f"summary:{notebook}", summary)
     return pd.DataFrame(list(summary.items()), columns=["recorded", "value"], dtype=object)
+
+
+def changed_settings(fields: Mapping[str, Any]) -> pd.DataFrame:
+    """The config fields that differ from their defaults, or have none, with both as a table; `fields` are by name."""
+    known = MultimodalDatasetConfig.model_fields
+    defaults = {name: "required" if known[name].is_required() else known[name].default for name in fields}
+    rows = [(name, value, defaults[name]) for name, value in fields.items() if value != defaults[name]]
+    return pd.DataFrame(rows, columns=["changed setting", "value", "default"], dtype=object)

@@ -8,26 +8,25 @@ known by name here.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import pandas as pd
 
 from trm_nb.describe import escaped
 from trm_nb.errors import NothingToLearnError
-from trm_nb.notebook import board_plots, plots, sampling
+from trm_nb.notebook import plots
 from trm_nb.notebook.frames import recorded
+from trm_nb.notebook.plots.details import measured_as, rendered, scores
 from trm_nb.notebook.prose import finding, percent
-from trm_nb.notebook.shown import Plot, Shown, Text
+from trm_nb.notebook.shown import Nothing, Plot, Shown, Text
 from trm_nb.pipeline.run import Run
 from trm_nb.progress.tables import train_stage
 from trm_nb.records import Progress
-from trm_nb.training.objective import Boards, Confusion, Detail, Groups, Images, Note, Objective, Steps
-from trm_nb.training.results import GroupScore, Result
+from trm_nb.training.objective import Confusion, Objective
+from trm_nb.training.results import Result
 from trm_nb.training.train_objective import examples_of
-from trm_nb.training.verdicts import Accuracy, most_missed
 
 _REASON = 1000  # characters of a reason that are shown
 _NAME = 26  # characters in a line of a baseline's name next to its bar
@@ -96,7 +95,7 @@ class NothingTrained:
     @property
     def nothing(self) -> Text:
         """That there is nothing to show."""
-        return Text("Nothing is shown, as nothing was trained.")
+        return Nothing("Nothing is shown, as nothing was trained.")
 
     loss = learning_curve = about = choice = gap = steps = classes = modalities = details = nothing
 
@@ -123,7 +122,7 @@ class TrainingReport:
         alt = f"The loss against the optimiser step: {losses[0]:.3g} at first, {losses[-1]:.3g} in the end"
         validated = [step["val_loss"] for step in self.curve if "val_loss" in step]
         alt += f"; in validation {validated[0]:.3g} and {validated[-1]:.3g}." if validated else "."
-        return Plot(plots.curves(self.curve, ["loss", "val_loss"], "loss", best=self._best), alt)
+        return Plot(plots.curves(self.curve, ["loss", "val_loss"], "loss", best=self._best), alt, "Loss in training")
 
     @property
     def learning_curve(self) -> Plot:
@@ -132,7 +131,8 @@ class TrainingReport:
         names += [f"val_{name}" for name in names if self._best is not None]
         last = ", ".join(f"{name.replace('_', ' ')} {percent(self._last(name), 1)}" for name in names)
         alt = f"What is right in training and in validation against the optimiser step; in the end: {last}."
-        return Plot(plots.curves(self.curve, names, "share that is right", best=self._best), alt)
+        plot = plots.curves(self.curve, names, "share that is right", best=self._best)
+        return Plot(plot, alt, "Accuracy in training and in validation")
 
     @property
     def choice(self) -> Text:
@@ -154,7 +154,10 @@ class TrainingReport:
         alt = "Accuracy, held out: " + "; ".join(f"{name} {percent(share, 1)}" for name, share in shares.items())
         plot = plots.compared(bars, (result.accuracy.low, result.accuracy.high))
         said = finding("The model **{0}** predicts {1}.", self.run.config.model, result.objective.target)
-        return Shown(Text("\n\n".join([said, *map(finding, result.sentences())])), Plot(plot, f"{alt}."))
+        return Shown(
+            Text("\n\n".join([said, *map(finding, result.sentences())])),
+            Plot(plot, f"{alt}.", "Accuracy on held-out samples"),
+        )
 
     @property
     def gap(self) -> Text:
@@ -172,31 +175,33 @@ class TrainingReport:
             lines["cells"] = [step.cells for step in self.result.steps]
         baselines = {one.name: one.against.second for one in self.result.baselines}
         alt = "; ".join(f"{name} {', '.join(percent(share, 1) for share in shares)}" for name, shares in lines.items())
-        plot = Plot(plots.by_recursion_step(lines, baselines), f"Held out, after each recursion step: {alt}.")
+        drawn = plots.by_recursion_step(lines, baselines)
+        plot = Plot(drawn, f"Held out, after each recursion step: {alt}.", "Accuracy after each recursion step")
         return Shown(plot, Text(finding(self.result.longer.sentence("the first step", "the last step"))))
 
     @property
     def classes(self) -> Shown | Text:
         """The accuracy on each class, and what is taken for it."""
         if not self.result.classes:
-            return Text("The targets of this objective are not classes.")
+            return Nothing("The targets of this objective are not classes.")
         name = f"recall of {self.result.baselines[0].name}"
         return Shown(pd.DataFrame([
-            {"class": one.name, **_measured(one.accuracy, "recall"), "precision": one.precision, name: one.baseline}
+            {"class": one.name, **measured_as(one.accuracy, "recall"), "precision": percent(one.precision, 1),
+             name: percent(one.baseline, 1)}
             for one in self.result.classes
         ]))  # fmt: skip
 
     @property
     def modalities(self) -> Shown:
         """The accuracy on each modality, with its best constant prediction."""
-        return Shown(_scores("modality", self.result.modalities))
+        return Shown(scores("modality", self.result.modalities))
 
     @property
     def details(self) -> Shown:
         """What the objective wants to be seen, each part with its introduction."""
         parts: list[object] = []
         for detail in self.result.details:
-            parts += [Text(detail.about), *_RENDERED[type(detail)](detail, self)]
+            parts += [Text(detail.about), *rendered(detail, self.run, self.result)]
         return Shown(*parts)
 
     def check(self) -> None:
@@ -228,68 +233,6 @@ class TrainingReport:
 
     def _last(self, name: str) -> float:
         return self.curve[-1].get(name, np.nan) if self.curve else np.nan
-
-
-def _confusion(detail: Confusion, report: TrainingReport) -> list[object]:
-    right = percent(report.result.accuracy.share, 1)
-    alt = f"Confusion matrix of {detail.matrix.sum():,} held-out samples, {right} of them on the diagonal."
-    missed = [f"{detail.classes[i]} ({count:,} of {of:,})" for i, count, of in most_missed(detail.matrix)]
-    said = "Most often missed: {0}." if missed else "**No** held-out sample is missed."
-    plot = plots.confusion(detail.matrix, detail.classes)
-    return [Plot(plot, alt), Text(finding(said, ", ".join(missed)))]
-
-
-def _groups(detail: Groups, report: TrainingReport) -> list[object]:
-    return [_scores(detail.by, report.result.by_group(detail))]
-
-
-def _scores(by: str, scores: Sequence[GroupScore]) -> pd.DataFrame:
-    return pd.DataFrame([
-        {by: one.name, **_measured(one.accuracy, "accuracy"), "baseline": one.against.second,
-         "verdict": one.against.outcome, "p": one.against.p}
-        for one in scores
-    ])  # fmt: skip
-
-
-def _measured(measured: Accuracy, name: str) -> dict[str, object]:
-    counts = {"samples": measured.rows, "items": measured.items}
-    return counts | {name: measured.share, "from": measured.low, "to": measured.high}
-
-
-def _boards(detail: Boards, report: TrainingReport) -> list[object]:
-    images = sampling.images_of(report.run, report.run.samples().iloc[detail.rows])
-    alt = f"{len(images)} images, the predicted grids with their wrong cells framed, and the true grids."
-    return [Plot(board_plots.predictions(images, detail.predicted, detail.true), alt)]
-
-
-def _thinking(detail: Steps, report: TrainingReport) -> list[object]:
-    images = sampling.images_of(report.run, report.run.samples().iloc[detail.rows])
-    names = [f"step {number}" for number in detail.steps]
-    wrong = (detail.predicted != detail.true[:, None]).sum((2, 3))
-    counts = "; ".join(", ".join(map(str, line)) for line in wrong.tolist())
-    alt = f"{len(images)} images with the grids after {', '.join(names)}; wrong cells: {counts}."
-    return [Plot(board_plots.thinking(images, detail.predicted, detail.true, names), alt)]
-
-
-def _images(detail: Images, report: TrainingReport) -> list[object]:
-    images = sampling.images_of(report.run, report.run.samples().iloc[detail.rows.ravel()])
-    captions = list(detail.captions) * len(detail.rows)
-    alt = f"{len(detail.rows)} lines of images, each: {', '.join(detail.captions)}."
-    return [Plot(plots.gallery(images, captions, columns=len(detail.captions)), alt)]
-
-
-def _note(detail: Note, report: TrainingReport) -> list[object]:
-    return []  # its sentence is shown already
-
-
-_RENDERED: dict[type[Detail], Callable[[Any, TrainingReport], list[object]]] = {
-    Confusion: _confusion,
-    Groups: _groups,
-    Boards: _boards,
-    Steps: _thinking,
-    Images: _images,
-    Note: _note,
-}
 
 
 def _nothing(why: str) -> str:

@@ -1,6 +1,6 @@
 """What notebooks 01 to 05 plot: functions of the data that describe themselves for readers who do not see the plot.
 
-plots.py renders; this module says what is seen, from the same data. Where there is nothing to plot, a function returns
+plots/ renders; this module says what is seen, from the same data. Where there is nothing to plot, a function returns
 a sentence that says so, so that no cell has to ask.
 """
 
@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 import torch
 
+from trm_nb.describe import escaped
 from trm_nb.evaluation.capsule_stats import principal_plane
 from trm_nb.notebook import plots, sampling
 from trm_nb.notebook.prose import finding, percent
-from trm_nb.notebook.shown import Plot, Text
+from trm_nb.notebook.shown import Gallery, Nothing, Plot, Text, Tile
 from trm_nb.render.modalities import MODALITIES
 from trm_nb.training.pretraining.losses import effective_rank
 
@@ -28,38 +29,43 @@ if TYPE_CHECKING:
 NOISY = 5  # of 255: more of it can be seen
 NAMED = 4  # samples and names that a description lists
 NO_LABEL = "no label"
-NO_IMAGES = Text("There are no images to show.")
+NO_IMAGES = Nothing("There are no images to show.")
 
 
-def plot_layout(image: np.ndarray, sample: Sample) -> Plot:
+def plot_layout(image: np.ndarray, sample: Sample) -> Gallery:
     """A sample's image uint8 (h, w, 3), and next to it the same with its cells, panels or border marked."""
     alt = f"Page {sample.page + 1} of {sample.pages} of {sample.item_id} ({sample.modality}), and its layout."
-    return Plot(plots.page_layout(image, sample.content), alt)
+    return plots.page_layout(image, sample.content, "The first image and its layout", alt)
 
 
-def plot_samples(run: Run, samples: pd.DataFrame, notes: Sequence[str] | None = None) -> Plot | Text:
+def plot_samples(run: Run, samples: pd.DataFrame, notes: Sequence[str] | None = None) -> Gallery | Text:
     """The cached images of rows of `run.samples()` over their ids and labels, and a note each where there are some."""
     if samples.empty:
         return NO_IMAGES
     labels = ["" if pd.isna(label) else f"[{label}]" for label in samples["label"]]
     lines = zip(samples["sample_id"], labels, notes or [""] * len(samples), strict=True)
     captions = ["\n".join(filter(None, shown)) for shown in lines]
-    alt = f"{len(samples)} images: {_listed(captions)}."
-    return Plot(plots.gallery(sampling.images_of(run, samples), captions), alt)
+    kinds = " and ".join(sorted(set(samples["modality"])))
+    title = f"{len(samples):,} {'image' if len(samples) == 1 else 'images'} of modality {kinds}"
+    return Gallery([_tiles(sampling.images_of(run, samples), captions)], title, "Below each: sample and [label].")
 
 
-def plot_decoded(run: Run, samples: pd.DataFrame) -> Plot | Text:
+def plot_decoded(run: Run, samples: pd.DataFrame) -> Gallery | Text:
     """The images of some samples over what their capsules decode to, with the PSNR."""
     if not run.encoder.has_decoder:
-        return Text("This encoder has no decoder.")
+        return Nothing("This encoder has no decoder.")
     if samples.empty:
         return NO_IMAGES
     originals = sampling.images_of(run, samples, measured=True)
     decoded = np.stack(run.encoder.decode(run.encode_images(originals)))
     captions = plots.decibels(originals, decoded)
-    named = [*samples["sample_id"], *captions]
-    figure = plots.gallery(np.concatenate([originals, decoded]), named, columns=len(originals))
-    return Plot(figure, f"{len(originals)} images, and below them what their capsules decode to: {_listed(captions)}.")
+    pairs = zip(_tiles(originals, samples["sample_id"].tolist()), _tiles(decoded, captions), strict=True)
+    said = "Each image is followed by what its capsules decode to, with the peak signal-to-noise ratio."
+    return Gallery([[tile for pair in pairs for tile in pair]], "Images, and what their capsules decode to", said)
+
+
+def _tiles(images: np.ndarray, captions: Sequence[str]) -> list[Tile]:
+    return [Tile(image, caption) for image, caption in zip(images, captions, strict=True)]
 
 
 def denoiser_state(run: Run) -> Text:
@@ -77,25 +83,26 @@ def denoiser_state(run: Run) -> Text:
 def noise_found(noise: pd.Series) -> Text:
     """The noise that was estimated in images, of 255: how many of them have more than NOISY, and the median."""
     if noise.empty:
-        return Text("**No image** passed through a denoiser.")
+        return Nothing("**No image** passed through a denoiser.")
     template = "**{0:,}** of {1:,} denoised samples lost more than {2} of 255; the median is {3:.1f}, the most {4:.1f}."
     return Text(finding(template, (noise > NOISY).sum(), len(noise), NOISY, noise.median(), noise.max()))
 
 
-def plot_denoised(before: np.ndarray, after: np.ndarray, name: str) -> Plot:
+def plot_denoised(before: np.ndarray, after: np.ndarray, name: str) -> Gallery | Text:
     """An image as rendered, as cached, and ten times the difference; uint8 (h, w, 3)."""
     changed = float((before != after).any(axis=-1).mean())
-    alt = f"{name} as rendered, as cached, and ten times the difference: {percent(changed)} of the pixels differ."
-    return Plot(plots.before_after(before, after), alt)
+    if not changed:
+        return Nothing(f"{escaped(name)} is cached as it is rendered.")
+    return plots.before_after(before, after, name, f"{percent(changed)} of the pixels differ.")
 
 
 def plot_counts(counts: pd.Series, xlabel: str, ylabel: str) -> Plot | Text:
     """A bar for each value of a Series, in its order."""
     if counts.empty:
-        return Text(f"There are no {ylabel} to count.")
+        return Nothing(f"There are no {ylabel} to count.")
     named = {str(name): int(count) for name, count in counts.items()}
     alt = f"{ylabel} by {xlabel}: {_listed([f'{name}: {count:,}' for name, count in named.items()], 12)}."
-    return Plot(plots.bars(named, xlabel, ylabel), alt)
+    return Plot(plots.bars(named, xlabel, ylabel), alt, f"{ylabel[0].upper()}{ylabel[1:]} by {xlabel}")
 
 
 def plot_histogram(values: np.ndarray | pd.Series, xlabel: str, ylabel: str = "samples") -> Plot | Text:
@@ -103,9 +110,10 @@ def plot_histogram(values: np.ndarray | pd.Series, xlabel: str, ylabel: str = "s
     numbers = np.asarray(values, np.float64).ravel()
     finite = numbers[np.isfinite(numbers)]
     if not len(finite):
-        return Text(f"There are no {ylabel} to show.")
+        return Nothing(f"There are no {ylabel} to show.")
     spread = f"from {finite.min():.3g} to {finite.max():.3g}, median {np.median(finite):.3g}"
-    return Plot(plots.histogram(finite, xlabel, ylabel), f"Histogram of {xlabel} ({ylabel}): {spread}.")
+    alt = f"Histogram of {xlabel} ({ylabel}): {spread}."
+    return Plot(plots.histogram(finite, xlabel, ylabel), alt, f"Distribution of {xlabel}")
 
 
 def plot_curves(curve: list[dict[str, float]], names: Sequence[str], ylabel: str) -> Plot | Text:
@@ -113,8 +121,9 @@ def plot_curves(curve: list[dict[str, float]], names: Sequence[str], ylabel: str
     logged = {name: [step[name] for step in curve if name in step] for name in names}
     ends = [f"{name.replace('_', ' ')} from {of[0]:.3g} to {of[-1]:.3g}" for name, of in logged.items() if of]
     if not ends:
-        return Text("Nothing is shown, as nothing was trained.")
-    return Plot(plots.curves(curve, names, ylabel), f"Against the optimiser step: {_listed(ends)}.")
+        return Nothing("Nothing is shown, as nothing was trained.")
+    alt = f"Against the optimiser step: {_listed(ends)}."
+    return Plot(plots.curves(curve, names, ylabel), alt, f"{ylabel.capitalize()} against the optimiser step")
 
 
 def encoder_facts(encoder: Encoder) -> Text:
@@ -127,33 +136,40 @@ def encoder_facts(encoder: Encoder) -> Text:
     return Text(f"{finding(template, encoder.preset, encoder.fingerprint)} {encoder.about}".strip())
 
 
-def plot_attention(encoder: Encoder, image: np.ndarray) -> Plot | Text:
+def plot_attention(encoder: Encoder, image: np.ndarray) -> Gallery | Text:
     """What each of the 12 capsules of an image uint8 (h, w, 3) attends to."""
     weights = [*encoder.parameters(), *encoder.buffers()]
     pixels = torch.from_numpy(image[None]).to(weights[0].device if weights else "cpu")
     found = encoder.attention_maps(pixels)
     if found is None:
-        return Text("This encoder does not report what its capsules attend to.")
+        return Nothing("This encoder does not report what its capsules attend to.")
     maps = found[0].cpu().numpy()
     centres = (maps.sum(axis=2) * np.linspace(0, 1, maps.shape[1])).sum(axis=1) / maps.sum(axis=(1, 2))
     where = ", ".join(percent(centre) for centre in centres)
-    alt = f"The image, and what each capsule attends to. Centres of attention, from the top edge down: {where}."
-    return Plot(plots.attention(image, maps), alt)
+    alt = f"Centres of attention of the capsules in their order, from the top edge down: {where}."
+    return plots.attention(image, maps, "What each capsule attends to", alt)
 
 
 def plot_capsules(capsules: np.ndarray) -> Plot:
     """One sample's capsules, float (12, 512), as rows of colour."""
     spread = f"mean {capsules.mean():.2f}, standard deviation {capsules.std():.2f}"
-    return Plot(plots.capsule_rows(capsules), f"{len(capsules)} capsules as rows of colour: {spread}.")
+    alt = f"{len(capsules)} capsules as rows of colour: {spread}."
+    return Plot(plots.capsule_rows(capsules), alt, "The capsules of one image")
 
 
-def plot_map(vectors: np.ndarray, names: Sequence[str]) -> Plot:
-    """Samples on the plane of their two largest principal components, coloured by name."""
+def plot_map(vectors: np.ndarray, names: Sequence[str], classes: Sequence[str] = ()) -> Plot:
+    """Samples on the plane of their two largest principal components, coloured by name.
+
+    Args:
+        vectors: float (n, features).
+        names: the class of each sample.
+        classes: all classes of the run, whose colours are then the same in all plots; by default the names, sorted.
+    """
     first, second = principal_plane(vectors)[1]
     counts = pd.Series(list(names), dtype=object).value_counts()
     groups = _listed([f"{name}: {count:,}" for name, count in counts.items()])
     alt = f"Samples on two principal components ({percent(first + second)} of the variance), coloured by {groups}."
-    return Plot(plots.capsule_map(vectors, names), alt)
+    return Plot(plots.capsule_map(vectors, names, classes or sorted(set(names))), alt, "Samples on a map")
 
 
 def effective_rank_of(vectors: np.ndarray) -> Text:
@@ -162,7 +178,7 @@ def effective_rank_of(vectors: np.ndarray) -> Text:
     return Text(finding("The effective rank is **{0:,.0f}**, of at most {1:,}.", rank, min(vectors.shape)))
 
 
-def plot_neighbours(run: Run, samples: pd.DataFrame, groups: np.ndarray, similar: np.ndarray) -> Plot | Text:
+def plot_neighbours(run: Run, samples: pd.DataFrame, groups: np.ndarray, similar: np.ndarray) -> Gallery | Text:
     """Samples, each with its nearest neighbours; a neighbour with the label of its query is marked.
 
     A query that has fewer neighbours (a similarity of -inf) is left out.
@@ -176,16 +192,16 @@ def plot_neighbours(run: Run, samples: pd.DataFrame, groups: np.ndarray, similar
     full = np.isfinite(similar).all(axis=1)
     groups, similar = groups[full], similar[full]
     if not groups.size:
-        return Text("No sample has neighbours to show.")
+        return Nothing("No sample has neighbours to show.")
     chosen = samples.iloc[groups.ravel()]
     images = sampling.images_of(run, chosen)
     names, labels = (chosen[name].to_numpy(object).reshape(groups.shape) for name in ("sample_id", "label"))
     labels = np.where(pd.isna(labels), NO_LABEL, labels)
     same = (labels[:, 1:] == labels[:, :1]) & (labels[:, :1] != NO_LABEL)
     captions = _neighbour_captions(names, labels, similar)
-    figure = plots.nearest(images.reshape(*groups.shape, *images.shape[1:]), captions, same)
-    alt = f"{len(groups)} samples, each with {similar.shape[1]} nearest neighbours, {same.sum()} of the same label."
-    return Plot(figure, alt)
+    alt = f"{same.sum()} of {same.size} neighbours have the label of their sample; below each its cosine similarity."
+    title = f"{len(groups)} samples, each with its {similar.shape[1]} nearest neighbours"
+    return plots.nearest(images.reshape(*groups.shape, *images.shape[1:]), captions, same, title, alt)
 
 
 def _neighbour_captions(names: np.ndarray, labels: np.ndarray, similar: np.ndarray) -> list[list[str]]:

@@ -24,7 +24,7 @@ from trm_nb.storage.files import write_file
 DIGEST = "content_digest"
 MAX_BYTES = 100_000  # of a config.yaml, which has some 500
 MAX_RESULT_BYTES = 10_000_000  # of a result.json, which has some 250 a class
-TABLES = ("by_class", "by_modality")  # what a result holds in addition to its summary
+TABLES = ("baselines", "by_class", "by_modality", "target", "correct")  # what a result holds besides its summary
 _ALSO = ("train_steps", "train_minutes", "test_steps")  # recorded, and free to differ from call to call
 
 

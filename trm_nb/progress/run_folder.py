@@ -111,6 +111,16 @@ class RunPaths:
         return self.root / "report"
 
     @property
+    def single_report(self) -> Path:
+        """The whole report as one file."""
+        return self.root / "report.html"
+
+    @property
+    def printed_report(self) -> Path:
+        """The same as PDF."""
+        return self.root / "report.pdf"
+
+    @property
     def tables(self) -> tuple[Path, ...]:
         """The files that are written once the dataset is complete, the last one last."""
         return (self.samples, self.quarantine, self.card, self.info)
@@ -119,7 +129,8 @@ class RunPaths:
         """What a run makes in its folder, the image cache excepted, whether it is there or not."""
         return [
             self.batches.parent, self.capsules.parent, *self.tables, self.frozen_copy, self.encoder, self.models,
-            self.evaluation, self.notebooks, self.report, *self.root.glob(f"{self.tracker.stem}.*"),
+            self.evaluation, self.notebooks, self.report, self.single_report, self.printed_report,
+            *self.root.glob(f"{self.tracker.stem}.*"),
         ]  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from trm_nb.report.sanitise import clean_body, clean_code, clean_piece
 
 TEMPLATES = Path(__file__).parent / "templates"
 _SLOW_SECONDS = 0.5
+_ZOOM = '<details class="zoom"><summary>Enlarge</summary></details>'
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +32,12 @@ class Heading:
 class Cells:
     """Renders one notebook's cells, and gathers the headings on the way."""
 
-    def __init__(self, notebook: dict[str, Any], name: str) -> None:
+    def __init__(self, notebook: dict[str, Any], name: str, prefix: str = "") -> None:
         from nbconvert.exporters import HTMLExporter
 
         self.notebook = notebook
         self.name = name
+        self.prefix = prefix  # of the ids
         self.headings: list[Heading] = []
         self.exporter = HTMLExporter(  # type: ignore[no-untyped-call]
             template_name="cells",
@@ -43,17 +45,15 @@ class Cells:
             exclude_anchor_links=True,
             filters={
                 "author": self.author, "clean_piece": clean_piece, "clean_code": clean_code,
-                "cell_state": self.cell_state, "figure": self.figure,
+                "cell_state": self.cell_state, "figure": self.figure, "table_or_images": self.table_or_images,
             },
         )  # fmt: skip
 
-    def render(self) -> str:
-        """The body: clean HTML of all cells."""
+    def render(self, cells: list[dict[str, Any]]) -> str:
+        """Some of the notebook's cells, which have their numbers, as clean HTML."""
         import nbformat
 
-        node = nbformat.from_dict(self.notebook)  # type: ignore[no-untyped-call]
-        for number, cell in enumerate(node.cells, 1):
-            cell.metadata["trm_number"] = number
+        node = nbformat.from_dict({**self.notebook, "cells": cells})  # type: ignore[no-untyped-call]
         body, _ = self.exporter.from_notebook_node(node)
         return clean_body(body)
 
@@ -69,7 +69,8 @@ class Cells:
         def noted(match: re.Match[str]) -> str:
             level, inner = int(match[1]), match[2]
             text = re.sub(r"\s+", " ", _plain(inner)).strip()
-            anchor = f"s{len(self.headings) + 1}-{re.sub(r'[^a-z0-9]+', '-', text.lower()).strip('-')}"[:60]
+            words = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+            anchor = f"{self.prefix}s{len(self.headings) + 1}-{words}"[:60]
             self.headings.append(Heading(level, text, anchor))
             return f'<h{level} id="{anchor}">{inner}</h{level}>'
 
@@ -82,7 +83,7 @@ class Cells:
         took = noted.get("duration") or 0.0
         label = f"Code of cell {number}" + (f", {duration(took)}" if took >= _SLOW_SECONDS else "")
         label += {"failed": ", stopped here", "pending": ", did not run"}.get(status, "")
-        return {"status": re.sub(r"\W", "", str(status)), "anchor": f"cell-{number}", "label": label}
+        return {"status": re.sub(r"\W", "", str(status)), "anchor": f"{self.prefix}cell-{number}", "label": label}
 
     def figure(self, output: dict[str, Any], cell: dict[str, Any]) -> str:
         """An image with its description; the data is decoded and encoded again, so that it is nothing else."""
@@ -91,15 +92,25 @@ class Cells:
             data = base64.b64encode(base64.b64decode(output["data"][kind], validate=False)).decode()
         except ValueError:
             return ""
-        width = output.get("metadata", {}).get(kind, {}).get("width")
+        own = _metadata(output, kind)
+        width, title = own.get("width"), escape(str(own.get("title") or ""))
         size = f' width="{int(width)}"' if isinstance(width, int | float) else ""
         described = escape(self.alt_of(output, cell))
-        return f'<div class="figure"><img src="data:{kind};base64,{data}" alt="{described}"{size}></div>'
+        chart = " chart" if own.get("chart") is True else ""
+        caption = f"<figcaption><strong>{title}.</strong> {described}</figcaption>" if title else ""
+        image = f'<img src="data:{kind};base64,{data}" alt="{title or described}"{size}>'
+        return f'<figure class="figure{chart}"><div class="canvas" tabindex="0">{image}</div>{caption}{_ZOOM}</figure>'
+
+    def table_or_images(self, output: dict[str, Any], cell: dict[str, Any]) -> str:
+        """An output of HTML: images as tiles, which can be enlarged; anything else scrolls where it is wide."""
+        html = clean_piece(output["data"]["text/html"])
+        if html.startswith('<figure class="trm-gallery">'):
+            return f'<div class="output gallery">{html}{_ZOOM}</div>'
+        return f'<div class="output" tabindex="0">{html}</div>'
 
     def alt_of(self, output: dict[str, Any], cell: dict[str, Any]) -> str:
         """A figure's description: its own, its cell's, else where it stands."""
-        (kind,) = output["data"]
-        own = output.get("metadata", {}).get(kind, {}).get("alt") or cell["metadata"].get("alt")
+        own = _metadata(output, next(iter(output["data"]))).get("alt") or cell["metadata"].get("alt")
         return str(own) if own else f"Figure under “{self.headings[-1].text if self.headings else self.name}”"
 
     def slowest(self) -> list[dict[str, str]]:
@@ -113,13 +124,19 @@ class Cells:
                     (
                         seconds,
                         {
-                            "anchor": f"cell-{number}",
+                            "anchor": f"{self.prefix}cell-{number}",
                             "label": f"cell {number}: {first[:70]}",
                             "duration": duration(seconds),
                         },
                     )
                 )
         return [shown for _, shown in sorted(timed, key=lambda pair: -pair[0])[:5]]
+
+
+def _metadata(output: dict[str, Any], kind: str) -> dict[str, Any]:
+    """What an output says of its data of this kind."""
+    own = (output.get("metadata") or {}).get(kind)
+    return own if isinstance(own, dict) else {}
 
 
 def _plain(html: str) -> str:

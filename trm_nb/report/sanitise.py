@@ -18,6 +18,7 @@ _LIVE = re.compile(
 )
 _IMAGE = re.compile(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/=\s]+")
 _IMG = re.compile(r'<img((?:\s+[\w-]+="[^"]*")*)\s*/?>')  # as nh3 writes it: every value quoted, quotes in it escaped
+_PROGRESS, _EMPTY = '<div class="trm-progress"', '<table class="trm-table trm-empty"'
 _SIBLING = re.compile(r"([0-9]{2}_\w+)\.(?:ipynb|html)(#[\w.-]*)?")
 _MARKUP = {
     "a", "b", "blockquote", "br", "caption", "code", "dd", "del", "div", "dl", "dt", "em", "figcaption", "figure", "h1",
@@ -25,8 +26,9 @@ _MARKUP = {
     "sub", "sup", "table", "tbody", "td", "tfoot", "th", "thead", "tr", "ul",
 }  # fmt: skip
 _CLASSES = {
-    "div": {"trm-progress", "trm-note", "highlight"},
-    "table": {"trm-bars", "trm-table"},
+    "div": {"trm-progress", "trm-note", "trm-tiles", "trm-large", "highlight"},
+    "figure": {"trm-gallery", "trm-same", "trm-query"},
+    "table": {"trm-bars", "trm-table", "trm-empty"},
     "td": {"number"},
     "th": {"number"},
 }
@@ -62,7 +64,14 @@ _code = nh3.Cleaner(tags={"div", "pre", "span"}, attributes={"div": {"class"}, "
 _body = nh3.Cleaner(
     tags=_MARKUP | {"details", "summary", "section"},
     clean_content_tags={"script", "style"},
-    attributes={**_NAMED, "*": {"class", "id"}, "details": {"open"}, "a": {"href", "aria-label"}},
+    attributes={
+        **_NAMED,
+        "*": {"class", "id"},
+        "details": {"open"},
+        "pre": {"tabindex"},
+        "div": {"tabindex"},
+        "a": {"href", "aria-label"},
+    },
     attribute_filter=_attribute,
     url_schemes={"data"},
     link_rel=None,
@@ -94,6 +103,7 @@ def clean_body(html: str) -> str:
 def only_what_is_shown(notebook: dict[str, Any]) -> None:
     """Drop, in place, what a report never shows: live outputs as a whole, and every form but the best allowed one.
 
+    Progress snapshots go too (a report has one, on its index), and outputs that say that there is nothing to show.
     Texts, which a notebook's file holds as a string or as a list of lines, become strings.
     """
     notebook["metadata"].pop("widgets", None)
@@ -114,7 +124,14 @@ def _keep(output: dict[str, Any]) -> bool:
     if best is None or (live and best == "text/plain"):  # a widget's text is its constructor, frozen at zero
         return False
     output["data"] = {best: _joined(data[best])}
-    return True
+    return not _says_nothing(output, best)
+
+
+def _says_nothing(output: dict[str, Any], kind: str) -> bool:
+    """Whether an output is a progress snapshot, a table without rows, or says only that there is nothing to show."""
+    noted = (output.get("metadata") or {}).get(kind)
+    nothing = isinstance(noted, dict) and noted.get("nothing") is True
+    return nothing or (kind == "text/html" and output["data"][kind].lstrip().startswith((_PROGRESS, _EMPTY)))
 
 
 def _joined(text: Any) -> str:

@@ -49,7 +49,8 @@ def write_results(paths: ModelPaths, result: Result, trained: Trained, values: M
     save_weights(paths.weights, KIND, trained.model.state_dict(), header)
     write_predictions(paths, result)
     named = {"name": values["model"], "objective": values["objective"]}
-    write_result(paths, {**named, **result.summary(), **result.tables()})
+    read_as = {"target": result.objective.target, "correct": result.objective.correct}
+    write_result(paths, {**named, **result.summary(), **result.tables(), **read_as})
     parameters = sum(parameter.numel() for parameter in trained.model.parameters())
     write_file(paths.card, _card(result, values, parameters).encode())
 

@@ -165,8 +165,17 @@ class Result:
         }
 
     def tables(self) -> dict[str, list[dict[str, Any]]]:
-        """The results by class and by modality, in plain JSON values; a value that is not known is None."""
+        """The results by baseline, class and modality, in plain JSON values; a value that is not known is None."""
         return {
+            "baselines": [
+                {
+                    "name": one.name,
+                    "value": one.against.second,
+                    "verdict": one.against.outcome,
+                    "p": one.against.p,
+                }
+                for one in self.baselines
+            ],
             "by_class": [
                 {
                     "class": one.name,

@@ -67,9 +67,12 @@ class Grids(CapsuleTargets):
         last = len(predictions.by_step)
         steps = sorted({round(step) for step in np.geomspace(1, last, min(last, COLUMNS)).tolist()})
         said = predictions.by_step[np.array(steps) - 1][:, chosen].astype(np.int32).swapaxes(0, 1)
+        right = int(predictions.exact[-1][chosen].sum())
+        which = f"{right} of these {len(chosen)} samples are right in the end" if right else "None is right in the end"
         return Steps(
             "How the model thinks: its prediction after some of the recursion steps, with a frame around each wrong "
-            "cell, for the samples that are right in the end and had most cells wrong after the first step.",
+            f"cell. {which}; of those that are, and then of the others, the ones with most cells wrong after the first "
+            "step are shown.",
             predictions.rows[chosen],
             tuple(steps),
             said.reshape(len(chosen), len(steps), *predictions.shape),
