@@ -14,7 +14,8 @@ from trm_nb.notebook.plots.images import (
 from trm_nb.notebook.plots.style import COLOURS, FEW_POINTS, class_style, clean, show_image
 
 __all__ = [
-    "COLOURS", "FEW_POINTS", "attention", "attention_overlays", "bars", "before_after", "by_recursion_step", "capsule_map", "capsule_rows",
+    "COLOURS", "FEW_POINTS", "attention", "attention_overlays",
+    "bars", "before_after", "by_recursion_step", "capsule_map", "capsule_rows",
     "class_style", "clean", "compared", "confusion", "curves", "decibels", "gallery", "histogram", "nearest",
     "page_layout", "show_image",
 ]  # fmt: skip
