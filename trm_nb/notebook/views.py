@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from trm_nb.records import Sample
 
 NOISY = 5  # of 255: more of it can be seen
+EQUAL = 0.999  # cosine similarity
 NAMED = 4  # samples and names that a description lists
 NO_LABEL = "no label"
 NO_IMAGES = Nothing("There are no images to show.")
@@ -94,6 +95,12 @@ def plot_denoised(before: np.ndarray, after: np.ndarray, name: str) -> Gallery |
     if not changed:
         return Nothing(f"{escaped(name)} is cached as it is rendered.")
     return plots.before_after(before, after, name, f"{percent(changed)} of the pixels differ.")
+
+
+def equal_neighbours(similarity: pd.Series) -> Text:
+    """How many samples have a neighbour with almost the same capsules; `similarity` is that of the nearest, up to 1."""
+    share = percent((similarity > EQUAL).mean(), 1)
+    return Text(f"**{share}** of the samples have a neighbour that is as good as equal (similarity above {EQUAL}).")
 
 
 def plot_counts(counts: pd.Series, xlabel: str, ylabel: str) -> Plot | Text:

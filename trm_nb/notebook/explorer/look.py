@@ -19,8 +19,9 @@ import torch
 
 from trm_nb.describe import printable
 from trm_nb.errors import UserError
-from trm_nb.notebook import plots, sampling
+from trm_nb.notebook import sampling
 from trm_nb.notebook.explorer.collection import Collection, Neighbour
+from trm_nb.notebook.plots.images import attention_overlays
 from trm_nb.pipeline.prediction.contents import Content, contents_of
 from trm_nb.records import Item, Sample
 
@@ -180,7 +181,7 @@ def _seen_by(
     encoder = collection.run.encoder
     weights = [*encoder.parameters(), *encoder.buffers()]
     maps = encoder.attention_maps(torch.from_numpy(image[None]).to(weights[0].device if weights else "cpu"))
-    shown = None if maps is None else plots.attention_overlays(image, maps[0].cpu().numpy())
+    shown = None if maps is None else attention_overlays(image, maps[0].cpu().numpy())
     return shown, encoder.decode(capsules[None])[0] if encoder.has_decoder else None
 
 
