@@ -52,35 +52,42 @@ class MultimodalDatasetConfig(BaseModel):
     include_text: bool = _field("plan", True, "read text files")
     include_images: bool = _field("plan", True, "read images")
     include_grids: bool = _field("plan", True, "read ARC grids")
-    render_text_to_image: bool = _field("plan", True, "render text as pages; False leaves text out, and says so")
-    limit: int | None = _field("plan", None, "at most so many items from each source path; None: all", ge=1)
+    render_text_to_image: bool = _field(
+        "plan", True, "render text as pages; false: text is left out, and the log says so"
+    )
+    limit: int | None = _field("plan", None, "largest number of items from each source path; null: all", ge=1)
     max_errors: int | float | None = _field(
-        "free", None, "stop when more is quarantined: a count, or below 1 a part of all samples; None: never", ge=0
+        "free",
+        None,
+        "stop when more samples than this are quarantined: a count, or below 1 a fraction; null: never",
+        ge=0,
     )
     seed: int = _field(
-        "plan", 0, "splits and untrained weights follow from it; so does training without a train_seed", ge=0, lt=2**32
+        "plan",
+        0,
+        "seed of the splits and of random weights, and of the training unless train_seed is set",
+        ge=0,
+        lt=2**32,
     )
     test_fraction: float = _field(
-        "plan", 0.2, "part of each label's items that is held out to measure models on, chosen by content", ge=0, lt=1
+        "plan", 0.2, "fraction of each label's items that is held out to evaluate models, chosen by content", ge=0, lt=1
     )
     val_fraction: float = _field(
-        "plan", 0.1, "part of each label's items that training is validated on, to choose its best step", ge=0, lt=1
+        "plan", 0.1, "fraction of each label's items that training is validated on, to choose its best step", ge=0, lt=1
     )
     split_sudokus: Literal["solution", "relabelled"] = _field(
         "plan",
         "solution",
-        "what is never in two splits: equal solutions, or also those that differ in digits' names",
+        "what is never in two splits: equal solutions, or also solutions that are equal up to a renaming of the digits",
     )
     arc_forms: int = _field(
-        "plan", 0, "further forms of each ARC task, turned, mirrored, recoloured, which are all in its split",
+        "plan", 0, "number of augmented copies of each ARC task (turned, mirrored, recoloured), all in its split",
         ge=0, le=1000,
     )  # fmt: skip
-    image_size: int = _field(
-        "plan", 224, "side of an image in pixels, a multiple of 28", ge=28, le=1792, multiple_of=28
-    )
-    text_column: str | None = _field("plan", None, "column of a table's texts; None: `text` where there is one")
-    image_column: str | None = _field("plan", None, "column of a table's images; None: `image` where there is one")
-    label_column: str | None = _field("plan", None, "column of a table's labels; None: the folder's name is the label")
+    image_size: int = _field("plan", 224, "side of an image in pixels", ge=28, le=1792, multiple_of=28)
+    text_column: str | None = _field("plan", None, "column of a table's texts; null: `text` where there is one")
+    image_column: str | None = _field("plan", None, "column of a table's images; null: `image` where there is one")
+    label_column: str | None = _field("plan", None, "column of a table's labels; null: the folder's name is the label")
 
     font_size: int = _field("plan", 12, "text size in pixels: 12 on 7x14 cells or 8 on 5x10 cells")
     wrap: Literal["character", "word"] = _field("plan", "character", "where a long line of text is wrapped")
@@ -89,28 +96,28 @@ class MultimodalDatasetConfig(BaseModel):
     foreground: str = _field("plan", "#000000", "colour of text, quoted as YAML takes # for a comment", pattern=_COLOUR)
     background: str = _field("plan", "#ffffff", "colour behind text", pattern=_COLOUR)
     fit: Literal["letterbox", "crop", "stretch", "tiles"] = _field(
-        "plan", "letterbox", "how a photograph comes into its square; tiles: cut into up to 64 squares"
+        "plan", "letterbox", "how an image is fitted into its square; tiles: cut into up to 64 squares"
     )
-    frames: Literal["all", "first"] = _field("plan", "all", "pages of a scan and frames of an animation to take")
+    frames: Literal["all", "first"] = _field("plan", "all", "which pages of a scan and frames of an animation are used")
 
     use_denoiser: bool | list[Modality] = _field(
-        "denoise", False, "denoise before caching: True for photographs and scans, or a list of text, image and grid"
+        "denoise", False, "denoise before caching: true for photographs and scans, or a list of text, image and grid"
     )
     denoiser: DenoiserSize = _field(
         "denoise", "base", "which of the package's denoisers: base, or large, which is better and takes twice as long"
     )
-    denoiser_path: str | None = _field("denoise", None, "another denoiser's checkpoint; None: see denoiser")
+    denoiser_path: str | None = _field("denoise", None, "checkpoint of another denoiser; null: see denoiser")
 
     encoder: str = _field("encode", "base", "the encoder's name in `models/encoders.py`, such as base or tiny")
     encoder_weights: Literal["trained", "random"] | None = _field(
-        "encode", None, "trained: those that come with the package; random: from the seed; None: trained for base"
+        "encode", None, "trained: those that come with the package; random: from the seed; null: trained for base"
     )
-    encoder_path: str | None = _field("encode", None, "encoder checkpoint; None: see encoder_weights")
+    encoder_path: str | None = _field("encode", None, "encoder checkpoint; null: see encoder_weights")
     fit_encoder: Literal["targets"] | None = _field(
         "encode", None, "targets: first train the encoder further on this run's images, to answer its puzzles and tasks"
     )
-    fit_steps: int = _field("encode", 3000, "optimiser steps of that", ge=1)
-    fit_batch_size: int = _field("encode", 32, "images in a batch of it", ge=1)
+    fit_steps: int = _field("encode", 3000, "optimiser steps of fit_encoder", ge=1)
+    fit_batch_size: int = _field("encode", 32, "images in a batch of fit_encoder", ge=1)
     batch_size: int = _field("encode", 1000, "samples in a batch file", ge=1, le=100_000)
     micro_batch: int = _field("encode", 64, "samples that are read and encoded together", ge=1)
     torch_threads: int = _field("encode", 2, "CPU threads of the encoder; fixed, as it can change last bits", ge=1)
@@ -126,7 +133,7 @@ class MultimodalDatasetConfig(BaseModel):
     model: str = _field("free", "main", "the model to train: the name of its folder in models/ in the run's folder")
     train_steps: int = _field("free", 0, "optimiser steps of the TRM; 0: no training", ge=0)
     train_minutes: float | None = _field(
-        "free", None, "train for about so long, instead of train_steps; fixes their number when the training begins",
+        "free", None, "train for about this many minutes instead; fixes the number of steps when the training begins",
         gt=0, le=100_000,
     )  # fmt: skip
     train_precision: Literal["auto", "float32"] = _field(
@@ -143,7 +150,7 @@ class MultimodalDatasetConfig(BaseModel):
         "task's answer grid), next (which page is the next one)",
     )
     train_seed: int | None = _field(
-        "train", None, "initial weights and order of the TRM's training follow from it; None: seed", ge=0, lt=2**32
+        "train", None, "seed of the initial weights and the order of the TRM's training; null: seed", ge=0, lt=2**32
     )
     train_batch_size: int = _field("train", 64, "samples in a training batch", ge=1)
     train_width: int = _field("train", 128, "width of the trained TRM, a multiple of 64", ge=64, multiple_of=64)
@@ -152,28 +159,28 @@ class MultimodalDatasetConfig(BaseModel):
     cool_down: float = _field(
         "train",
         0.0,
-        "last part of the steps in which the learning rate falls to nothing; fixes their number",
+        "last fraction of the steps, in which the learning rate falls to zero; fixes the number of steps",
         ge=0,
         le=1,
     )
     validate_every: int | None = _field(
-        "train", None, "steps between two validations, the best of which is used; None: an epoch, 10 at least", ge=1
+        "train", None, "steps between two validations, the best of which is used; null: an epoch, but at least 10", ge=1
     )
     early_stopping: int | None = _field(
-        "train", None, "end the training after so many validations without a better one; None: never", ge=1
+        "train", None, "end the training after this many validations without a better one; null: never", ge=1
     )
 
-    workers: int | None = _field("free", None, "rendering processes; None: one a core", ge=0)
+    workers: int | None = _field("free", None, "rendering processes; null: one per core", ge=0)
     cluster: str | None = _field(
-        "free", None, "a Dask scheduler, tcp://host:8786, or local:N for N workers here; None: workers alone",
+        "free", None, "a Dask scheduler, tcp://host:8786, or local:N for N workers here; null: workers alone",
         pattern=r"^(tcp|tls)://.+:\d+$|^local:[1-9]\d{0,3}$",
     )  # fmt: skip
     logger: Literal["tensorboard", "trackio"] | None = _field(
         "free",
         None,
-        "where the metrics of a training go too: tensorboard (the model's folder) or trackio; None: nowhere",
+        "where the metrics of a training are also written: tensorboard (the model's folder) or trackio; null: nowhere",
     )
-    start_threshold: int = _field("free", 50_000, "encoding starts once so many images are cached", ge=1)
+    start_threshold: int = _field("free", 50_000, "encoding starts once this many images are cached", ge=1)
 
     @field_validator("source_paths", mode="before")
     @classmethod
