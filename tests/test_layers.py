@@ -51,7 +51,7 @@ def _imports(path: Path) -> set[str]:
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "trm_nb":
             assert node.module
             names = [f"{node.module}.{alias.name}" for alias in node.names]
-            found |= {name if name in MODULES else node.module for name in names}
+            found |= {name if {name, f"{name}.__init__"} & {*MODULES} else node.module for name in names}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names if alias.name.split(".")[0] == "trm_nb"}
     return {name if name in MODULES else f"{name}.__init__" for name in found}
