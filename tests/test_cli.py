@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import nbformat
@@ -201,10 +203,7 @@ def test_a_build_that_is_stopped_says_what_next(project: Path, signum: int, work
     command = [*CLI, "build", "params/demo.yaml", "-p", f"workers={workers}"]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     path = project / "outputs" / "demo"
-    end = time.monotonic() + 30
-    while not (path / "progress.sqlite").exists() or not _planned(path):
-        assert time.monotonic() < end and child.poll() is None, child.communicate()
-        time.sleep(0.1)
+    _wait_until(lambda: (path / "progress.sqlite").exists() and bool(_planned(path)), child)
     os.killpg(child.pid, signum)  # as SLURM does, to all of them; the workers leave it to the build
     _, errors = child.communicate(timeout=30)  # the workers have its standard error, so they are gone too
     assert child.returncode == 128 + signum, errors
@@ -220,11 +219,9 @@ def test_sigterm_stops_a_run_publishes_the_notebook_and_writes_the_report(projec
     cells = [nbformat.v4.new_code_cell(source) for source in ("print('before')", sleeps, "print('never')")]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), project / "notebooks" / "01_first.ipynb")
     command = [*CLI, "run", "params/demo.yaml"]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    started, end = project / "started", time.monotonic() + 60
-    while not started.is_file() or not started.read_text():
-        assert time.monotonic() < end and child.poll() is None, child.communicate()
-        time.sleep(0.1)
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    started = project / "started"
+    _wait_until(lambda: started.is_file() and bool(started.read_text()), child)
     child.send_signal(signal.SIGTERM)
     output, errors = child.communicate(timeout=60)
     assert child.returncode == 143, errors
@@ -243,6 +240,17 @@ def test_a_command_leaves_the_handlers_of_its_caller_alone(project: Path) -> Non
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)]
     assert main(["build", "params/demo.yaml"]) == 0
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)] == before
+
+
+def _wait_until(condition: Callable[[], bool], child: subprocess.Popen[str], seconds: float = 120) -> None:
+    """Wait for what a process does; if it ends before, or takes too long on a busy machine, kill it and fail."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if child.poll() is not None or time.monotonic() > end:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            pytest.fail(f"it did not begin: {child.communicate()}")
+        time.sleep(0.1)
 
 
 def _planned(path: Path) -> int:
