@@ -38,9 +38,8 @@ FOLDERS = sorted(str(folder) for folder in PACKAGES if folder.name != "pretraini
 
 
 def _tracked() -> list[Path]:
-    names = subprocess.run(
-        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.splitlines()
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]  # also what was not added yet
+    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     return [Path(name) for name in names]
 
 

@@ -41,9 +41,25 @@ def test_an_unknown_encoder_is_refused_when_the_run_is_made(tmp_path: Path, name
 @pytest.mark.parametrize("name", ENCODERS)
 def test_a_checkpoint_says_which_encoder_it_is_of(tmp_path: Path, name: str, suffix: str) -> None:
     encoder = encoder_class(name)(name, seed=3, weights="random")
-    encoder.save(tmp_path / f"encoder{suffix}")
-    loaded = load_encoder(tmp_path / f"encoder{suffix}")
-    assert (loaded.preset, loaded.fingerprint, loaded.trained) == (name, encoder.fingerprint, True)
+    for trained in (False, True):
+        encoder.trained = trained
+        encoder.save(tmp_path / f"encoder{suffix}")
+        loaded = load_encoder(tmp_path / f"encoder{suffix}")
+        assert (loaded.preset, loaded.fingerprint) == (name, encoder.fingerprint)
+        assert loaded.trained == (trained and encoder.weight_count > 0)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_what_capsules_hold_can_be_looked_at(name: str) -> None:
+    encoder = encoder_class(name)(name)
+    capsules = np.random.default_rng(0).normal(size=(2, 12, 512)).astype(np.float16)
+    if not encoder.has_decoder:
+        with pytest.raises(UserError, match="decoder"):
+            encoder.decode(capsules)
+        return
+    for given in (capsules, torch.from_numpy(capsules).float()):
+        images = encoder.decode(given)
+        assert [(image.dtype, image.shape) for image in images] == [(np.uint8, (224, 224, 3))] * 2
 
 
 def test_a_checkpoint_of_an_encoder_that_is_not_in_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,5 +121,7 @@ def test_a_new_encoder_takes_one_module_and_one_line(linear: str, tmp_path: Path
     facts = views.encoder_facts(run_encoder := load_encoder(weights)).markdown
     assert "has no weights;" in facts and run_encoder.about in facts
     assert isinstance(views.plot_attention(run_encoder, np.zeros((224, 224, 3), np.uint8)), Text)
-    assert "a fixed transform" in (report.output_dir / "README.md").read_text()
+    assert not run_encoder.trained and "is a fixed transform." in (report.output_dir / "README.md").read_text()
+    with pytest.raises(UserError, match="fit_encoder: the encoder 'linear' is a fixed transform"):
+        build(asked.with_changes(output_dir=str(tmp_path / "fitted"), fit_encoder="targets"))
     _alone_or_together(load_encoder(weights))

@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from trm_nb.errors import UserError
-from trm_nb.models.capsule_decoder import CapsuleDecoder
 from trm_nb.models.checkpoints import fingerprint_of
+from trm_nb.models.decoding.capsule_decoder import CapsuleDecoder
 from trm_nb.models.patches import patches, scaled, unpatch
 from trm_nb.models.vision_encoder import TRMVisionEncoder
 from trm_nb.progress.tracker import TrainingProgressTracker

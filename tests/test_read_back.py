@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from trm_nb import GridRenderer, TextRenderer
-from trm_nb.models.read_back import read_grid, read_text
+from trm_nb.models.decoding.read_back import read_grid, read_text
 
 PAGE = "def f(x):\n    return x**2  # naïve, 漢字\n\n~!@#$%^&*()_+{}|:<>?"
 

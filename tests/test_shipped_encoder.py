@@ -10,7 +10,7 @@ import torch
 
 from trm_nb import GridRenderer, TextRenderer, TRMVisionEncoder
 from trm_nb.errors import UserError
-from trm_nb.models.capsule_decoder import SHIPPED
+from trm_nb.models.decoding.capsule_decoder import SHIPPED
 from trm_nb.models.vision_encoder import CHECKPOINTS
 
 PAGE = """The quick brown fox jumps over

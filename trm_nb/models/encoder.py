@@ -47,7 +47,7 @@ class Encoder(nn.Module, ABC):
     ) -> None:
         super().__init__()
         self.preset, self.seed, self.image_size = preset, seed, image_size
-        self.trained = False  # whether its weights were learned
+        self.trained = False  # whether its weights were learned; kept in a checkpoint
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
@@ -71,7 +71,17 @@ class Encoder(nn.Module, ABC):
         return sum(weight.numel() for weight in self.parameters())
 
     def decode(self, capsules: Tensor | np.ndarray) -> list[Any]:
-        """Images, uint8 (h, w, 3) each, of capsules (b, 12, 512); raises UserError where there is no decoder."""
+        """What capsules hold, to be looked at: notebook 03 and the explorer show it beside the image.
+
+        Args:
+            capsules: (b, 12, 512), as they are stored (float16) or as `forward` gives them (float32).
+
+        Returns:
+            b images, uint8 (image_size, image_size, 3). A subclass may take further arguments of its own.
+
+        Raises:
+            UserError: where there is no decoder.
+        """
         raise UserError(f"the encoder {self.fingerprint} has no decoder")
 
     def architecture(self) -> dict[str, str | int | list[int]]:
@@ -92,10 +102,11 @@ class Encoder(nn.Module, ABC):
         `facts` are plain values worth keeping (what it was trained from, its score).
         """
         weights = {name: weight.detach().cpu() for name, weight in self.state_dict().items()}
+        values = {**self.architecture(), "trained": self.trained, "facts": facts}
         if Path(path).suffix == ".safetensors":
-            save_weights(path, KIND, weights, {**self.architecture(), "facts": facts})
+            save_weights(path, KIND, weights, values)
         else:
-            save_checkpoint(path, KIND, {**self.architecture(), "weights": weights, "facts": facts})
+            save_checkpoint(path, KIND, {**values, "weights": weights})
 
     @classmethod
     def load(cls, path: str | Path, device: str = "cpu", *, image_size: int = 224) -> Self:
@@ -115,7 +126,7 @@ class Encoder(nn.Module, ABC):
                     f"{path}: {name}: expected {want!r}, got {values.get(name)!r}; it is of another version"
                 )
         load_weights(self, weights, path)
-        self.trained = True
+        self.trained = self.weight_count > 0 and values.get("trained") is not False
         self.eval()
 
 

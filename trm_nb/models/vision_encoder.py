@@ -29,8 +29,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trm_nb.errors import UserError
-from trm_nb.models.capsule_decoder import decodes, shipped_decoder
 from trm_nb.models.checkpoints import read_weights
+from trm_nb.models.decoding.capsule_decoder import decodes, shipped_decoder
 from trm_nb.models.encoder import KIND, Encoder
 from trm_nb.models.patches import CELLS, PIXELS, patches, positions, scaled
 from trm_nb.models.read_out import ReadOut
@@ -174,7 +174,7 @@ class TRMVisionEncoder(Encoder):
         Raises:
             UserError: when this is not the trained encoder that comes with the package.
         """
-        from trm_nb.models.read_back import read_grid, read_text
+        from trm_nb.models.decoding.read_back import read_grid, read_text
 
         given = torch.as_tensor(capsules).float().cpu()
         if given.shape[1:] != (CAPSULES, FEATURES):

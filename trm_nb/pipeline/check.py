@@ -37,8 +37,13 @@ def check(config: MultimodalDatasetConfig, tracker: TrainingProgressTracker, cac
             used.
     """
     tracker.check_frozen(plan_settings(config, cache) | encode_settings(config))
-    if config.encoder_path or config.device != "cpu":
-        encoder_for(config, tracker.paths.fitted_encoder)
+    if config.encoder_path or config.device != "cpu" or config.image_size != 224 or config.fit_encoder:
+        encoder = encoder_for(config, tracker.paths.fitted_encoder)  # which may refuse them
+        if config.fit_encoder and not encoder.weight_count:
+            raise UserError(
+                f"fit_encoder: the encoder {config.encoder!r} is a fixed transform, which has no weights to train; "
+                "leave fit_encoder out, or choose another encoder"
+            )
     if config.source_paths != [IN_MEMORY]:
         source_changes(config, tracker)
 

@@ -244,8 +244,9 @@ def _card(info: dict[str, Any]) -> str:
     modalities = ", ".join(f"{count} {name}" for name, count in counts["modalities"].items())
     splits = ", ".join(f"{count} {name}" for name, count in counts["splits"].items())
     unusable = f"{counts['quarantined_items']} items and {counts['quarantined_samples']} samples"
-    weights = "random, from the seed" if info["encoder"]["weights"] else "a fixed transform, without any"
-    trained = "trained" if info["encoder"]["trained"] else f"UNTRAINED (weights: {weights})"
+    untrained = "UNTRAINED (random weights from the seed)" if info["encoder"]["weights"] else "a fixed transform"
+    trained = "trained" if info["encoder"]["trained"] else untrained
+    autocast = " autocast" if info["encoder"]["computed_in"] == "bfloat16" else ""
     denoised = f"by the denoiser {info['denoiser']}" if info["denoiser"] else "by nothing, they are as rendered"
     return f"""---
 pretty_name: {json.dumps(info["name"])}
@@ -258,7 +259,7 @@ tags: [capsules, tiny-recursive-model]
 could not be used; quarantine.jsonl says why. {counts["left_out"]} files or items were left out by the config.
 
 The encoder ({info["encoder"]["preset"]}, weights {info["encoder"]["fingerprint"]}) is {trained}.
-Capsules were computed in {info["encoder"]["computed_in"]}.
+Capsules were computed in {info["encoder"]["computed_in"]}{autocast}.
 
 Samples are for training (`train`), validation (`val`) or test (`split` in samples.parquet). Items of equal content and
 items that belong together are in one split, and have the same `split_group`. Each label has the same part of its items

@@ -94,4 +94,5 @@ def fit_encoder(
     facts: dict[str, float] = {"steps": trained.steps, "best_step": trained.best_step}
     if trained.validated:
         facts["val_accuracy"] = evaluate(trained.model, examples, settings, part="val").accuracy
+    trained.model.encoder.trained = True
     trained.model.encoder.save(path, examples=examples.name, **facts)

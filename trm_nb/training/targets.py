@@ -56,8 +56,8 @@ class Targets(ABC):
         self.train, self.val, self.test = (np.flatnonzero(sides == name) for name in ("train", "val", "test"))
         if not len(self.train) or not len(self.test):
             raise NothingToLearnError(
-                f"training on answers needs samples with an answer on both sides, but {where} has {len(self.train)} "
-                f"samples to learn from and {len(self.test)} to measure on; "
+                f"training needs samples with a target in both splits, but {where} has {len(self.train)} samples "
+                f"to learn from and {len(self.test)} to measure on; "
                 "choose another objective, or build a new run with more samples or a larger test_fraction"
             )
         self.rows = rows

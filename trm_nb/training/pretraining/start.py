@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trm_nb.models.capsule_decoder import CapsuleDecoder
+from trm_nb.models.decoding.capsule_decoder import CapsuleDecoder
 from trm_nb.models.patches import CELLS, patches, scaled
 from trm_nb.models.vision_encoder import TRMVisionEncoder
 from trm_nb.training.pretraining.content import FAMILY

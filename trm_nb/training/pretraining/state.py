@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from trm_nb.errors import UserError
-from trm_nb.models.capsule_decoder import SIZES, CapsuleDecoder, shipped_decoder
 from trm_nb.models.checkpoints import load_checkpoint, load_weights, refuse_another, save_checkpoint
+from trm_nb.models.decoding.capsule_decoder import SIZES, CapsuleDecoder, shipped_decoder
 from trm_nb.models.hardware import check_device
 from trm_nb.models.vision_encoder import TRMVisionEncoder
 from trm_nb.progress.training_length import check_length
@@ -153,6 +153,7 @@ def save_state(folder: Path, state: State, content: Content, settings: Settings)
         "step": state.step,
     }
     facts: dict[str, str | int] = {"step": state.step, "steps": state.steps, "material": content.material.name}
+    state.average.encoder.trained = True
     state.average.encoder.save(folder / "encoder.safetensors", **facts)
     state.average.decoder.save(folder / "decoder.safetensors", state.average.encoder.fingerprint)
     save_checkpoint(folder / "training.pt", KIND, values)

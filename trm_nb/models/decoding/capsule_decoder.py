@@ -25,7 +25,7 @@ from trm_nb.models.read_out import BANDS, DETAIL, GRID, WHOLE
 from trm_nb.models.trm import affine, truncated_normal
 from trm_nb.render.grid import BACKGROUND, DEMONSTRATION, LINE, PALETTE, SIGN, TEST
 
-SHIPPED = Path(__file__).parents[1] / "assets" / "checkpoints" / "decoder_base.safetensors"
+SHIPPED = Path(__file__).parents[2] / "assets" / "checkpoints" / "decoder_base.safetensors"
 COLOURS = np.stack([*PALETTE, LINE, BACKGROUND, DEMONSTRATION, TEST, SIGN]).astype(
     np.uint8
 )  # of grids and tasks, (15, 3)
