@@ -70,7 +70,7 @@ def test_the_headline_compares_with_the_first_step_and_with_two_rules(puzzles: P
     assert "its own answer after the first recursion step is shown (80.0 against 20.0 %; 3 samples gained, 0" in told
     by_rules = 100 * (puzzles.levels != "hard").mean()
     assert f"the two rules that people begin with is shown (80.0 against {by_rules:.1f} %" in told
-    assert "2 Sudokus with the boards after step 1, step 2, step 3; wrong cells: 1, 0, 0; 1, 0, 0." in told
+    assert "2 Sudokus with the boards after step 1, step 3; wrong cells: 1, 0; 1, 0." in told
 
 
 def test_steps_difficulties_and_mistakes(run: Run, puzzles: Puzzles) -> None:
