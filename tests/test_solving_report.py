@@ -10,11 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
+from trm_nb.batch.runner import run_notebooks
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.errors import UserError
 from trm_nb.notebook.shown import Plot, Shown, Text
 from trm_nb.notebook.solving_report import ALL, FIRST_STEP, Puzzles, Solutions
 from trm_nb.pipeline.run import Run, build
+from trm_nb.report.report import write_report
+
+ROOT = Path(__file__).parents[1]
 
 
 def run_in(folder: Path, source: str, **changes: object) -> Run:
@@ -70,7 +74,7 @@ def test_the_headline_compares_with_the_first_step_and_with_two_rules(puzzles: P
     assert "its own answer after the first recursion step is shown (80.0 against 20.0 %; 3 samples gained, 0" in told
     by_rules = 100 * (puzzles.levels != "hard").mean()
     assert f"the two rules that people begin with is shown (80.0 against {by_rules:.1f} %" in told
-    assert "2 Sudokus with the boards after step 1, step 2, step 3; wrong cells: 1, 0, 0; 1, 0, 0." in told
+    assert "2 Sudokus with the boards after step 1, step 3; wrong cells: 1, 0; 1, 0." in told
 
 
 def test_steps_difficulties_and_mistakes(run: Run, puzzles: Puzzles) -> None:
@@ -101,3 +105,16 @@ def test_a_run_without_such_puzzles_is_refused(source: str, size: int, got: str,
     run = run_in(tmp_path, source, image_size=size)
     with pytest.raises(UserError, match=f"expected 9x9 Sudokus with solutions, .*{got} pixels; .*sudoku:9:60"):
         Puzzles.of(run)
+
+
+@pytest.mark.slow
+def test_notebook_08_is_a_page_of_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    source = str(ROOT / "trm_nb/assets/demo/sudoku")
+    run_in(tmp_path, source, limit=4, solve_puzzles=4)
+    (tmp_path / "four.yaml").write_text(f"source_paths: [{source}]\noutput_dir: run\nencoder: tiny\nlimit: 4\n")
+    asked = {"solve_puzzles": 4, "torch_threads": 1, "workers": 0, "output_dir": str(tmp_path / "run")}
+    outcome = run_notebooks(tmp_path / "four.yaml", asked, first=8)
+    assert outcome.failure is None and outcome.executed == ("08_solve",)
+    page = write_report(tmp_path / "run").with_name("08_solve.html").read_text(encoding="utf-8")
+    assert "of 4 9x9 Sudokus are solved from their images" in page and "Can it solve puzzles" in page

@@ -14,7 +14,7 @@ from trm_nb.notebook.prose import percent
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_WRONG = "#c0392b"
+_WRONG, _LINE = "#c0392b", "#3b4448"
 _LETTERS = 12  # columns up to which a cell has its number
 
 
@@ -29,7 +29,9 @@ def predictions(images: np.ndarray, predicted: np.ndarray, right: np.ndarray) ->
     return thinking(images, predicted[:, None], right, ["predicted"])
 
 
-def thinking(images: np.ndarray, boards: np.ndarray, right: np.ndarray, names: Sequence[str]) -> Figure:
+def thinking(
+    images: np.ndarray, boards: np.ndarray, right: np.ndarray, names: Sequence[str], box: int | None = None
+) -> Figure:
     """A row a sample: the image that asks, the board after each step, and the right one; wrong cells are framed.
 
     Args:
@@ -37,6 +39,7 @@ def thinking(images: np.ndarray, boards: np.ndarray, right: np.ndarray, names: S
         boards: int (n, t, rows, columns).
         right: int (n, rows, columns); a negative cell is not asked for.
         names: of the t steps.
+        box: cells from one line to the next; None: no lines.
     """
     n, t = boards.shape[:2]
     side = 2.2 if t == 1 else 9.2 / (t + 2)
@@ -47,10 +50,10 @@ def thinking(images: np.ndarray, boards: np.ndarray, right: np.ndarray, names: S
         asked.set_xlabel("asked", fontsize=8)
         for axes, name, cells in zip(given, names, steps, strict=True):
             wrong = (cells != answer) & (answer >= 0)
-            _board(axes, cells, answer, side)
+            _board(axes, cells, answer, side, box)
             _frame(axes, wrong)
             axes.set_xlabel(f"{name}: {wrong.sum():,} wrong", fontsize=8)
-        _board(wanted, answer, answer, side)
+        _board(wanted, answer, answer, side, box)
         wanted.set_xlabel("right", fontsize=8)
     return figure
 
@@ -74,11 +77,15 @@ def solved_by_step(lines: Mapping[str, np.ndarray], baselines: Mapping[str, floa
     return figure
 
 
-def _board(axes: Axes, cells: np.ndarray, right: np.ndarray, side: float) -> None:
-    """One board as coloured cells, with their numbers where there is room."""
+def _board(axes: Axes, cells: np.ndarray, right: np.ndarray, side: float, box: int | None) -> None:
+    """One board as coloured cells, with their numbers where there is room, and lines every `box` cells."""
     axes.imshow(np.where(right < 0, -1, cells), cmap="Pastel1", vmin=-1, vmax=max(8, int(right.max())))
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
+    if box is not None:
+        rows, columns = (np.arange(0, length + 1, box) - 0.5 for length in cells.shape)
+        axes.hlines(rows, -0.5, cells.shape[1] - 0.5, color=_LINE, lw=1, clip_on=False)
+        axes.vlines(columns, -0.5, cells.shape[0] - 0.5, color=_LINE, lw=1, clip_on=False)
     if cells.shape[1] <= _LETTERS:
         size = min(9.0, 40 * side / max(cells.shape))
         for row, column in np.ndindex(cells.shape):

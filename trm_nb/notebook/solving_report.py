@@ -6,6 +6,7 @@ needed. Nothing is trained. Cost: a board takes 1.4 s for 32 steps on one core.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self, get_args
 
@@ -113,7 +114,7 @@ class Solutions:
         gained = np.flatnonzero(self.exact[-1] & ~self.exact[0])
         wrong = (self.by_step[0, gained] != self.puzzles.solutions[gained]).sum((1, 2))
         shown = gained[np.argsort(-wrong, kind="stable")][:2]
-        return Shown(Text("\n\n".join(map(finding, said))), *([self._boards(shown)] if len(shown) else []))
+        return Shown(Text("\n\n".join(map(finding, said))), *([self._boards(shown, (1, 4))] if len(shown) else []))
 
     @property
     def steps(self) -> Plot:
@@ -143,7 +144,7 @@ class Solutions:
         template += "The solver holds {2:,} of its answers for right, **{3:,}** wrongly."
         text = Text(finding(template, (~right).sum(), len(right), self.sure.sum(), (~right & self.sure).sum()))
         missed = np.flatnonzero(~right)[:4]
-        return Shown(text, *([self._boards(missed)] if len(missed) else []))
+        return Shown(text, *([self._boards(missed, (1, 2, 4, 8))] if len(missed) else []))
 
     def record(self, run: Run) -> pd.DataFrame:
         """Note the result in the tracker, and show what was noted."""
@@ -158,17 +159,17 @@ class Solutions:
         groups = {name: self.puzzles.levels == name for name in LEVELS}
         return {name: here for name, here in groups.items() if here.any()} | {ALL: np.ones(len(self.sure), bool)}
 
-    def _boards(self, places: np.ndarray) -> Plot:
-        """Some boards as they are asked, as they are after steps 1, 2, 4, ..., and as they should be."""
+    def _boards(self, places: np.ndarray, steps: Sequence[int]) -> Plot:
+        """Some boards as they are asked, as they are after these steps and the last one, and as they should be."""
         last = len(self.by_step)
-        shown = sorted({min(step, last) for step in (1, 2, 4, 8, last)})
+        shown = sorted({min(step, last) for step in (*steps, last)})
         boards = self.by_step[np.array(shown) - 1][:, places].swapaxes(0, 1)
         wrong = (boards != self.puzzles.solutions[places][:, None]).sum((2, 3))
         names = [f"step {step}" for step in shown]
         counts = "; ".join(", ".join(map(str, line)) for line in wrong.tolist())
         alt = f"{len(places)} Sudokus with the boards after {', '.join(names)}; wrong cells: {counts}."
         images = self.puzzles.images[places]
-        return Plot(board_plots.thinking(images, boards, self.puzzles.solutions[places], names), alt)
+        return Plot(board_plots.thinking(images, boards, self.puzzles.solutions[places], names, box=3), alt)
 
 
 def _is_solution(grids: list[np.ndarray]) -> bool:
