@@ -12,6 +12,7 @@ from test_watching import held
 from trm_nb import build
 from trm_nb.params import load_params
 from trm_nb.progress.run_folder import RunPaths
+from trm_nb.storage.lock_holder import holder_of
 
 pytestmark = [
     pytest.mark.slow,
@@ -108,7 +109,8 @@ def test_samples_are_explored_and_a_run_is_stopped(page, lab: str, ready: Path) 
     start.locator("img[alt*='optimiser step']").first.wait_for()
     start.locator("button:text-is('stop')").click()
     start.locator("[role=status]:has-text('stopped; what was done is kept')").wait_for()
-    assert RunPaths(ready.parent / "other").model("main").checkpoint.is_file()
+    other = ready.parent / "other"
+    assert RunPaths(other).info.is_file() and holder_of(other) is holder_of(RunPaths(other).model("main").root) is None
     assert page.locator("[data-mime-type='application/vnd.jupyter.stderr'], .jp-mod-error").count() == 0
 
 
