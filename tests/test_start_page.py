@@ -109,8 +109,8 @@ def test_notebook_00_is_not_part_of_a_run() -> None:
 
 @pytest.mark.slow
 def test_stopping_keeps_what_was_done_and_starting_continues(project: Path) -> None:
-    page = StartPage("params/small.yaml", train_steps=100_000)
-    page.choice = Choice("params/small.yaml", train_steps=100_000, command="build")
+    page = StartPage("params/small.yaml")
+    page.choice = Choice("params/small.yaml", limit=6, train_steps=100_000, command="build")
     page.start()
     with pytest.raises(UserError, match="at work"):
         page.start()
@@ -123,7 +123,7 @@ def test_stopping_keeps_what_was_done_and_starting_continues(project: Path) -> N
     page.stop()
     assert background.wait(60) and background.code == 143, background.last_line()
     assert "what was done is kept" in background.last_line()
-    page.choice = Choice("params/small.yaml", train_steps=0, command="build")
+    page.choice = Choice("params/small.yaml", limit=6, train_steps=0, command="build")
     assert "**done**" in page.run(now=True).markdown
     assert isinstance(page.explore(), Explorer)
 
