@@ -71,8 +71,9 @@ def first(collection: Collection, **wanted: str) -> int:
         (Filter(split="test"), "split", {"test"}),
         (Filter(modality="grid", split="train"), "label", {"tasks"}),
         (Filter(contains="BISECT"), "item_id", {"my sources/code/bisect.py"}),
+        (Filter(contains="ALERT(1)>3"), "item_id", {f"my sources/{HOSTILE}/{HOSTILE}3.txt"}),
     ],
-    ids=["all", "kind", "label", "split", "two at once", "name"],
+    ids=["all", "kind", "label", "split", "two at once", "name", "a name with signs"],
 )
 def test_a_filter_keeps_what_it_says(collection: Collection, wanted: Filter, column: str, values: set[str]) -> None:
     places = collection.matching(wanted)
@@ -139,9 +140,10 @@ def test_new_content_is_encoded_as_the_run_was(collection: Collection) -> None:
         ("a.png", PHOTO.read_bytes()[:500], None),
         (HOSTILE, b"", None),
         ("../../etc/passwd", b"\0", "binary"),
+        ("a.\0", b"\0", "binary"),
         ("huge", bytes(MAX_UPLOAD + 1), "at most 64 MiB"),
     ],
-    ids=["binary", "archive", "truncated", "empty", "a path", "too large"],
+    ids=["binary", "archive", "truncated", "empty", "a path", "a suffix with NUL", "too large"],
 )
 def test_a_file_that_cannot_be_used_is_one_sentence(
     collection: Collection, name: str, data: bytes, match: str | None

@@ -12,6 +12,7 @@ from test_watching import held
 from trm_nb import build
 from trm_nb.params import load_params
 from trm_nb.progress.run_folder import RunPaths
+from trm_nb.storage.lock_holder import holder_of
 
 pytestmark = [
     pytest.mark.slow,
@@ -49,6 +50,7 @@ def page(ready: Path, lab: str, request: pytest.FixtureRequest):  # type: ignore
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         page = browser.new_page(viewport={"width": 1400, "height": 1600})
         page.set_default_timeout(SECONDS)
+        page.on("dialog", lambda one: one.accept())  # leave a notebook that is not saved
         asked: list[str] = []
         page.on("request", lambda one: asked.append(one.url))
         yield page
@@ -67,12 +69,22 @@ def run_all(page, lab: str, name: str) -> None:  # type: ignore[no-untyped-def] 
     page.click("li.lm-Menu-item[data-command='runmenu:run-all']")
 
 
-def test_samples_are_explored_and_a_run_is_stopped(page, lab: str, ready: Path) -> None:  # type: ignore[no-untyped-def] # noqa: F811
-    from playwright.sync_api import expect
-
+def test_explore_start_stop_and_watch(page, lab: str, ready: Path) -> None:  # type: ignore[no-untyped-def] # noqa: F811
     pytest.importorskip("jscatter")
     run_all(page, lab, "00_start.ipynb")
     start, explorer = (page.locator(".trm-explorer-live").nth(n) for n in (0, 1))
+    errors = page.locator("[data-mime-type='application/vnd.jupyter.stderr'], .jp-mod-error")
+    _explores(page, explorer)
+    _stops(start, ready.parent / "other")
+    assert errors.count() == 0
+    _watches(page, lab, ready)
+    assert errors.count() == 0
+
+
+def _explores(page, explorer) -> None:  # type: ignore[no-untyped-def]
+    """A sample is chosen, by keys too, the slider moved, a text typed and a point clicked: what is shown changes."""
+    from playwright.sync_api import expect
+
     explorer.locator("canvas").first.wait_for()
     name, step = explorer.locator("h4").first, explorer.locator("table tr.trm-now")
 
@@ -100,17 +112,6 @@ def test_samples_are_explored_and_a_run_is_stopped(page, lab: str, ready: Path) 
 
     assert _clicks_a_point(page, explorer.locator("canvas").first, name) != "your text"
 
-    start.locator("input[type=text]").first.fill("outputs/other")
-    start.locator("input[type=text]").nth(2).fill("1000000")
-    start.locator("select").last.select_option("dataset and model")
-    start.locator("button:text-is('start')").click()
-    start.locator(".trm-progress strong:has-text('running train')").wait_for()
-    start.locator("img[alt*='optimiser step']").first.wait_for()
-    start.locator("button:text-is('stop')").click()
-    start.locator("[role=status]:has-text('stopped; what was done is kept')").wait_for()
-    assert RunPaths(ready.parent / "other").model("main").checkpoint.is_file()
-    assert page.locator("[data-mime-type='application/vnd.jupyter.stderr'], .jp-mod-error").count() == 0
-
 
 def _clicks_a_point(page, canvas, name) -> str:  # type: ignore[no-untyped-def]
     """Click through the map until a point is hit; returns the name of its sample."""
@@ -124,7 +125,23 @@ def _clicks_a_point(page, canvas, name) -> str:  # type: ignore[no-untyped-def]
     return before
 
 
-def test_a_notebook_watches_another_process_and_goes_on(page, lab: str, ready: Path) -> None:  # type: ignore[no-untyped-def] # noqa: F811
+def _stops(start, folder: Path) -> None:  # type: ignore[no-untyped-def]
+    """A run that is started shows its bars and curves, and ends when it is stopped."""
+    start.locator("input[type=text]").first.fill("outputs/other")
+    start.locator("input[type=text]").nth(2).fill("1000000")
+    start.locator("select").last.select_option("dataset and model")
+    start.locator("button:text-is('start')").click()
+    start.locator(".trm-progress strong:has-text('running train')").wait_for()
+    start.locator("img[alt*='optimiser step']").first.wait_for()
+    start.locator("button:text-is('stop')").click()
+    start.locator("[role=status]:has-text('stopped; what was done is kept')").wait_for()
+    assert (
+        RunPaths(folder).info.is_file() and holder_of(folder) is holder_of(RunPaths(folder).model("main").root) is None
+    )
+
+
+def _watches(page, lab: str, ready: Path) -> None:  # type: ignore[no-untyped-def] # noqa: F811
+    """A notebook whose run another process writes goes on when that is done."""
     with held(ready) as other:
         run_all(page, lab, "04_consolidate.ipynb")
         page.wait_for_selector(f"text=process {other.pid} (at work) works on")
@@ -132,4 +149,3 @@ def test_a_notebook_watches_another_process_and_goes_on(page, lab: str, ready: P
         assert "[*]:" in [prompt.strip() for prompt in prompts.all_inner_texts()]
     numbered = "es => es.every(e => /^\\[\\d+\\]:$/.test(e.innerText.trim()))"
     page.wait_for_function(f"() => ({numbered})([...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')])")
-    assert page.locator("[data-mime-type='application/vnd.jupyter.stderr'], .jp-mod-error").count() == 0

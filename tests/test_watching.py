@@ -40,6 +40,18 @@ def held(folder: Path) -> Iterator[subprocess.Popen[str]]:
             child.stdin.close()
 
 
+@contextmanager
+def released(child: subprocess.Popen[str], seconds: float) -> Iterator[None]:
+    """End the process after so long, so that whoever waits for it wrongly fails and does not hang."""
+    assert child.stdin
+    timer = threading.Timer(seconds, child.stdin.close)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def ended_soon(child: subprocess.Popen[str]) -> list[float]:
     """End a process shortly, and note when it was asked to."""
     asked: list[float] = []
@@ -78,7 +90,7 @@ def test_it_goes_on_at_once(why: str, make_config: Make, monkeypatch: pytest.Mon
         if why == "nobody is at work":
             assert not run.watch_others()
             return
-        with held(run.paths.notebooks) as child:
+        with held(run.paths.notebooks) as child, released(child, 30):
             if why == "the dataset is there":
                 for stage in ("render", "encode", "consolidate"):
                     run.tracker.already_done(stage)
