@@ -205,6 +205,8 @@ def test_folded_and_shown_sections() -> None:
             code("b", progress, nothing, empty),
             {"cell_type": "markdown", "source": "tail\n## With a result", "metadata": {}, "outputs": []},
             code("c", progress, shown("text/markdown", "Found.")),
+            {"cell_type": "markdown", "source": "A step without a result", "metadata": {}, "outputs": []},
+            code("c2", nothing),
             {"cell_type": "markdown", "source": "## Checks", "metadata": {}, "outputs": []},
             code("d", shown("text/plain", "recorded"), tags=["plumbing"]),
             {"cell_type": "markdown", "source": "## Checks that fail", "metadata": {}, "outputs": []},
@@ -216,7 +218,7 @@ def test_folded_and_shown_sections() -> None:
     assert [cell["source"] for cell in outline.lead] == ["# Title\n\nIntroduction\n```\n## no heading\n```"]
     assert [cell["source"] for cell in outline.shown] == ["## With a result", "c", "## Checks that fail", "e"]
     assert [cell["source"].splitlines()[0] for cell in outline.folded] == [
-        "## Parameters", "a = 1", "## Without a result", "b", "tail", "## Checks", "d"
+        "## Parameters", "a = 1", "## Without a result", "b", "tail", "A step without a result", "c2", "## Checks", "d"
     ]  # fmt: skip
     assert [len(cell["outputs"]) for cell in outline.shown] == [0, 1, 0, 0]
     assert outline.shown[1]["metadata"]["trm_number"] == 6, "the number of the cell in the notebook"
