@@ -84,6 +84,8 @@ def test_what_is_missing_is_said(run: Path) -> None:
     assert "No result yet" in text and "Progress" in text, "a run that is not done shows how far it is"
     (run / "dataset_info.json").write_text("[1, 2")
     make_model(run, "label", value=0.5, verdict="worse", baselines=None, target=f"x {ALERT}")
+    make_model(run, "label", "half")
+    write_result(ModelPaths(RunPaths(run).models / "half"), {"name": "half", "value": 1})
     index = write_report(run).read_text(encoding="utf-8")
     assert "Predict x &lt;script&gt;" in index and "the nearest neighbour" in index
 
