@@ -27,7 +27,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_new_project_has_what_the_checkout_has(project: Path) -> None:
-    names = {path.name for path in find_notebooks(project)} | {"00_start.ipynb", "07_compare.ipynb"}
+    names = {path.name for path in find_notebooks(project, solves=True)} | {"00_start.ipynb", "07_compare.ipynb"}
     assert names == {path.name for path in (project / "notebooks").iterdir()}
     for name in names:
         assert (project / "notebooks" / name).read_bytes() == (ROOT / "notebooks" / name).read_bytes()

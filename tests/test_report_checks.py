@@ -84,6 +84,8 @@ def test_what_is_missing_is_said(run: Path) -> None:
     assert "No result yet" in text and "Progress" in text, "a run that is not done shows how far it is"
     (run / "dataset_info.json").write_text("[1, 2")
     make_model(run, "label", value=0.5, verdict="worse", baselines=None, target=f"x {ALERT}")
+    make_model(run, "label", "half")
+    write_result(ModelPaths(RunPaths(run).models / "half"), {"name": "half", "value": 1})
     index = write_report(run).read_text(encoding="utf-8")
     assert "Predict x &lt;script&gt;" in index and "the nearest neighbour" in index
 
@@ -205,6 +207,8 @@ def test_folded_and_shown_sections() -> None:
             code("b", progress, nothing, empty),
             {"cell_type": "markdown", "source": "tail\n## With a result", "metadata": {}, "outputs": []},
             code("c", progress, shown("text/markdown", "Found.")),
+            {"cell_type": "markdown", "source": "A step without a result", "metadata": {}, "outputs": []},
+            code("c2", nothing),
             {"cell_type": "markdown", "source": "## Checks", "metadata": {}, "outputs": []},
             code("d", shown("text/plain", "recorded"), tags=["plumbing"]),
             {"cell_type": "markdown", "source": "## Checks that fail", "metadata": {}, "outputs": []},
@@ -216,7 +220,7 @@ def test_folded_and_shown_sections() -> None:
     assert [cell["source"] for cell in outline.lead] == ["# Title\n\nIntroduction\n```\n## no heading\n```"]
     assert [cell["source"] for cell in outline.shown] == ["## With a result", "c", "## Checks that fail", "e"]
     assert [cell["source"].splitlines()[0] for cell in outline.folded] == [
-        "## Parameters", "a = 1", "## Without a result", "b", "tail", "## Checks", "d"
+        "## Parameters", "a = 1", "## Without a result", "b", "tail", "A step without a result", "c2", "## Checks", "d"
     ]  # fmt: skip
     assert [len(cell["outputs"]) for cell in outline.shown] == [0, 1, 0, 0]
     assert outline.shown[1]["metadata"]["trm_number"] == 6, "the number of the cell in the notebook"

@@ -90,6 +90,7 @@ def test_each_objective_is_shown(built: Path, tmp_path: Path, objective: str, he
     shown = {name: words(getattr(report, name)) for name in PARTS}
     assert headline in shown["headline"] and "this model" in shown["headline"]
     assert f"95{NO_BREAK}% interval" in shown["headline"]
+    assert objective != "grid" or "None is right in the end" in shown["details"]
     assert details in shown["details"] and shown["about"] == problem.objective.about
     assert "recursion step" in shown["steps"] and "the first step" in shown["steps"]
     assert "**4** of 4 are used, the best one on the validation samples" in shown["choice"]

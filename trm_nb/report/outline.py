@@ -1,8 +1,8 @@
 """What of an executed notebook a page shows, and what it folds away at its end.
 
 A page begins with the notebook's title and introduction (the lead). Sections, from one second-level heading to the
-next, are shown where their cells have something to show. Parameters, checks and sections without a result are folded,
-with their code; a section in which the execution stopped is shown. Works on the plain JSON of a notebook.
+next, are shown where their cells have something to show, and so are the steps within a section. Parameters, checks and
+what has no result are folded, with their code. Where the execution stopped is shown. Works on a notebook's plain JSON.
 """
 
 from __future__ import annotations
@@ -34,7 +34,13 @@ def outline_of(notebook: dict[str, Any]) -> Outline:
     shown: list[Cell] = []
     folded: list[Cell] = []
     for section in _sections(pieces[ends:]):
-        (shown if _is_shown(section) else folded).extend(section)
+        if not _is_shown(section):
+            folded += section
+            continue
+        first, *others = _steps(section)
+        shown += first
+        for step in others:
+            (shown if _has_something(step) else folded).extend(step)
     return Outline(pieces[:ends], shown, folded)
 
 
@@ -55,7 +61,23 @@ def _is_shown(section: list[Cell]) -> bool:
     tags = {tag for cell in section for tag in cell["metadata"].get("tags", [])}
     if tags & PLUMBING:
         return False
-    return all(map(_is_prose, section)) or any(cell["outputs"] for cell in section)
+    return _has_something(section)
+
+
+def _steps(section: list[Cell]) -> list[list[Cell]]:
+    """The cells from one that is prose after code to the next."""
+    found: list[list[Cell]] = [[]]
+    for cell in section:
+        if _is_prose(cell) and found[-1] and not _is_prose(found[-1][-1]):
+            found.append([])
+        found[-1].append(cell)
+    return found
+
+
+def _has_something(cells: list[Cell]) -> bool:
+    """Whether there is an output, or a failure, or nothing but prose."""
+    told = any(cell["outputs"] or _status(cell) == "failed" for cell in cells)
+    return told or all(map(_is_prose, cells))
 
 
 def _status(cell: Cell) -> str:

@@ -112,8 +112,7 @@ def headlines(output_dir: str | Path) -> list[tuple[str, str]]:
     for path, notebook in _notebooks(Path(output_dir)):
         only_what_is_shown(notebook)
         status = notebook["metadata"].get("trm_nb", {}).get("status", "done")
-        said = next(iter(findings(notebook)), "")
-        found.append((path.stem, as_plain(said) if status == "done" else status))
+        found.append((path.stem, as_plain(" ".join(findings(notebook))) if status == "done" else status))
     return found
 
 

@@ -23,6 +23,7 @@ from trm_nb.report.relative import Relative
 
 FEW_ITEMS = 100  # held out; below it, intervals are wide
 SPLITS = {"train": "for training", "val": "for validation", "test": "held out for the test"}
+WHOLE = {"name", "value", "interval", "samples", "items", "baseline", "verdict", "p"}  # of a result that is shown
 MOST_NAMES = 10  # labels and sources that are listed
 BETTER, WORSE = "better", "worse"
 
@@ -67,7 +68,7 @@ def summary_of(run: Path, tracker: TrainingProgressTracker, stats: Mapping[str, 
     paths, config = RunPaths(run), tracker.frozen()
     info = _info(paths)
     results = {one["name"]: read_result(paths.model(one["name"])) for one in stats["models"] if one["state"] == "done"}
-    models = {name: _model(result) for name, result in results.items() if "value" in result}
+    models = {name: _model(result) for name, result in results.items() if result.keys() >= WHOLE}
     chosen = stats["model"] if stats["model"] in models else next(iter(models), None)
     encoder = _encoder(config, info)
     main = models.get(chosen) if chosen else None
