@@ -104,7 +104,8 @@ def _share(scores: Scores) -> float:
 
 def _thousandths(scores: Scores) -> np.ndarray:
     """How much of each image is right, int64 (m,): whole numbers, as the exact test needs them."""
-    return np.rint(1000 * scores.right / scores.asked).astype(np.int64)
+    whole: np.ndarray = np.rint(1000 * scores.right / scores.asked).astype(np.int64)
+    return whole
 
 
 def gains(by: By, measure: str, pairs: Sequence[tuple[str, str]] = PAIRS) -> list[Gain]:
