@@ -142,6 +142,14 @@ def test_many_comparisons_are_adjusted_and_characters_are_counted() -> None:
     assert [gain.adjusted for gain in found] == pytest.approx([2 * found[0].p] * 2)
 
 
+def test_a_long_page_counts_as_much_as_a_short_one() -> None:
+    image, asked = np.arange(8), np.array([400, 20] * 4)
+    arms = {"all": asked, "none": 0 * asked}
+    by = {("noise", name): [{"glyph": Scores(image, right, asked)}] for name, right in arms.items()}
+    (found,) = worth.gains(by, "glyph", [("all", "none")])
+    assert found.gain == found.low == found.high == 1 and found.p == pytest.approx(2 / 2**8)
+
+
 def test_answers_are_told_apart_by_the_noise_of_their_image() -> None:
     turns = [Noise("scanner", 2), Noise("speckle", 0.5)]  # image 0 gets the first with seed 0, the second with seed 1
     by = worth.told_apart({"arm": scores(np.arange(6).reshape(2, 3))}, turns, 3)

@@ -1,8 +1,10 @@
 """Which arms of the denoising study recognise more than others, by measure and by kind of noise.
 
-Arms are compared on the same noisy images. All that was asked of one item, with every seed, is one unit of the interval
-and of the test (exact sign-flip test). Many comparisons mean many chances of a false alarm, so the p-values of one
-measure are adjusted by Holm's method, and verdicts follow from these; intervals are of each comparison alone.
+Arms are compared on the same noisy images, by the share of an image's answers that is right, in thousandths: a page
+counts as much as another one, however many characters it has. All that was asked of one item, with every seed, is one
+unit of the interval and of the test (exact sign-flip test). Many comparisons mean many chances of a false alarm, so the
+p-values of one measure are adjusted by Holm's method, and verdicts follow from these; intervals are of each comparison
+alone.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ GROUPS: Mapping[str, Collection[str]] = {"all": (*TRAINED, *UNSEEN), "trained": 
 class Gain:
     """What `arm` has right beyond `other`, on the same images with the same noise.
 
-    `share` and `other_share` are parts of all answers, `gain` their difference with its 95 % interval over `items`.
+    `share` and `other_share` are means over images, `gain` is their difference with its 95 % interval over `items`.
     `p` is of this pair alone, `adjusted` is Holm's over all pairs and noises of the measure.
     """
 
@@ -92,12 +94,18 @@ def _some(scores: Scores, chosen: np.ndarray) -> Scores:
 
 
 def shares(by: By, measure: str) -> dict[tuple[str, str], float]:
-    """(noise, arm) -> the part of all answers that is right, over all seeds; NaN where nothing was asked."""
+    """(noise, arm) -> the mean share of right answers over images and seeds; NaN where nothing was asked."""
     return {key: _share(_joined([of[measure] for of in seeds])) for key, seeds in by.items()}
 
 
 def _share(scores: Scores) -> float:
-    return float(scores.right.sum() / scores.asked.sum()) if len(scores.asked) else math.nan
+    return float(_thousandths(scores).mean()) / 1000 if len(scores.asked) else math.nan
+
+
+def _thousandths(scores: Scores) -> np.ndarray:
+    """How much of each image is right, int64 (m,): whole numbers, as the exact test needs them."""
+    whole: np.ndarray = np.rint(1000 * scores.right / scores.asked).astype(np.int64)
+    return whole
 
 
 def gains(by: By, measure: str, pairs: Sequence[tuple[str, str]] = PAIRS) -> list[Gain]:
@@ -113,7 +121,7 @@ def gains(by: By, measure: str, pairs: Sequence[tuple[str, str]] = PAIRS) -> lis
             if not (np.array_equal(one.image, two.image) and np.array_equal(one.asked, two.asked)):
                 raise ValueError(f"{noise}, {measure}: expected the same images of {arm} and {other}")
             found.append(((noise, measure, arm, other), one, two))
-    tested = [sign_flip(_by_item(one, one.right - two.right)) for _, one, two in found]
+    tested = [sign_flip(_by_item(one, _thousandths(one) - _thousandths(two))) for _, one, two in found]
     adjusted = holm(np.array(tested))
     return [_gain(*of, p, float(q)) for of, p, q in zip(found, tested, adjusted, strict=True)]
 
@@ -122,10 +130,9 @@ def _gain(names: tuple[str, str, str, str], one: Scores, two: Scores, p: float, 
     """The interval resamples items, each with all its answers."""
     if not len(one.image):
         return Gain(*names, math.nan, math.nan, math.nan, -1.0, 1.0, 0, p, adjusted)
-    difference = (one.right - two.right).astype(float)
-    usual = float(one.asked.mean())  # answers of an image: turns a mean over images into a share of answers
-    low, high = (value / usual for value in bootstrap(difference[None], _numbered(one)))
-    gain, items = float(difference.mean()) / usual, len(np.unique(one.image))
+    difference = (_thousandths(one) - _thousandths(two)) / 1000
+    low, high = bootstrap(difference[None], _numbered(one))
+    gain, items = float(difference.mean()), len(np.unique(one.image))
     return Gain(*names, _share(one), _share(two), gain, low, high, items, p, adjusted)
 
 
