@@ -139,7 +139,8 @@ class Explorer:
             w.HBox([
                 w.VBox([w.HTML("<h4>Nearest neighbours, by distance of the capsules</h4>"),
                         w.HBox([w.VBox(list(slot)) for slot in self.near], layout=_WRAP)]),
-                w.VBox([w.HTML("<h4>Prediction after each recursion step</h4>"), self.step, self.predicted]),
+                w.VBox([w.HTML("<h4>Prediction after each recursion step</h4>"), self.step, self.predicted],
+                       layout=w.Layout(width="335px")),
             ], layout=_WRAP),
             w.HTML("<h4>Your own text or file, rendered and encoded as this run's samples were</h4>"),
             w.HBox([self.text, w.VBox([self.text_button, self.upload])], layout=_WRAP),

@@ -28,6 +28,8 @@ STYLE = """<style>
 .trm-explorer-live figure {margin: 0; line-height: 1.3}
 .trm-explorer-live figcaption {font-size: 12px; color: var(--jp-ui-font-color1, #333); overflow-wrap: anywhere}
 .trm-explorer-live figure img {display: block; border: 1px solid var(--jp-border-color2, #ccc)}
+.trm-explorer-live .trm-thumb figcaption {height: 47px; overflow: hidden}
+.trm-explorer-live .trm-name {white-space: nowrap}
 .trm-explorer-live h4 {margin: 10px 0 4px; font-size: 14px}
 .trm-explorer-live td, .trm-explorer-live th {padding: 1px 8px 1px 0; text-align: left; line-height: 1.4}
 .trm-explorer-live tr.trm-now td {font-weight: bold; background: var(--jp-layout-color2, #eee)}
@@ -112,7 +114,7 @@ def thumbnail(image: np.ndarray, name: object, label: object, distance: float) -
     """A neighbour."""
     step = max(1, image.shape[0] // THUMB)
     caption = f"<b>{distance:.2f}</b> {short(label, 24)}<br>{short(str(name).rsplit('/', 1)[-1], 32)}"
-    return figure(image[::step, ::step], caption, THUMB, short(name))
+    return f'<div class="trm-thumb">{figure(image[::step, ::step], caption, THUMB, short(name))}</div>'
 
 
 def prediction(thought: Thought, step: int) -> str:
@@ -121,7 +123,7 @@ def prediction(thought: Thought, step: int) -> str:
         return f"<p>{escape(thought.remark)}</p>"
     value, probability = thought.steps[step - 1]
     said = f"<p>{escape(thought.remark)}</p>" if thought.remark else ""
-    sure = "" if probability is None else f", probability {probability:.0%}"
+    sure = "" if probability is None else f", probability {probability:.1%}"
     if isinstance(value, list):
         return f"<p>After step {step} of {len(thought.steps)}{sure}: {_wrong(value, thought.target)}</p>{said}" + (
             f'<div class="trm-row">{board(value, thought.target)}{_right(thought.target)}</div>'
@@ -144,7 +146,7 @@ def _wrong(predicted: Sequence[Sequence[int]], target: Any) -> str:
     if target is None:
         return "what is right is not known"
     wrong = sum(_differs(n, m, cell, target) for n, row in enumerate(predicted) for m, cell in enumerate(row))
-    return "every cell is right" if not wrong else f"<b>{wrong:,}</b> cells are wrong, framed in red"
+    return "every cell is right" if not wrong else f"wrong cells, framed in red: <b>{wrong:,}</b>"
 
 
 def _differs(n: int, m: int, cell: int, target: Sequence[Sequence[int]]) -> bool:

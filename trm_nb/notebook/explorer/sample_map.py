@@ -61,7 +61,10 @@ class SampleMap:
     def _legend_html(self, others: bool) -> str:
         shown = [(short(name, 26), colour) for name, colour in zip(self._names, COLOURS, strict=False)]
         shown += [("others", OTHERS)] if others else []
-        dots = "".join(f'<span class="trm-dot" style="background:{colour}"></span>{name}' for name, colour in shown)
+        dots = "".join(
+            f'<span class="trm-name"><span class="trm-dot" style="background:{colour}"></span>{name}</span> '
+            for name, colour in shown
+        )
         mapped, total, part = len(self._collection.mapped), len(self._collection.table), sum(self._collection.explained)
         which = f"{mapped:,} of {total:,} samples, evenly spread" if mapped < total else f"{total:,} samples"
         how = f"{MISSING} " if not _has_scatter() else "Click a point; drag to move, scroll to zoom. "
