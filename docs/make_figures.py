@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from photograph_explorer import photograph
 from PIL import Image
 
 from trm_nb.models.solver import PuzzleSolver
@@ -27,8 +28,7 @@ IMAGES = Path(__file__).parent / "img"
 LARGEST = 300_000  # bytes of an image
 STEPS = (1, 4, 32)  # the recursion steps that are shown
 FIRST = 38  # the puzzle at which the search for a hard one begins
-# The pages to photograph: a name, the page in a run's folder, and the window in pixels.
-SCREENSHOTS = (("report", "report/index.html", (1400, 1000)), ("explorer", "report/00_start.html", (1400, 1000)))
+WINDOW = (1400, 1100)  # of the report, in pixels
 
 
 def hard_sudoku(solver: PuzzleSolver) -> Puzzle:
@@ -50,11 +50,13 @@ def pipeline_figure() -> Path:
         capsules = solver.encoder(torch.from_numpy(image[None]))[0].numpy()
         attention = solver.encoder.attention_maps(torch.from_numpy(image[None]))[0].float().numpy()
     by_step = solver.solve(image[None]).by_step[:, 0]
-    figure, axes = plt.subplots(2, 3, figsize=(12, 8.2), layout="constrained", width_ratios=(1, 1, 1.05))
-    show_image(axes[0, 0], image, "1  The image: 224x224 pixels")
-    show_image(axes[0, 1], attended(image, attention), "2  What each of 12 capsules attends to")
-    show_capsules(axes[0, 2], capsules)
-    for ax, step in zip(axes[1], STEPS, strict=True):
+    figure = plt.figure(figsize=(12, 8.2), layout="constrained")
+    above, below = figure.subfigures(2, 1)
+    seen = above.subplots(1, 3, width_ratios=(1, 1, 1.05))
+    show_image(seen[0], image, "1  The image: 224x224 pixels")
+    show_image(seen[1], attended(image, attention), "2  What each of 12 capsules attends to")
+    show_capsules(seen[2], capsules)
+    for ax, step in zip(below.subplots(1, 3), STEPS, strict=True):
         show_board(ax, puzzle, by_step[step - 1], step)
     path = IMAGES / "pipeline.png"
     figure.savefig(path, dpi=110, facecolor="white")
@@ -91,7 +93,8 @@ def show_board(ax: Axes, puzzle: Puzzle, board: np.ndarray, step: int) -> None:
     """The answer int (9, 9) after a recursion step: given cells in black, right ones in blue, wrong ones framed."""
     wrong = board != puzzle.solution
     done = "solved" if not wrong.any() else f"{wrong.sum()} cells wrong"
-    ax.set_title(f"4  Recursion step {step}: {done}", fontsize=11, loc="left")
+    first = "4  " if step == STEPS[0] else ""
+    ax.set_title(f"{first}After recursion step {step}: {done}", fontsize=11, loc="left")
     ax.set(xticks=[], yticks=[], xlim=(0, 9), ylim=(9, 0), aspect="equal")
     for line in range(10):
         width = 1.8 if line % 3 == 0 else 0.5
@@ -108,23 +111,23 @@ def show_board(ax: Axes, puzzle: Puzzle, board: np.ndarray, step: int) -> None:
 
 
 def screenshot(page: Path, target: Path, window: tuple[int, int]) -> None:
-    """Photograph a page by headless Chromium, with as few colours as the size limit asks for."""
+    """Photograph a page by headless Chromium."""
     size = f"--window-size={window[0]},{window[1]}"
     command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", size]
     subprocess.run([*command, f"--screenshot={target}", page.resolve().as_uri()], check=True, capture_output=True)
-    if target.stat().st_size > LARGEST:
-        Image.open(target).convert("RGB").quantize(128).save(target, optimize=True)
 
 
 def main(run: Path) -> None:
     """Make every image that can be made, and say which."""
     IMAGES.mkdir(exist_ok=True)
     made = [pipeline_figure()]
-    for name, page, window in SCREENSHOTS:
-        if (run / page).is_file() and shutil.which("chromium"):
-            made.append(IMAGES / f"{name}.png")
-            screenshot(run / page, made[-1], window)
+    if (run / "report" / "index.html").is_file() and shutil.which("chromium"):
+        made += [IMAGES / "report.png", IMAGES / "explorer.png"]
+        screenshot(run / "report" / "index.html", made[1], WINDOW)
+        photograph(run, made[2], "ps23")
     for path in made:
+        if path.stat().st_size > LARGEST:  # fewer colours
+            Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)
         size = path.stat().st_size
         print(f"{path.name}: {size:,} bytes{'' if size <= LARGEST else f', more than {LARGEST:,}'}")
 

@@ -26,6 +26,7 @@ from trm_nb.records import Receipt
 from trm_nb.storage.files import write_json, writing_into
 from trm_nb.storage.sqlite import Database
 
+SOLVED = "solved"  # what notebook 08 measured, as a result of a model
 SUSPECT = "suspect"  # set where damage was found or a tracker is new: the next run reads and hashes everything
 _REBUILD = "run again, or `trm-nb doctor --rebuild DIR`: it is made anew from the receipts"
 log = logging.getLogger(__name__)

@@ -18,12 +18,14 @@ from trm_nb.notebook.prose import percent
 from trm_nb.progress.model_record import read_result, recorded_fields
 from trm_nb.progress.provenance import PROVENANCE
 from trm_nb.progress.run_folder import RunPaths
+from trm_nb.progress.tables import SOLVED
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.report.relative import Relative
 
 FEW_ITEMS = 100  # held out; below it, intervals are wide
 SPLITS = {"train": "for training", "val": "for validation", "test": "held out for the test"}
 WHOLE = {"name", "value", "interval", "samples", "items", "baseline", "verdict", "p"}  # of a result that is shown
+SOLVER = WHOLE - {"baseline", "verdict", "p"} | {"baselines"}  # likewise, of notebook 08
 MOST_NAMES = 10  # labels and sources that are listed
 BETTER, WORSE = "better", "worse"
 
@@ -52,12 +54,17 @@ class ModelResult:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What the index begins with. `main` is the model that was asked for last, `others` are the other finished ones."""
+    """What the index begins with.
+
+    `solver` is what the package's solver was worth on the run's puzzles, where notebook 08 asked it; `main` is the
+    model that was asked for last, `others` are the other finished ones.
+    """
 
     data: list[str]
     encoder: str
     main: ModelResult | None
     why_no_result: str
+    solver: ModelResult | None = None
     others: list[ModelResult] = field(default_factory=list)
     cautions: list[str] = field(default_factory=list)
     provenance: list[tuple[str, str]] = field(default_factory=list)
@@ -77,6 +84,7 @@ def summary_of(run: Path, tracker: TrainingProgressTracker, stats: Mapping[str, 
         encoder=encoder,
         main=main,
         why_no_result=_why_no_result(stats),
+        solver=_model(solved, "solver") if (solved := tracker.get(SOLVED) or {}).keys() >= SOLVER else None,
         others=[model for name, model in models.items() if name != chosen],
         cautions=list(_cautions(stats, config, info, main, results.get(chosen or "", {}))),
         provenance=list(_provenance(paths, tracker, config, info, chosen)),
@@ -130,20 +138,20 @@ def _encoder(config: Mapping[str, Any], info: Mapping[str, Any]) -> str:
     return f"{named}. Not trained: its weights are random, from the seed."
 
 
-def _model(result: Mapping[str, Any]) -> ModelResult:
+def _model(result: Mapping[str, Any], who: str = "model") -> ModelResult:
     name = str(result["name"])
     baselines = result.get("baselines") or [
         {**result["baseline"], "verdict": result["verdict"], "p": result["p"]},
     ]
-    scores = [Score(f"model {name}", percent(result["value"], 1), _between(result["interval"]))]
+    scores = [Score(f"{who} {name}".strip(), percent(result["value"], 1), _between(result["interval"]))]
     scores += [
         Score(one["name"], percent(one["value"], 1), "", _verdict(one["verdict"], one["p"])) for one in baselines
     ]
     first = baselines[0]
     against = f"{first['name']} ({percent(first['value'], 1)})"
-    verdict = f"The model is {first['verdict']} than {against}."
+    verdict = f"The {who} is {first['verdict']} than {against}."
     if first["verdict"] not in (BETTER, WORSE):
-        verdict = f"No difference between the model and {against} is shown."
+        verdict = f"No difference between the {who} and {against} is shown."
     return ModelResult(
         name,
         task=f"Predict {result.get('target', 'the target of objective ' + str(result.get('objective')))}.",
