@@ -116,5 +116,7 @@ def test_notebook_08_is_a_page_of_the_report(tmp_path: Path, monkeypatch: pytest
     asked = {"solve_puzzles": 4, "torch_threads": 1, "workers": 0, "output_dir": str(tmp_path / "run")}
     outcome = run_notebooks(tmp_path / "four.yaml", asked, first=8)
     assert outcome.failure is None and outcome.executed == ("08_solve",)
-    page = write_report(tmp_path / "run").with_name("08_solve.html").read_text(encoding="utf-8")
+    index = write_report(tmp_path / "run")
+    page = index.with_name("08_solve.html").read_text(encoding="utf-8")
+    assert "solver that comes with the package" in index.read_text(encoding="utf-8")
     assert "of 4 9x9 Sudokus are solved from their images" in page and "Can it solve puzzles" in page
