@@ -127,7 +127,9 @@ def main(run: Path) -> None:
         photograph(run, made[2], "ps23")
     for path in made:
         if path.stat().st_size > LARGEST:  # fewer colours
-            Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)
+            Image.open(path).convert("RGB").quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
+                path
+            )
         size = path.stat().st_size
         print(f"{path.name}: {size:,} bytes{'' if size <= LARGEST else f', more than {LARGEST:,}'}")
 

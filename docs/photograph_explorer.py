@@ -34,8 +34,12 @@ def photograph(run: Path, target: Path, sample: str) -> None:
 
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         cell = f"from trm_nb.notebook import explore\n\nexplore({str(run.resolve())!r})"
-        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
+        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}}
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)], metadata=kernel)
         nbformat.write(notebook, Path(folder) / "explore.ipynb")
+        settings = Path(folder) / ".jupyter/lab/user-settings/@jupyterlab/apputils-extension"
+        settings.mkdir(parents=True)  # no question about news in front of it
+        (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}', encoding="utf-8")
         server = _lab(Path(folder))
         try:
             address = _address(Path(folder) / f"jpserver-{server.pid}.json")
