@@ -198,7 +198,7 @@ def _cautions(
     if info and not info.get("encoder", {}).get("trained", True):
         yield "The encoder is not trained, so the capsules are random projections of the images."
     elif "grid" in stats["modalities"] and config.get("encoder") in TRAINED_ON:
-        yield "The encoder was trained on the training tasks of ARC-AGI-2, but those of the demo: they are not new to it."
+        yield "The encoder was trained on ARC-AGI-2's training tasks, but for the demo's: they are not new to it."
     if config.get("use_denoiser") and info and not info.get("denoiser"):
         yield "A denoiser was asked for and none was found: images are as rendered."
     unusable = stats["samples_quarantined"] + stats["items_quarantined"]
