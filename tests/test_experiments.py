@@ -31,7 +31,7 @@ from trm_nb.evaluation.trained_models import (
     trained_models,
 )
 from trm_nb.notebook.comparison_report import ComparedPair, ModelComparison
-from trm_nb.notebook.shown import Plot, Text
+from trm_nb.notebook.shown import Gallery, Plot, Text
 from trm_nb.progress.run_folder import RunPaths
 from trm_nb.storage.files import locked
 
@@ -259,7 +259,8 @@ def test_a_comparison_shows_each_part(knowing: Path) -> None:
     assert said.markdown.count("after Holm") == 3 and "learning\\_rate\\=0\\.001" in said.markdown
     assert "(seeds: 3)" in plot.alt
     pair = comparison.pair("main", "other")
-    assert isinstance(pair, ComparedPair) and isinstance(pair.images, Plot) and "target: " in pair.images.alt
+    assert isinstance(pair, ComparedPair) and isinstance(pair.images, Gallery)
+    assert "target: " in pair.images.rows[0][0].caption
     assert isinstance(comparison.pair(), ComparedPair)
     same = comparison.pair("main", "main")
     assert isinstance(same, ComparedPair) and "predict the same everywhere" in same.images.markdown  # type: ignore[union-attr]
