@@ -47,9 +47,11 @@ class ModelResult:
     name: str
     task: str
     measured: str
+    samples: str
     scores: list[Score]
     verdict: str
     outcome: str
+    remark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +158,11 @@ def _model(result: Mapping[str, Any], who: str = "model") -> ModelResult:
         name,
         task=f"Predict {result.get('target', 'the target of objective ' + str(result.get('objective')))}.",
         measured=f"{result['samples']:,} held-out samples of {result['items']:,} items",
+        samples=f"{result['samples']:,}",
         scores=scores,
         verdict=f"{percent(result['value'], 1)} of {result.get('correct', 'the targets are predicted')}. {verdict}",
         outcome=str(first["verdict"]),
+        remark=str(result.get("remark", "")),
     )
 
 
@@ -198,7 +202,7 @@ def _cautions(
     if info and not info.get("encoder", {}).get("trained", True):
         yield "The encoder is not trained, so the capsules are random projections of the images."
     elif "grid" in stats["modalities"] and config.get("encoder") in TRAINED_ON:
-        yield "The encoder was trained on ARC-AGI-2's training tasks, but for the demo's: they are not new to it."
+        yield "The encoder knows ARC: it was trained on ARC-AGI-2's training tasks, except those of the demo."
     if config.get("use_denoiser") and info and not info.get("denoiser"):
         yield "A denoiser was asked for and none was found: images are as rendered."
     unusable = stats["samples_quarantined"] + stats["items_quarantined"]

@@ -62,7 +62,7 @@ class Accuracy:
         both = f"In the last steps of training {100 * training:.1f} % were right, held out {100 * self.share:.1f} %"
         shown = {
             WORSE: "a generalisation gap **is shown**, as the two 95 % intervals do not overlap",
-            NOT_SHOWN: "**no** generalisation gap is shown",
+            NOT_SHOWN: "the gap between them is not significant, as the two 95 % intervals overlap",
             BETTER: "training is measured after fewer passes and on weights that are not averaged, so it can be lower",
         }
         return f"{both}: {shown[outcome]}."
