@@ -16,6 +16,7 @@ from PIL import Image
 
 from trm_nb.describe import printable
 from trm_nb.notebook.explorer.look import Look, Thought
+from trm_nb.notebook.prose import percent
 
 THUMB = 100  # pixels
 LONGEST = 120  # characters of a text of the data
@@ -123,7 +124,7 @@ def prediction(thought: Thought, step: int) -> str:
         return f"<p>{escape(thought.remark)}</p>"
     value, probability = thought.steps[step - 1]
     said = f"<p>{escape(thought.remark)}</p>" if thought.remark else ""
-    sure = "" if probability is None else f", probability {probability:.1%}"
+    sure = "" if probability is None else f", probability {percent(probability, 1)}"
     if isinstance(value, list):
         return f"<p>After step {step} of {len(thought.steps)}{sure}: {_wrong(value, thought.target)}</p>{said}" + (
             f'<div class="trm-row">{board(value, thought.target)}{_right(thought.target)}</div>'
@@ -137,7 +138,7 @@ def prediction(thought: Thought, step: int) -> str:
 def _step_row(number: int, step: tuple[Any, float], target: Any, now: bool) -> str:
     value, probability = step
     mark = "" if target is None else "right" if value == target else "wrong"
-    sure = "" if probability is None else f"{probability:.1%}"
+    sure = "" if probability is None else f"{percent(probability, 1)}"
     row = f"<td>{number}</td><td>{short(value, 40)}</td><td>{sure}</td><td>{mark}</td>"
     return f'<tr class="trm-now">{row}</tr>' if now else f"<tr>{row}</tr>"
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from trm_nb.notebook.explorer.pieces import short
 from trm_nb.notebook.plots import COLOURS
+from trm_nb.notebook.prose import percent
 from trm_nb.notebook.views import NO_LABEL
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class SampleMap:
         mapped, total, part = len(self._collection.mapped), len(self._collection.table), sum(self._collection.explained)
         which = f"{mapped:,} of {total:,} samples, evenly spread" if mapped < total else f"{total:,} samples"
         how = f"{MISSING} " if not _has_scatter() else "Click a point; drag to move, scroll to zoom. "
-        return f"<div>{dots}</div><div>{how}{which}; the plane holds {part:.0%} of their variance.</div>"
+        return f"<div>{dots}</div><div>{how}{which}; the plane holds {percent(part)} of their variance.</div>"
 
     def _scatter(self) -> Any:
         """jupyter-scatter's widget; None where it is not installed. It is given numbers only, no text of the data."""
