@@ -9,9 +9,10 @@ ifeq ($(strip $(HOME)),)
 export HOME := $(CURDIR)/.venv/home
 endif
 
-# Two processes. Of the many quick tests each takes half, and then from the other's; the few slow ones are given out singly.
+# Two processes. Of the many quick tests each takes half, and then from the other's. The few slow ones are given out singly, to three
+# processes, as they often wait for a kernel or a browser.
 QUICK := -n 2 --dist worksteal --durations=15
-SLOW := -m slow -n 2 --dist load --maxschedchunk 1 --durations=15
+SLOW := -m slow -n 3 --dist load --maxschedchunk 1 --durations=15
 
 .DEFAULT_GOAL := help
 .PHONY: help demo smoke test slow docs bench peers study study-denoiser soak lint format lab clean venv
@@ -24,7 +25,7 @@ help:  ## this list
 	$(PYTHON) -c 'import sys; sys.exit("trm-nb needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv .venv
 	mkdir -p .venv/home
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,cluster,datasets,docs,explore,ocr,pdf,study,tensorboard]"
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e ".[dev,cluster,datasets,docs,explore,ocr,pdf,study,tensorboard]"
 	touch .venv/.installed
 
 venv: .venv/.installed  ## the environment alone

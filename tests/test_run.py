@@ -97,7 +97,7 @@ def test_the_last_notebook_completes_a_new_run_and_an_early_one_opens_it(tmp_pat
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting a small disk needs root")
 @pytest.mark.slow
-@pytest.mark.parametrize("room", ["40k", "400k", "900k"])
+@pytest.mark.parametrize("room", ["40k", "900k"])
 def test_a_full_disk_is_one_sentence_and_the_build_continues_when_there_is_room(
     built: Path, tmp_path: Path, room: str
 ) -> None:
@@ -220,10 +220,11 @@ def test_in_a_process_of_its_own_a_users_mistake_is_one_sentence_too() -> None:
 
 @pytest.mark.slow
 def test_puzzles_go_from_images_to_answers(tmp_path: Path) -> None:
-    """All six notebooks, with an encoder that is fitted and a TRM that fills in grids; far too short to solve one."""
+    """Through notebooks, with an encoder that is fitted and a TRM that fills in grids; far too short to solve one."""
     short = ["source_paths=[sudoku:4:80]", "image_size=112", "fit_steps=6", "fit_batch_size=4", "train_steps=20"]
     overrides = [part for value in (*short, "train_batch_size=8") for part in ("-p", value)]
-    done = _command("run", str(ROOT / "params" / "sudoku4.yaml"), "--output-dir", str(tmp_path), *overrides)
+    late = ("--from", "03")  # which makes what the earlier ones would; they are executed in other tests
+    done = _command("run", str(ROOT / "params" / "sudoku4.yaml"), "--output-dir", str(tmp_path), *late, *overrides)
     assert done.returncode == 0, done.stderr
     tracker = TrainingProgressTracker(tmp_path)
     stages, summary = tracker.get_stats()["stages"], tracker.get("summary:06_train")

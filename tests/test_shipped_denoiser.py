@@ -38,10 +38,13 @@ def test_photographs_that_training_never_saw(size: DenoiserSize, noise: Noise, l
     assert np.mean(found) > least
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "noise"),
-    [("base", Noise("gaussian", 50)), ("base", Noise("scanner", 2)), ("large", Noise("correlated", 75))],
+    [
+        pytest.param("base", Noise("gaussian", 50), marks=pytest.mark.study),
+        pytest.param("base", Noise("scanner", 2), marks=pytest.mark.slow),
+        pytest.param("large", Noise("correlated", 75), marks=pytest.mark.study),
+    ],
     ids=str,
 )
 def test_of_the_characters_on_noisy_pages_half_as_many_are_read_wrong(size: DenoiserSize, noise: Noise) -> None:
