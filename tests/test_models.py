@@ -39,7 +39,7 @@ def test_a_denoiser_is_trained_then_one_that_adapts(tmp_path: Path) -> None:
     assert plain is not None and not plain.adapts
     recorded = json.loads((tmp_path / "work" / "metrics.json").read_text(encoding="utf-8"))
     assert recorded["fingerprint"] == plain.fingerprint and len(recorded["rows"]) == 4
-    _execute("models/train_seal", tmp_path / "2.ipynb", **both, contexts=4, policies=2, crops=1)
+    _execute("models/train_seal", tmp_path / "2.ipynb", **both, contexts=2, policies=1, crops=1)
     adaptive = load_denoiser(tmp_path / "work" / "run" / "n2n_denoiser.pt")
     assert adaptive is not None and adaptive.adapts
     recorded = json.loads((tmp_path / "work" / "seal" / "metrics.json").read_text(encoding="utf-8"))
