@@ -112,7 +112,12 @@ def _address(pixels: np.ndarray) -> str:
     if data.tell() > MOST_PNG:
         kind, data = "jpeg", io.BytesIO()
         image.save(data, "JPEG", quality=92, subsampling=0)
-    return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}"
+    return data_address(data.getvalue(), kind)
+
+
+def data_address(data: bytes, kind: str = "png") -> str:
+    """The bytes of an image file as the address of an <img>."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

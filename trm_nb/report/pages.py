@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trm_nb.notebook.progress_view import duration
+from trm_nb.notebook.shown import data_address
 from trm_nb.progress.run_folder import RunPaths
 from trm_nb.storage.lock_holder import holder_of
 
@@ -138,4 +139,4 @@ def _beside_each_other(images: list[Image]) -> str:
     row.thumbnail(_THUMBNAIL)
     encoded = io.BytesIO()
     row.save(encoded, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(encoded.getvalue()).decode()}"
+    return data_address(encoded.getvalue())

@@ -137,9 +137,7 @@ class CapsuleTargets(Targets, Objective):
 
     def new_model(self, generator: torch.Generator) -> TinyRecursiveModel:
         """With the mean and spread of the training capsules."""
-        model = TinyRecursiveModel(self.model, generator)
-        model.set_scale(*mean_and_spread(self.capsules, self.train))
-        return model
+        return model_of_capsules(self.model, self.capsules, self.train, generator)
 
     def items_of(self, rows: np.ndarray) -> np.ndarray:
         """As in the dataset."""
@@ -174,6 +172,15 @@ def gathered(output_dir: Path, rows: np.ndarray) -> np.ndarray:
             file.write(read_capsules(output_dir, rows[first : first + ROWS_AT_ONCE]).tobytes())
         file.flush()
         return np.memmap(file, np.float16, "r", shape=(len(rows), CAPSULES, FEATURES))
+
+
+def model_of_capsules(
+    config: TRMConfig, capsules: np.ndarray, rows: np.ndarray, generator: torch.Generator
+) -> TinyRecursiveModel:
+    """An untrained model that standardises capsules (n, 12, 512) by the mean and spread of these rows."""
+    model = TinyRecursiveModel(config, generator)
+    model.set_scale(*mean_and_spread(capsules, rows))
+    return model
 
 
 def mean_and_spread(capsules: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -44,7 +44,7 @@ from trm_nb.render.renderer import Renderer
 from trm_nb.sources.reader import scan
 from trm_nb.storage.files import write_file
 from trm_nb.training.objective import BRIEF
-from trm_nb.training.targets import Targets, mean_and_spread
+from trm_nb.training.targets import Targets, model_of_capsules
 from trm_nb.training.train_objective import HEAD_WIDTH, train_objective
 
 FOLDS = 5
@@ -162,9 +162,7 @@ class _Labels(Targets):
         super().__init__(grids, splits.tolist(), rows, name, Path("the study"), **sizes)
 
     def new_model(self, generator: torch.Generator) -> TinyRecursiveModel:
-        model = TinyRecursiveModel(self.model, generator)
-        model.set_scale(*mean_and_spread(self.capsules, self.train))
-        return model
+        return model_of_capsules(self.model, self.capsules, self.train, generator)
 
     def _inputs(self, chosen: np.ndarray) -> dict[str, Tensor]:
         return {"capsules": torch.from_numpy(self.capsules[chosen])}

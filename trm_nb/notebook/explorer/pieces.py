@@ -5,7 +5,6 @@ The same pieces serve the live widgets, with the classes in STYLE, and saved not
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -16,7 +15,9 @@ from PIL import Image
 
 from trm_nb.describe import printable
 from trm_nb.notebook.explorer.look import Look, Thought
+from trm_nb.notebook.plots.images import difference, fidelity
 from trm_nb.notebook.prose import percent
+from trm_nb.notebook.shown import data_address
 
 THUMB = 100  # pixels
 LONGEST = 120  # characters of a text of the data
@@ -58,18 +59,13 @@ def png(image: np.ndarray) -> str:
     """An image uint8 (h, w, 3) as the address of an <img>."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="PNG", compress_level=1)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return data_address(buffer.getvalue())
 
 
 def figure(image: np.ndarray, caption: str, side: int, alt: str = "") -> str:
     """An image over its caption; `caption` and `alt` are HTML already."""
     shown = f'<img src="{png(image)}" alt="{alt or caption}" width="{side}" height="{side}">'
     return f'<figure style="width:{side}px">{shown}<figcaption>{caption}</figcaption></figure>'
-
-
-def difference(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Ten times the difference of two images around gray, uint8 (h, w, 3)."""
-    return np.clip(128 + 10 * (after.astype(np.int16) - before.astype(np.int16)), 0, 255).astype(np.uint8)
 
 
 def images(look: Look, side: int = 190) -> str:
@@ -83,16 +79,10 @@ def images(look: Look, side: int = 190) -> str:
         shown.insert(0, figure(look.rendered, "as rendered, before the denoiser", side))
         shown.append(figure(difference(look.rendered, look.image), "difference × 10", side))
     if look.decoded is not None:
-        shown.append(figure(look.decoded, f"decoded from the capsules{_decibels(look)}", side))
+        shown.append(figure(look.decoded, f"decoded from the capsules, {fidelity(look.image, look.decoded)}", side))
     else:
         shown.append("<p>This encoder has no decoder, so nothing is reconstructed.</p>")
     return f'<div class="trm-row">{"".join(shown)}</div>'
-
-
-def _decibels(look: Look) -> str:
-    assert look.decoded is not None
-    error = np.square(look.image.astype(np.float64) - look.decoded).mean()
-    return f", {10 * np.log10(255**2 / error):.1f} dB" if error else ", equal"
 
 
 def facts(look: Look) -> str:

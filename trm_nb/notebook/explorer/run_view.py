@@ -5,13 +5,12 @@ All of it is read from the tracker, at each `refresh`. Plots are rendered again 
 
 from __future__ import annotations
 
-from base64 import b64encode
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trm_nb.notebook.progress_view import ProgressView
-from trm_nb.notebook.shown import Plot
+from trm_nb.notebook.shown import Plot, data_address
 from trm_nb.notebook.views import plot_curves
 from trm_nb.progress.run_folder import RunPaths
 from trm_nb.progress.tracker import TrainingProgressTracker
@@ -82,5 +81,4 @@ def _image(plot: Plot | Text) -> str:
     if not isinstance(plot, Plot):
         return ""
     data, _ = plot._repr_mimebundle_()
-    address = f"data:image/png;base64,{b64encode(data['image/png']).decode()}"
-    return f'<img src="{address}" alt="{escape(plot.alt)}" width="{_WIDTH}">'
+    return f'<img src="{data_address(data["image/png"])}" alt="{escape(plot.alt)}" width="{_WIDTH}">'

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import warnings
-from base64 import b64encode
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from trm_nb.notebook.explorer.pieces import short
 from trm_nb.notebook.plots import COLOURS
 from trm_nb.notebook.prose import percent
+from trm_nb.notebook.shown import data_address
 from trm_nb.notebook.views import NO_LABEL
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class SampleMap:
         figure.savefig(data, format="png", dpi=120, metadata={"Software": None})
         width, height = figure.bbox.size
         at = axes.transData.transform(self._collection.positions) / (width, height) * 100
-        image = f'<img src="data:image/png;base64,{b64encode(data.getvalue()).decode()}" alt="Map of the samples">'
+        image = f'<img src="{data_address(data.getvalue())}" alt="Map of the samples">'
         return f'<div class="trm-map">{image}</div>', np.stack([at[:, 0], 100 - at[:, 1]], 1)
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from trm_nb.render.text import TextPage
 
 _HEAT = np.array([200, 60, 0])  # the colour of the strongest attention
+EQUAL = "equal"
 _ENLARGED = 2  # a layout is drawn at so many times the size of its image
 
 
@@ -43,8 +44,16 @@ def gallery(images: np.ndarray, captions: Sequence[str], columns: int = 4) -> Fi
 
 def decibels(originals: np.ndarray, decoded: np.ndarray) -> list[str]:
     """A caption for each decoded image uint8 (n, h, w, 3): its PSNR against the original."""
-    errors = np.square(originals.astype(np.float64) - decoded).mean((1, 2, 3))
-    return ["equal" if not error else f"decoded, {10 * np.log10(255**2 / error):.1f} dB" for error in errors]
+    return [
+        f"decoded, {said}" if (said := fidelity(*pair)) != EQUAL else said
+        for pair in zip(originals, decoded, strict=True)
+    ]
+
+
+def fidelity(original: np.ndarray, decoded: np.ndarray) -> str:
+    """The PSNR of a decoded image against the original, both uint8 (h, w, 3), in words."""
+    error = np.square(original.astype(np.float64) - decoded).mean()
+    return f"{10 * np.log10(255**2 / error):.1f} dB" if error else EQUAL
 
 
 def page_layout(image: np.ndarray, page: TextPage | GridPage | object, title: str, caption: str) -> Gallery:
@@ -70,10 +79,14 @@ def page_layout(image: np.ndarray, page: TextPage | GridPage | object, title: st
 
 def before_after(before: np.ndarray, after: np.ndarray, title: str, caption: str) -> Gallery:
     """An image as rendered, as cached, and ten times their difference; all uint8 (h, w, 3)."""
-    difference = np.clip(128 + 10 * (after.astype(np.int16) - before.astype(np.int16)), 0, 255).astype(np.uint8)
     scale = "ten times the difference; gray: none, white: 12.7 levels of 255 lighter or more, black: darker"
-    tiles = [Tile(before, "as rendered"), Tile(after, "as cached"), Tile(difference, scale)]
+    tiles = [Tile(before, "as rendered"), Tile(after, "as cached"), Tile(difference(before, after), scale)]
     return Gallery([tiles], title, caption, large=True)
+
+
+def difference(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Ten times the difference of two images around gray, uint8 (h, w, 3)."""
+    return np.clip(128 + 10 * (after.astype(np.int16) - before.astype(np.int16)), 0, 255).astype(np.uint8)
 
 
 def attention(image: np.ndarray, maps: np.ndarray, title: str, caption: str) -> Gallery:
