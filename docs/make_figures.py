@@ -83,10 +83,10 @@ def attended(image: np.ndarray, maps: np.ndarray) -> np.ndarray:
 def show_capsules(ax: Axes, capsules: np.ndarray) -> None:
     """Capsules float (k, d) as rows of colour."""
     limit = float(np.quantile(np.abs(capsules[:10]), 0.99))  # those of the whole image are larger
-    drawn = ax.imshow(capsules, aspect="auto", cmap="RdBu", vmin=-limit, vmax=limit, interpolation="nearest")
+    image = ax.imshow(capsules, aspect="auto", cmap="RdBu", vmin=-limit, vmax=limit, interpolation="nearest")
     ax.set_title("3  The 12 capsules of 512 numbers", fontsize=11, loc="left")
     ax.set(xlabel="feature", ylabel="capsule", yticks=range(len(capsules)))
-    ax.figure.colorbar(drawn, ax=ax, label="value", extend="both", shrink=0.8)
+    ax.figure.colorbar(image, ax=ax, label="value", extend="both", shrink=0.8)
 
 
 def show_board(ax: Axes, puzzle: Puzzle, board: np.ndarray, step: int) -> None:

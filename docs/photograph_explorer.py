@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 from pathlib import Path
 
 import nbformat
 
-ROOT = Path(__file__).parents[1]
-TOKEN = "for-this-photograph-only"
-# The map is WebGL, which Chromium computes on the CPU where there is no graphics card.
-CHROMIUM = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from served_lab import TOKEN, WEBGL, served
+
 WINDOW = {"width": 1400, "height": 1250}
 SECONDS = 120.0
 
@@ -40,10 +34,8 @@ def photograph(run: Path, target: Path, sample: str) -> None:
         settings = Path(folder) / ".jupyter/lab/user-settings/@jupyterlab/apputils-extension"
         settings.mkdir(parents=True)  # no question about news in front of it
         (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}', encoding="utf-8")
-        server = _lab(Path(folder))
-        try:
-            address = _address(Path(folder) / f"jpserver-{server.pid}.json")
-            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
+        with served(Path(folder), Path(folder)) as address:
+            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=WEBGL)
             page = browser.new_page(viewport=WINDOW)
             page.set_default_timeout(1000 * SECONDS)
             page.goto(f"{address}/lab/tree/explore.ipynb?token={TOKEN}&reset")
@@ -57,26 +49,3 @@ def photograph(run: Path, target: Path, sample: str) -> None:
             page.wait_for_timeout(5000)
             explorer.screenshot(path=str(target))
             browser.close()
-        finally:
-            server.terminate()
-            server.wait(30)
-
-
-def _lab(folder: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0",
-               f"--IdentityProvider.token={TOKEN}", "--LabApp.news_url=None"]  # fmt: skip
-    environment = {**os.environ, "HOME": str(folder), "JUPYTER_RUNTIME_DIR": str(folder), "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def _address(described: Path) -> str:
-    """The address that the server took and wrote down, once it answers there."""
-    until = time.monotonic() + SECONDS
-    while time.monotonic() < until:
-        try:
-            address = f"http://127.0.0.1:{json.loads(described.read_text(encoding='utf-8'))['port']}"
-            with urllib.request.urlopen(f"{address}/api?token={TOKEN}", timeout=5):
-                return address
-        except (OSError, ValueError):
-            time.sleep(0.5)
-    raise TimeoutError("JupyterLab did not answer")

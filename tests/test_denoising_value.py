@@ -150,9 +150,9 @@ def test_a_long_page_counts_as_much_as_a_short_one() -> None:
     assert found.gain == found.low == found.high == 1 and found.p == pytest.approx(2 / 2**8)
 
 
-def test_answers_are_told_apart_by_the_noise_of_their_image() -> None:
+def test_answers_are_by_noise_group_by_the_noise_of_their_image() -> None:
     turns = [Noise("scanner", 2), Noise("speckle", 0.5)]  # image 0 gets the first with seed 0, the second with seed 1
-    by = worth.told_apart({"arm": scores(np.arange(6).reshape(2, 3))}, turns, 3)
+    by = worth.by_noise_group({"arm": scores(np.arange(6).reshape(2, 3))}, turns, 3)
     found = {group: [of["probe"].right.tolist() for of in by[group, "arm"]] for group in worth.GROUPS}
     assert found == {"all": [[0, 1, 2], [3, 4, 5]], "trained": [[0, 2], [4]], "unseen": [[1], [3, 5]]}
 

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from served_lab import TOKEN, served
 
 ROOT = Path(__file__).parents[1]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 CHROMIUM_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking",
                       "--disable-component-update", "--disable-sync", "--no-first-run"]  # fmt: skip
-TOKEN = "for-this-test-only"
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt-get install chromium)"),
@@ -46,30 +42,8 @@ def project(tmp_path: Path) -> Path:
 @pytest.fixture
 def lab(project: Path) -> Iterator[str]:
     """The address of a JupyterLab that serves the project."""
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0",
-               f"--IdentityProvider.token={TOKEN}", "--LabApp.news_url=None"]  # fmt: skip
-    homes = {"HOME": str(project / "home"), "JUPYTER_RUNTIME_DIR": str(project / "runtime")}
-    environment = {**os.environ, **homes, "PYTHONPATH": str(ROOT)}
-    with (project / "lab.log").open("w") as log:
-        server = subprocess.Popen(command, cwd=project, env=environment, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            yield _address(project / "runtime" / f"jpserver-{server.pid}.json", server)
-        finally:
-            server.terminate()
-            server.wait(30)
-
-
-def _address(described: Path, server: subprocess.Popen[bytes]) -> str:
-    """The address that the server took and wrote down, once it answers there."""
-    for _ in range(240):
-        assert server.poll() is None, "JupyterLab ended"
-        try:
-            address = f"http://127.0.0.1:{json.loads(described.read_text(encoding='utf-8'))['port']}"
-            with urllib.request.urlopen(f"{address}/api?token={TOKEN}", timeout=5):
-                return address
-        except (OSError, ValueError):
-            time.sleep(0.5)
-    pytest.fail("JupyterLab did not answer within two minutes")
+    with served(project, project / "home") as address:
+        yield address
 
 
 def test_run_all_passes_and_the_progress_moves(lab: str, project: Path) -> None:

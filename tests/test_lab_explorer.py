@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from test_lab import CHROMIUM, TOKEN, lab, project  # noqa: F401 - fixtures
+from served_lab import TOKEN, WEBGL
+from test_lab import CHROMIUM, lab, project  # noqa: F401 - fixtures
 from test_watching import held
 
 from trm_nb import build
@@ -18,9 +19,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt-get install chromium)"),
 ]
-# The map is WebGL, which Chromium computes on the CPU where there is no graphics card.
-ARGUMENTS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist",
-             "--disable-quic", "--disable-background-networking", "--disable-sync", "--no-first-run"]  # fmt: skip
 SECONDS = 1000.0 * 180  # until something is seen, on a machine that has other work
 RECIPE = """# Few samples, for a test.
 source_paths: [trm_nb/assets/demo/python, trm_nb/assets/demo/photographs, trm_nb/assets/demo/arc]
@@ -47,7 +45,7 @@ def page(ready: Path, lab: str, request: pytest.FixtureRequest):  # type: ignore
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=WEBGL)
         page = browser.new_page(viewport={"width": 1400, "height": 1600})
         page.set_default_timeout(SECONDS)
         page.on("dialog", lambda one: one.accept())  # leave a notebook that is not saved

@@ -99,7 +99,7 @@ def test_a_class_has_its_colour_whatever_is_shown(chosen: list[str]) -> None:
     assert colours == {name: plots.COLOURS["abc".index(name)] for name in chosen}
 
 
-def test_colours_can_be_told_apart_without_red_or_green() -> None:
+def test_colours_can_be_by_noise_group_without_red_or_green() -> None:
     """Simulated deuteranopia (Machado et al. 2009): no two of the first eight colours fall together."""
     sees = np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]])
     seen = np.array([to_rgb(colour) for colour in plots.COLOURS[:8]]) @ sees.T

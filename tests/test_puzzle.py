@@ -95,7 +95,7 @@ def test_box_lines_are_thick_and_where_the_boxes_end() -> None:
             assert {round(at / page.pitch) % step for at in thick.tolist()} == {0}
 
 
-def test_free_wall_start_and_goal_are_told_apart_by_colour() -> None:
+def test_free_wall_start_and_goal_are_by_noise_group_by_colour() -> None:
     seen = {tuple(colour) for colour in R.render(Puzzle("maze", np.array([[0, 1], [2, 3]]))).reshape(-1, 3).tolist()}
     assert seen == {tuple(colour) for colour in MAZE.tolist()} | {tuple(MAZE_LINE.tolist())}
     assert len({tuple(colour) for colour in MAZE.tolist()}) == 4

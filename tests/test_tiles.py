@@ -86,7 +86,7 @@ CLASHES = {
 
 
 @pytest.mark.parametrize(("foregrounds", "background"), CLASHES.values(), ids=CLASHES.keys())
-def test_colours_that_cannot_be_told_apart_are_refused(
+def test_colours_that_cannot_be_by_noise_group_are_refused(
     foregrounds: tuple[tuple[int, int, int], ...], background: tuple[int, int, int]
 ) -> None:
     with pytest.raises(ValueError, match="expected colours"):

@@ -165,7 +165,7 @@ def test_a_silent_run_is_stalled(tmp_path: Path) -> None:
     assert tracker.get_stats()["state"] == "stalled"
 
 
-def test_no_run_and_no_tracker_are_told_apart(tmp_path: Path) -> None:
+def test_no_run_and_no_tracker_are_by_noise_group(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no run here"):
         TrainingProgressTracker(tmp_path)
     (tmp_path / "progress.sqlite").write_bytes(b"garbage that is no database at all, but longer than a header" * 20)

@@ -1,8 +1,8 @@
-"""Adapt the puzzle solver that ships to other weights of the encoder, without training it to solve anew.
+"""Adapt the puzzle solver that ships to other weights of the encoder, without training it to solve again.
 
     python tools/adapt_solver.py OLD_ENCODER NEW_ENCODER solver.safetensors [--solver OLD_SOLVER]
 
-Capsules of other weights are another language. What the solver knows of Sudokus does not depend on it, so only its
+Other weights give other capsules, but what the solver knows about Sudokus does not depend on them. So only its
 read-in is trained: to give for the new capsules of a board what it gave for the old ones. 500 steps of 48 of 6,000
 boards took 15 minutes on one core and brought back 98 % of the boards that it solved before (docs/models.md).
 Prints the loss, and at the end what part of other boards is solved by the old and by the adapted solver.
@@ -62,7 +62,7 @@ def capsules(encoder: Encoder, images: np.ndarray) -> Tensor:
 def adapted(teacher: TinyRecursiveModel, before: Tensor, after: Tensor, steps: int, seed: int) -> TinyRecursiveModel:
     """A copy of a network that reads `after` as `teacher` reads `before`, both float16 (n, 12, 512) of the same images.
 
-    The places' weights over the slots start anew; everything behind the read-in stays as it is.
+    The weights of the places over the slots are initialised again; everything behind the read-in stays as it is.
     """
     network = copy.deepcopy(teacher)
     fresh = TinyRecursiveModel(network.config, torch.Generator().manual_seed(seed))

@@ -71,7 +71,7 @@ class Encoder(nn.Module, ABC):
         return sum(weight.numel() for weight in self.parameters())
 
     def decode(self, capsules: Tensor | np.ndarray) -> list[Any]:
-        """What capsules hold, to be looked at: notebook 03 and the explorer show it beside the image.
+        """What capsules hold, to be looked at: notebook 03 and the explorer show it next to the image.
 
         Args:
             capsules: (b, 12, 512), as they are stored (float16) or as `forward` gives them (float32).

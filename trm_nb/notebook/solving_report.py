@@ -19,7 +19,7 @@ from trm_nb.evaluation.fidelity import spread
 from trm_nb.models.solver import STEPS, PuzzleSolver
 from trm_nb.notebook import board_plots, sampling
 from trm_nb.notebook.frames import recorded
-from trm_nb.notebook.prose import finding, percent
+from trm_nb.notebook.prose import as_plain, finding, percent
 from trm_nb.notebook.shown import Plot, Shown, Text
 from trm_nb.pipeline.run import Run
 from trm_nb.progress.tables import SOLVED
@@ -99,7 +99,7 @@ class Solutions:
         """The last step against the first one, on the same boards."""
         return paired(self.exact[-1], self.exact[0])
 
-    def beside_rules(self) -> str:
+    def hard_boards(self) -> str:
         """How many boards are solved that two rules of people solve, all of them, and of those that they leave over."""
         hard, right = self.puzzles.levels == "hard", self.exact[-1]
         return (
@@ -114,7 +114,7 @@ class Solutions:
         said = [
             self.accuracy.sentence("9x9 Sudokus are solved from their images, with every cell right"),
             self.longer.sentence(FIRST_STEP, "the solver"),
-            self.beside_rules(),
+            self.hard_boards(),
         ]
         gained = np.flatnonzero(self.exact[-1] & ~self.exact[0])
         wrong = (self.by_step[0, gained] != self.puzzles.solutions[gained]).sum((1, 2))
@@ -159,7 +159,7 @@ class Solutions:
             "correct": "9x9 Sudokus are solved from their images, with every cell right", "value": measured.share,
             "interval": [measured.low, measured.high], "samples": measured.rows, "items": measured.items,
             "baselines": [{"name": FIRST_STEP, "value": longer.second, "verdict": longer.outcome, "p": longer.p}],
-            "remark": self.beside_rules().replace("**", ""),
+            "remark": as_plain(self.hard_boards()),
         })  # fmt: skip
         noted: dict[str, object] = {"boards": measured.rows, "steps": len(self.by_step), "accuracy": measured.share}
         noted |= {"interval": [round(measured.low, 4), round(measured.high, 4)], FIRST_STEP: longer.second}

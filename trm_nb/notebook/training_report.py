@@ -175,8 +175,8 @@ class TrainingReport:
             lines["cells"] = [step.cells for step in self.result.steps]
         baselines = {one.name: one.against.second for one in self.result.baselines}
         alt = "; ".join(f"{name} {', '.join(percent(share, 1) for share in shares)}" for name, shares in lines.items())
-        drawn = plots.by_recursion_step(lines, baselines)
-        plot = Plot(drawn, f"Held out, after each recursion step: {alt}.", "Accuracy after each recursion step")
+        figure = plots.by_recursion_step(lines, baselines)
+        plot = Plot(figure, f"Held out, after each recursion step: {alt}.", "Accuracy after each recursion step")
         return Shown(plot, Text(finding(self.result.longer.sentence("the first step", "the last step"))))
 
     @property

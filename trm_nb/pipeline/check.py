@@ -41,7 +41,7 @@ def check(config: MultimodalDatasetConfig, tracker: TrainingProgressTracker, cac
         encoder = encoder_for(config, tracker.paths.fitted_encoder)  # which may refuse them
         if config.fit_encoder and not encoder.weight_count:
             raise UserError(
-                f"fit_encoder: the encoder {config.encoder!r} is a fixed transform, which has no weights to train; "
+                f"fit_encoder: the encoder {encoder.preset!r} is a fixed transform, which has no weights to train; "
                 "leave fit_encoder out, or choose another encoder"
             )
     if config.source_paths != [IN_MEMORY]:

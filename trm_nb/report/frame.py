@@ -1,6 +1,6 @@
 """The pages' templates and what they are given: one page for each notebook, the index, or all of them as one document.
 
-jinja2 with autoescape; what it is told to trust has passed sanitise.py, or is a file of ours. Each document's content
+jinja2 with autoescape; what is marked as safe has passed sanitise.py, or is a file of ours. Each document's content
 security policy forbids everything but inline styles and embedded images.
 """
 

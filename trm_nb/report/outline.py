@@ -1,4 +1,4 @@
-"""What of an executed notebook a page shows, and what it folds away at its end.
+"""What a page shows of an executed notebook, and what it folds away at its end.
 
 A page begins with the notebook's title and introduction (the lead). Sections, from one second-level heading to the
 next, are shown where their cells have something to show, and so are the steps within a section. Parameters, checks and
@@ -76,8 +76,8 @@ def _steps(section: list[Cell]) -> list[list[Cell]]:
 
 def _has_something(cells: list[Cell]) -> bool:
     """Whether there is an output, or a failure, or nothing but prose."""
-    told = any(cell["outputs"] or _status(cell) == "failed" for cell in cells)
-    return told or all(map(_is_prose, cells))
+    has_result = any(cell["outputs"] or _status(cell) == "failed" for cell in cells)
+    return has_result or all(map(_is_prose, cells))
 
 
 def _status(cell: Cell) -> str:

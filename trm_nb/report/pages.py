@@ -1,4 +1,4 @@
-"""What the index and the navigation tell of an executed notebook: its state, its finding and its first figure."""
+"""What the index and the navigation say about an executed notebook: its state, its finding and its first figure."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Thumbnail:
 
 @dataclass(slots=True)
 class Page:
-    """What the index and the page's frame tell of one executed notebook; `cell` counts from 1."""
+    """What the index and the page's frame say about one executed notebook; `cell` counts from 1."""
 
     name: str
     status: str
@@ -60,7 +60,7 @@ def executed(run: Path) -> list[Path]:
 
 
 def page_of(path: Path, notebook: dict[str, Any], noted: dict[str, Any], run: Path) -> Page:
-    """The page of a notebook, as far as its metadata and what the tracker `noted` tell of it."""
+    """The page of a notebook, from its metadata and what the tracker `noted`."""
     recorded = notebook["metadata"].get("trm_nb", {})
     seconds = (
         noted.get("seconds") or recorded.get("seconds") or notebook["metadata"].get("papermill", {}).get("duration")

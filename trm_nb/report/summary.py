@@ -42,7 +42,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class ModelResult:
-    """A model's task and its result beside its baselines; `scores` begins with the model. `verdict` is a sentence."""
+    """A model's task and its result compared with others; `scores` begins with the model. `verdict` is a sentence."""
 
     name: str
     task: str
@@ -192,7 +192,7 @@ def _cautions(
     if main is not None:
         if main.outcome != BETTER:
             lost = "has lost something that was there to look up" if main.outcome == WORSE else "may be no better"
-            yield f"Beside {main.scores[1].name}, which learns nothing, the model {lost}."
+            yield f"Compared with {main.scores[1].name}, which learns nothing, the model {lost}."
         if result["items"] < FEW_ITEMS:
             yield f"Only {result['items']:,} items are held out, so the interval is wide."
         if result.get("chosen_by") != "validation":

@@ -65,7 +65,7 @@ class Gain:
         return f"{where}: {self.arm} is **{self.outcome}** than {self.other} ({evidence})."
 
 
-def told_apart(
+def by_noise_group(
     scores: Mapping[str, Sequence[Mapping[str, Scores]]],
     noises: Sequence[Noise],
     images: int,
@@ -75,7 +75,7 @@ def told_apart(
 
     Args:
         scores: arm -> of each seed, from 0 on, measure -> scores.
-        noises: those that took turns; the clean images are told apart as the noisy ones are.
+        noises: those that took turns; the clean images are grouped as the noisy ones are.
         images: how many there are.
         groups: name -> kinds; by default all, those that a denoiser was trained on, and those that none has met.
     """

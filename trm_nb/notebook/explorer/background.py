@@ -19,7 +19,7 @@ from typing import Any
 
 from trm_nb.progress.following import RUNNER
 
-# What says that somebody looks at this kernel, or executes it: neither is so of the notebooks that the child executes.
+# Variables that mark a kernel as displayed by a front end or executed by a runner; the child's notebooks are neither.
 _OURS = ("JPY_SESSION_NAME", "JPY_PARENT_PID", "MPLBACKEND", RUNNER)
 LOG_BYTES = 20_000  # of the end of what the child says
 

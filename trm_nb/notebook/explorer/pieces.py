@@ -109,7 +109,7 @@ def thumbnail(image: np.ndarray, name: object, label: object, distance: float) -
 
 
 def prediction(thought: Thought, step: int) -> str:
-    """What a model predicts after a recursion step, counted from 1, beside what is right."""
+    """What a model predicts after a recursion step, counted from 1, and what is right."""
     if not thought.steps:
         return f"<p>{escape(thought.remark)}</p>"
     value, probability = thought.steps[step - 1]

@@ -2,7 +2,7 @@
 
 The pipeline is a process of its own (background.py). What is shown of it is read from the run's tracker, as everywhere,
 so the page may also watch a run that somebody else started. Where nobody looks (papermill) the page is a table with the
-preview, and starts nothing unless it is told to.
+preview, and starts nothing unless `run_now` is set.
 """
 
 from __future__ import annotations

@@ -81,8 +81,8 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], at_most: int = 20) -> 
     figure = Figure(figsize=(side + 2.0, side), layout="constrained")
     axes = figure.subplots()
     parts = shown / np.maximum(shown.sum(axis=1, keepdims=True), 1)
-    drawn = axes.imshow(parts, cmap="Blues", vmin=0, vmax=1)
-    scale = figure.colorbar(drawn, ax=axes, label="share of the true class", shrink=0.8)
+    shares = axes.imshow(parts, cmap="Blues", vmin=0, vmax=1)
+    scale = figure.colorbar(shares, ax=axes, label="share of the true class", shrink=0.8)
     scale.ax.tick_params(labelsize=TICK, colors=GRAY)
     axes.set(
         xlabel="predicted class",
@@ -109,10 +109,8 @@ def compared(figures: Mapping[str, float], interval: tuple[float, float]) -> Fig
     reach = [[max(0.0, values[0] - interval[0])], [max(0.0, interval[1] - values[0])]]
     axes.errorbar(values[0], 0, xerr=reach, color=TEXT, capsize=4, lw=1.4)
     for place, value in enumerate(values):
-        beside = max(value, interval[1]) if place == 0 else value
-        axes.annotate(
-            percent(value, 1), (beside, place), (5, 0), textcoords="offset points", va="center", fontsize=TICK
-        )
+        right = max(value, interval[1]) if place == 0 else value
+        axes.annotate(percent(value, 1), (right, place), (5, 0), textcoords="offset points", va="center", fontsize=TICK)
     axes.set(xlabel="accuracy, held out (shaded: the model's interval)", xlim=(0, 1.12))
     axes.set_xticks(np.linspace(0, 1, 6), [percent(tick) for tick in np.linspace(0, 1, 6)])
     axes.invert_yaxis()

@@ -1,7 +1,7 @@
 """Images with captions: samples, layouts, what was taken away, attention, neighbours.
 
 All but one are tiles of HTML (shown.Gallery): they flow to fit a telephone, their captions take the page's colours, and
-whatever is drawn on an image is drawn in its pixels. `gallery` is a matplotlib Figure, for studies.
+whatever marks an image is part of its pixels. `gallery` is a matplotlib Figure, for studies.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def fidelity(original: np.ndarray, decoded: np.ndarray) -> str:
 
 
 def page_layout(image: np.ndarray, page: TextPage | GridPage | object, title: str, caption: str) -> Gallery:
-    """One sample's image, and beside it the same with its layout: cells and soft wraps, or the panels of a task."""
+    """One sample's image, and next to it the same with its layout: cells and soft wraps, or a task's panels."""
     from trm_nb.render.grid import GridPage
     from trm_nb.render.text import TextPage
 

@@ -1,7 +1,7 @@
 """How all plots look: colours, and axes with a thin frame and small gray ticks.
 
-The colours can be told apart with the common colour vision deficiencies (Okabe & Ito 2008, then Paul Tol's muted
-scheme), and each class has a marker of its own besides, so that none is told by its colour alone. Which class has which
+The colours are distinguishable with the common colour vision deficiencies (Okabe & Ito 2008, then Paul Tol's muted
+scheme), and each class has a marker of its own besides, so that none depends on its colour alone. Which class has which
 colour follows from the names of all classes of a run, not from those that a plot happens to show.
 """
 
