@@ -16,7 +16,7 @@ from PIL import Image
 from trm_nb.cache.image_cache import ImageCache
 from trm_nb.denoise import SHIPPED, adaptive_path, load_denoiser
 from trm_nb.denoise.noise2noise import Denoiser, Noise2NoiseUNet, Shape
-from trm_nb.errors import DamagedError, UserError
+from trm_nb.errors import UserError
 from trm_nb.records import DenoiserSize, Item, Puzzle, Sample
 from trm_nb.render.grid import GridRenderer
 from trm_nb.render.puzzle import PuzzleRenderer
@@ -123,31 +123,6 @@ def test_a_file_that_changed_after_it_was_planned_is_refused(tmp_path: Path) -> 
     assert "changed" in failures[samples[0].key]
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated"])
-def test_a_damaged_shard_raises_is_named_and_can_be_drawn_again(tmp_path: Path, damage: str) -> None:
-    cache = ImageCache(tmp_path / "cache", shard_size=5, workers=0)
-    report = cache.populate(TEXTS[:12])
-    path = tmp_path / "cache" / "images" / "c" / "1" / "0" / "0" / "0"
-    expected = cache.get_many(report.keys)
-    path.unlink() if damage == "missing" else path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(DamagedError, match="images/c/1"):
-        cache.get_many(report.keys)
-    damaged = cache.damaged()
-    assert list(damaged) == [1]
-    cache.drop_shard(1)
-    assert ImageCache(tmp_path / "cache").populate(TEXTS[:12]).misses == 5
-    assert np.array_equal(ImageCache(tmp_path / "cache").get_many(report.keys), expected)
-
-
-def test_clear_empties_it(tmp_path: Path) -> None:
-    cache = ImageCache(tmp_path / "cache")
-    cache.populate(TEXTS[:3])
-    cache.clear()
-    assert len(cache) == 0
-    assert cache.stats()["nbytes"] == 0
-    assert cache.populate(TEXTS[:3]).misses > 0
-
-
 @pytest.mark.parametrize(
     ("value", "message"),
     [
@@ -191,12 +166,6 @@ def test_frames_of_an_animation_are_not_dropped_in_silence() -> None:
     Image.new("L", (4, 4)).save(buffer, "GIF", save_all=True, append_images=[Image.new("L", (4, 4), 255)])
     with pytest.raises(UserError, match="an image of 2 frames; give its frames one by one"):
         list(as_items([Image.open(buffer)]))
-
-
-def test_another_image_size_is_refused(tmp_path: Path) -> None:
-    ImageCache(tmp_path / "cache").populate(["x"])
-    with pytest.raises(UserError, match=r"holds images of \(224, 224, 3\), not \(448, 448, 3\)"):
-        ImageCache(tmp_path / "cache", render=RenderSettings(image_size=448))
 
 
 def _seeded_denoiser(path: Path) -> Denoiser:

@@ -1,66 +1,36 @@
 """ImageCache: every image rendered once, found again by its content.
 
-A folder with one Zarr array and, beside it, a receipt a shard that names the keys in it. A key hashes the content and
-everything that shapes the pixels (renderer, its settings, the glyph atlas, the denoiser), so a hit is always right
-and a change of settings is simply a miss. A task renders up to `shard_size` missing keys and writes them as one new
-shard; shards are never rewritten. An SQLite index over the receipts keeps memory flat; it is derived, and made again
-when it is missing or does not agree with them.
-
-One process writes (a lock says who); any number read.
+A key hashes the content and everything that shapes the pixels (renderer, its settings, the glyph atlas, the denoiser),
+so a hit is always right and a change of settings is simply a miss. A task renders up to `shard_size` missing keys and
+writes them as one new shard of the store (image_store.py).
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from trm_nb.cache.index import ImageIndex
-from trm_nb.cache.render_task import Recipe, RenderedShard, marker, render_shard
+from trm_nb.cache.image_store import SHARD_SIZE, ImageStore
+from trm_nb.cache.render_task import Recipe, marker, render_shard
 from trm_nb.denoise import checkpoint_of, load_denoiser
-from trm_nb.errors import DamagedError, RejectedError, UserError
-from trm_nb.records import (
-    CONFIGURED,
-    CacheReport,
-    DenoiseResult,
-    DenoiserSize,
-    ImageBytes,
-    Item,
-    Modality,
-    Receipt,
-    Sample,
-)
+from trm_nb.errors import RejectedError, UserError
+from trm_nb.records import CONFIGURED, CacheReport, DenoiserSize, ImageBytes, Item, Modality, Sample
 from trm_nb.render.renderer import Renderer, RenderSettings
 from trm_nb.sources.memory import as_items
-from trm_nb.storage.arrays import Layout, image_layout, read_places, write_metadata
-from trm_nb.storage.files import commit, fault_point, locked, sweep, trouble_with
-from trm_nb.storage.receipts import file_numbers, read_receipt, receipt_numbers, receipt_path, write_receipt
+from trm_nb.storage.files import fault_point
 from trm_nb.workers.pool import MIN_POOL, WorkerDied, run_tasks, worker_count
 
 if TYPE_CHECKING:
     from trm_nb.denoise import AnyDenoiser
 
-SHARD_SIZE = 1000
 MAX_TASK_BYTES = 64 * 2**20  # of images that are not in files
 Resolved = Callable[[list[str], dict[str, str]], None]
 
 
-def whole_shard(cache_dir: Path) -> tuple[int, ...] | None:
-    """(slots, h, w, 3) of a whole shard, as the receipts tell it, which have checksums; None for an empty cache."""
-    for path in sorted((cache_dir / "images" / "receipts").glob("[0-9]*.json")):
-        with suppress(DamagedError):
-            return tuple(read_receipt(path).shape)
-    return None
-
-
-class ImageCache:
-    """Images by content key, uint8 (h, w, 3).
+class ImageCache(ImageStore):
+    """Images by content key, uint8 (h, w, 3), rendered where they are missing.
 
     `cache_dir` is a Zarr group of its own (a run's is `<output_dir>/images.zarr`). With `use_denoiser`, images of those
     modalities (True: photographs and scans) are denoised before they are cached, by what `denoise.load_denoiser` finds
@@ -81,7 +51,6 @@ class ImageCache:
         workers: int | None = None,
         cluster: str | None = None,
     ) -> None:
-        self.path = Path(cache_dir)
         self.workers, self.cluster = workers, cluster
         self._denoised: tuple[Modality, ...] = ("image",) if use_denoiser is True else tuple(use_denoiser or ())
         if not set(self._denoised) <= set(CONFIGURED):
@@ -93,26 +62,7 @@ class ImageCache:
         self._recipe = Recipe(
             self.renderer.settings, at, denoiser, self.denoiser.fingerprint if self.denoiser else "", self._denoised
         )
-        self.array = self.path / "images"
-        self._receipts = self.array / "receipts"  # inside the array, where readers of the store do not look
-        self.layout = self._layout_for(self.renderer.settings.image_size, shard_size)
-        self._index = ImageIndex(self._receipts)
-
-    def _layout_for(self, image_size: int, shard_size: int) -> Layout:
-        shape = whole_shard(self.path)
-        layout = image_layout(shape[0] if shape else shard_size, image_size)
-        if shape is not None and shape[1:] != layout.item:
-            raise UserError(f"{self.path} holds images of {shape[1:]}, not {layout.item}; choose another cache folder")
-        return layout
-
-    def close(self) -> None:
-        """Close the index's file."""
-        self._index.close()
-
-    @property
-    def image_size(self) -> int:
-        """Side of the images in pixels."""
-        return self.layout.item[0]
+        super().__init__(cache_dir, self.renderer.settings.image_size, shard_size)
 
     # -- from items to keys -----------------------------------------------------------------------------------------
 
@@ -139,36 +89,7 @@ class ImageCache:
         """One key a page of an item: text, a PIL image, an integer grid, or an Item."""
         return [sample.key for whole in as_items([item]) for sample in self.samples(whole)]
 
-    # -- reading ----------------------------------------------------------------------------------------------------
-
-    def __contains__(self, key: str) -> bool:
-        return bool(self._index.slots([key]))
-
-    def __len__(self) -> int:
-        return self._index.counts()[0]
-
-    def failure(self, key: str) -> str | None:
-        """Why the image of this key could not be made; None where it was made or never tried."""
-        return self._index.failure(key)
-
-    def get(self, key: str) -> np.ndarray:
-        """One image, uint8 (h, w, 3). Raises KeyError for an unknown key, DamagedError for a damaged shard."""
-        image: np.ndarray = self.get_many([key])[0]
-        return image
-
-    def get_many(self, keys: Sequence[str]) -> np.ndarray:
-        """Images in the order of `keys`, uint8 (n, h, w, 3); each shard is read once. Raises as `get` does."""
-        return read_places(self.array, self.layout, self.places(keys))
-
-    def places(self, keys: Sequence[str]) -> np.ndarray:
-        """(shard, slot) of each key, int64 (n, 2). Raises KeyError for an unknown key."""
-        found = self._index.slots(keys)
-        missing = next((key for key in keys if key not in found), None)
-        if missing is not None:
-            raise KeyError(f"{missing} is not in {self.path}")
-        return np.array([found[key] for key in keys], np.int64).reshape(-1, 2)
-
-    # -- writing ----------------------------------------------------------------------------------------------------
+    # -- rendering --------------------------------------------------------------------------------------------------
 
     def populate(self, samples: Iterable[Any]) -> CacheReport:
         """Render what is missing of `samples`: text, PIL images, integer grids and Items in any mixture.
@@ -203,7 +124,7 @@ class ImageCache:
         A few samples are rendered in this very process, unless a run died at that the last time.
         """
         with self.writing("rendering images"):
-            number, rendered = self._next_number(), 0
+            number, rendered = self.next_number(), 0
             folder = self._receipts.absolute()  # a worker keeps the working directory that it began in
             render = partial(render_shard, recipe=self._recipe, layout=self.layout, folder=str(folder))
             died, harmless = marker(self._receipts).exists(), True
@@ -226,7 +147,7 @@ class ImageCache:
                     resolved([], failed)
                     harmless = False
                 else:
-                    receipt = self._commit(number, result)
+                    receipt = self.add(number, result)
                     number += 1
                     rendered += sum(1 for key in receipt.keys if key)
                     failed = {key: failure.reason for key, failure in result.failed.items()}
@@ -237,21 +158,6 @@ class ImageCache:
             if harmless:
                 marker(self._receipts).unlink(missing_ok=True)
         return rendered
-
-    @contextmanager
-    def writing(self, purpose: str) -> Iterator[None]:
-        """Hold the cache's lock, and clear up what a killed writer left. Raises UserError that names who has it."""
-        with locked(self._receipts, purpose):
-            sweep(self._receipts)
-            self._index.sync()
-            for shard in self.without_receipt():
-                shutil.rmtree(self.array / "c" / str(shard))
-            yield
-
-    def without_receipt(self) -> list[int]:
-        """Files that no receipt names, left by a kill in between: nothing says which images they hold."""
-        named = self._index.shards().keys() | self._index.unreadable.keys()
-        return [shard for shard in file_numbers(self.array) if shard not in named]
 
     def _missing(
         self, samples: Iterable[Sample], resolved: Resolved, under_way: set[str], transient: dict[str, str]
@@ -287,106 +193,6 @@ class ImageCache:
         if task:
             yield task
 
-    def _commit(self, number: int, shard: RenderedShard) -> Receipt:
-        fault_point("images-staged")
-        commit(shard.staged, self.layout.file(self.array, number))
-        fault_point("images-renamed")
-        write_metadata(self.array, self.layout, (number + 1) * self.layout.rows)
-        receipt = Receipt(
-            "images",
-            number,
-            len(shard.keys),
-            shard.staged.nbytes,
-            shard.staged.sha256,
-            shard.keys,
-            {key: failure.reason for key, failure in shard.failed.items() if not failure.retryable},
-            shard.denoised,
-            shape=(self.layout.rows, *self.layout.item),
-        )
-        write_receipt(self.array, receipt)
-        fault_point("images-receipt")
-        self._index.add(receipt)
-        return receipt
-
-    def _next_number(self) -> int:
-        return max([-1, *file_numbers(self.array), *receipt_numbers(self.array)]) + 1
-
-    # -- keeping it whole -------------------------------------------------------------------------------------------
-
-    def damaged(self, deep: bool = False) -> dict[int, str]:
-        """Shard -> what is wrong with its file: missing, another size than its receipt's or, `deep`, another sha256."""
-        if deep:
-            self._index.make_again()
-        found = dict(self._index.unreadable)
-        if deep:
-            for shard in self.without_receipt():
-                found[shard] = f"{self.layout.file(self.array, shard)}: its receipt is missing"
-        for shard, (nbytes, sha256) in self._index.shards().items():
-            trouble = trouble_with(self.layout.file(self.array, shard), nbytes, sha256, deep)
-            if trouble:
-                found[shard] = trouble
-        return found
-
-    def restore_metadata(self) -> None:
-        """Write the array's metadata again where it is missing or damaged."""
-        shards = self._next_number()
-        if shards:
-            write_metadata(self.array, self.layout, shards * self.layout.rows)
-
-    def drop_shard(self, shard: int) -> None:
-        """Forget a damaged shard; its keys are missing afterwards and are rendered again into a new one."""
-        receipt_path(self.array, shard).unlink(missing_ok=True)
-        shutil.rmtree(self.array / "c" / str(shard), ignore_errors=True)
-        self._index.sync()
-
-    def clear(self, keep_index: bool = False) -> None:
-        """Delete all images; with `keep_index` it stays known which were rendered and which cannot be.
-
-        Then only what is asked for is rendered again, what failed is not tried again, and a tracker that is lost needs
-        no image for the batches that are encoded. Waits for nobody: raises UserError while another process writes.
-        """
-        with self.writing("clearing the cache"):
-            for path in sorted(self._receipts.glob("[0-9]*.json")):
-                try:
-                    receipt = replace(read_receipt(path), nbytes=0, sha256="") if keep_index else None
-                except DamagedError:
-                    receipt = None
-                if receipt is None:
-                    path.unlink()
-                else:
-                    write_receipt(self.array, receipt)
-                    self._index.add(receipt)
-            if not keep_index:
-                (self._receipts / "cleared").touch()
-            shutil.rmtree(self.array / "c", ignore_errors=True)
-            (self.array / "zarr.json").unlink(missing_ok=True)
-            self._index.sync()
-
-    def denoise_results(self, keys: Sequence[str]) -> dict[str, DenoiseResult]:
-        """What the denoiser made of those of the keys that passed through it, also of images cleared since
-        with `keep_index`."""
-        return self._index.denoise_results(keys)
-
-    def was_cleared(self) -> bool:
-        """Whether images were once deleted on purpose without keeping the index."""
-        return (self._receipts / "cleared").exists()
-
-    def present(self, keys: Sequence[str]) -> set[str]:
-        """Those of the keys whose image is there."""
-        return set(self._index.slots(keys))
-
-    def known(self, keys: Sequence[str]) -> set[str]:
-        """Those of the keys whose image was rendered once, also if it was cleared since (`clear(keep_index=True)`)."""
-        return self._index.known(keys)
-
     def stats(self) -> dict[str, Any]:
-        """images, shards, failed, cleared, bytes on disk, bytes an image, the ratio to raw pixels (None: empty)."""
-        sizes = [nbytes for nbytes, _ in self._index.shards().values()]
-        (images, failed, cleared), nbytes = self._index.counts(), sum(sizes)
-        each = nbytes / images if images else None
-        raw = int(np.prod(self.layout.item))
-        return {
-            "path": str(self.path), "images": images, "shards": len(sizes), "failed": failed, "cleared": cleared,
-            "nbytes": nbytes, "bytes_per_image": each, "part_of_raw": each and each / raw,
-            "image_size": self.layout.item[0], "denoiser": self.denoiser.fingerprint if self.denoiser else None,
-        }  # fmt: skip
+        """Those of the store, and the denoiser's fingerprint (None: images are not denoised)."""
+        return {**super().stats(), "denoiser": self.denoiser.fingerprint if self.denoiser else None}

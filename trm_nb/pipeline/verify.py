@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from trm_nb.cache.image_cache import ImageCache, whole_shard
+from trm_nb.cache.image_store import ImageStore
 from trm_nb.errors import DamagedError, NotWritableError, UserError
 from trm_nb.pipeline.consolidate import Consolidator
 from trm_nb.pipeline.dataset_files import content_digest, damaged_files
 from trm_nb.progress.tables import SUSPECT
 from trm_nb.progress.tracker import TrainingProgressTracker
-from trm_nb.render.renderer import RenderSettings
 from trm_nb.storage.arrays import metadata_trouble
 from trm_nb.storage.files import locked
 
@@ -42,11 +41,11 @@ class Damage:
     path: Path = Path()
 
 
-def inspect(cache: ImageCache | None, consolidator: Consolidator | None, deep: bool) -> list[Damage]:
+def inspect(images: ImageStore | None, consolidator: Consolidator | None, deep: bool) -> list[Damage]:
     """Inspect what there is of a run's arrays.
 
     Args:
-        cache: the run's images; None where there are none.
+        images: the run's; None where there are none.
         consolidator: of the run's batches and chunks; None where nothing was encoded.
         deep: read everything and compare the hashes.
 
@@ -54,8 +53,8 @@ def inspect(cache: ImageCache | None, consolidator: Consolidator | None, deep: b
         The damages: of images first, then of chunks and batches, then stray files.
     """
     found: list[Damage] = []
-    if cache is not None:
-        found += [Damage("shard", message, shard) for shard, message in cache.damaged(deep).items()]
+    if images is not None:
+        found += [Damage("shard", message, shard) for shard, message in images.damaged(deep).items()]
     if consolidator is not None:
         found += [Damage("chunk", message, chunk) for chunk, message in consolidator.damaged_chunks(deep).items()]
         found += [Damage("batch", message, batch) for batch, message in consolidator.damaged_batches(deep).items()]
@@ -132,9 +131,9 @@ class _Check:
             else None
         )
         with ExitStack() as stack:
-            cache = _cache(paths.images, stack)
-            damages = inspect(cache, consolidator, self.deep)
-            if cache and len(cache) and (trouble := metadata_trouble(cache.array, cache.layout)):
+            images = _images(paths.images, stack)
+            damages = inspect(images, consolidator, self.deep)
+            if images and len(images) and (trouble := metadata_trouble(images.array, images.layout)):
                 self.copies.append(trouble)
         # while another process writes, a file may be there a moment before its receipt is
         self.arrays += [damage.message for damage in damages if self.deep or damage.what != "stray"]
@@ -176,11 +175,10 @@ class _Check:
             self.tables.append(f"{self.path}: content digest {digest[:16]}..., dataset_info.json says otherwise")
 
 
-def _cache(root: Path, stack: ExitStack) -> ImageCache | None:
-    """The image cache; None where it was cleared on purpose, or nothing is rendered yet."""
+def _images(root: Path, stack: ExitStack) -> ImageStore | None:
+    """The run's images; None where they were deleted on purpose, or nothing is rendered yet."""
     if not root.is_dir():
         return None
-    shape = whole_shard(root)
-    cache = ImageCache(root, render=RenderSettings(image_size=shape[1]) if shape else None)
-    stack.callback(cache.close)
-    return cache
+    images = ImageStore(root)
+    stack.callback(images.close)
+    return images
