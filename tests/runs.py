@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import Receipt
-from trm_nb.storage import arrays
+from trm_nb.storage import arrays, shards
 from trm_nb.storage.files import commit
 from trm_nb.storage.receipts import write_receipt
 from trm_nb.training import reasoning
@@ -73,7 +73,7 @@ def write_batches(folder: Path, capsules: np.ndarray, batch_size: int) -> None:
     array = folder / "batches.zarr" / "capsules"
     for number, first in enumerate(range(0, len(capsules), batch_size)):
         part = capsules[first : first + batch_size]
-        staged = arrays.stage_batch(folder, part, batch)
+        staged = shards.stage_batch(folder, part, batch)
         commit(staged, batch.file(array, number))
         write_receipt(array, Receipt("batch", number, len(part), staged.nbytes, staged.sha256))
 

@@ -1,4 +1,4 @@
-"""arrays.py: plain zarr reads what we write, and our reader raises where zarr would invent zeros."""
+"""arrays.py and shards.py: plain zarr reads what we write, and our reader raises where zarr would invent zeros."""
 
 from __future__ import annotations
 
@@ -20,19 +20,15 @@ from trm_nb.storage.arrays import (
     Layout,
     batch_layout,
     chunk_layout,
-    encode_chunk,
     file_rows,
     image_layout,
-    read_rows,
     read_shape,
-    shard_index,
-    stage_batch,
-    stage_shard,
     write_labels,
     write_metadata,
 )
 from trm_nb.storage.files import Staged, commit, stage
 from trm_nb.storage.receipts import receipt_path, write_receipt
+from trm_nb.storage.shards import encode_chunk, read_rows, shard_index, stage_batch, stage_shard
 
 SHARD_ROWS, SIZE = 8, 28
 

@@ -33,7 +33,7 @@ from trm_nb.progress.planned import PlannedRow
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import ImageFile, Item, Receipt
 from trm_nb.render.text import TextRenderer
-from trm_nb.storage import arrays
+from trm_nb.storage import arrays, shards
 from trm_nb.storage.files import commit, sha256_of
 from trm_nb.storage.receipts import write_receipt
 from trm_nb.workers.pool import run_tasks
@@ -60,7 +60,7 @@ def write_images(folder: Path, rows: np.ndarray) -> None:
     array, layout = folder / "images", arrays.image_layout(BATCH, rows.shape[1])
     for number, first in enumerate(range(0, len(rows), BATCH)):
         part = rows[first : first + BATCH]
-        staged = arrays.stage_shard(array / "receipts", part, layout)
+        staged = shards.stage_shard(array / "receipts", part, layout)
         commit(staged, layout.file(array, number))
         keys = [f"{first + i:032x}" for i in range(len(part))]
         write_receipt(
@@ -81,7 +81,7 @@ def write_batches(folder: Path, rows: np.ndarray) -> None:
     array = folder / "batches.zarr" / "capsules"
     batch, chunk = arrays.batch_layout(BATCH), arrays.chunk_layout(BATCH, 100)
     for number, first in enumerate(range(0, len(rows), BATCH)):
-        staged = arrays.stage_batch(array / "receipts", rows[first : first + BATCH], batch)
+        staged = shards.stage_batch(array / "receipts", rows[first : first + BATCH], batch)
         commit(staged, batch.file(array, number))
         write_receipt(array, Receipt("batch", number, BATCH, staged.nbytes, staged.sha256))
     arrays.write_metadata(array, batch, len(rows))

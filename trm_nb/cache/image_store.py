@@ -23,9 +23,10 @@ from trm_nb.cache.render_task import RenderedShard
 from trm_nb.errors import DamagedError, UserError
 from trm_nb.records import DenoiseResult, Receipt
 from trm_nb.render.modality import RenderSettings
-from trm_nb.storage.arrays import Layout, image_layout, read_places, write_metadata
+from trm_nb.storage.arrays import Layout, image_layout, write_metadata
 from trm_nb.storage.files import commit, fault_point, locked, sweep, trouble_with
 from trm_nb.storage.receipts import file_numbers, read_receipt, receipt_numbers, receipt_path, write_receipt
+from trm_nb.storage.shards import read_places
 
 SHARD_SIZE = 1000
 

@@ -20,8 +20,9 @@ from trm_nb.errors import Failure, UserError
 from trm_nb.records import DenoiseResult, DenoiserSize, Modality, Sample
 from trm_nb.render.modalities import is_untrusted
 from trm_nb.render.renderer import Renderer, RenderSettings
-from trm_nb.storage.arrays import Layout, stage_shard
+from trm_nb.storage.arrays import Layout
 from trm_nb.storage.files import Staged
+from trm_nb.storage.shards import stage_shard
 from trm_nb.workers.pool import Task, in_worker, working_on
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ import numpy as np
 
 from trm_nb.errors import DamagedError
 from trm_nb.progress.run_folder import RunPaths
-from trm_nb.storage.arrays import Layout, batch_layout, by_file, chunk_layout, file_rows, read_rows
+from trm_nb.storage.arrays import Layout, batch_layout, chunk_layout, file_rows
 from trm_nb.storage.receipts import read_receipt, receipt_path
+from trm_nb.storage.shards import by_file, read_rows
 
 
 def capsule_layouts(output_dir: Path) -> tuple[Layout, Layout]:

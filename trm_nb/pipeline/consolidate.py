@@ -18,9 +18,10 @@ from typing import NoReturn
 from trm_nb.errors import DamagedError
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import Progress, Receipt
-from trm_nb.storage.arrays import Layout, batch_layout, chunk_layout, read_stored, shard_index, write_metadata
+from trm_nb.storage.arrays import Layout, batch_layout, chunk_layout, write_metadata
 from trm_nb.storage.files import Staged, commit, fault_point, sha256_of, stage_pieces, trouble_with
 from trm_nb.storage.receipts import file_numbers, read_receipt, receipt_path, write_receipt
+from trm_nb.storage.shards import read_stored, shard_index
 
 
 class Consolidator:

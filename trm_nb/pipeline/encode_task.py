@@ -19,8 +19,9 @@ import numpy as np
 
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.records import CAPSULES, FEATURES
-from trm_nb.storage.arrays import Layout, read_places, stage_batch
+from trm_nb.storage.arrays import Layout
 from trm_nb.storage.files import Staged
+from trm_nb.storage.shards import read_places, stage_batch
 from trm_nb.workers.pool import Task, working_on
 
 if TYPE_CHECKING:
