@@ -30,12 +30,13 @@ from trm_nb.errors import UserError
 from trm_nb.evaluation.trained_models import trained_models
 from trm_nb.models.checkpoints import load_weights, read_weights
 from trm_nb.models.tiny_recursive_model import TinyRecursiveModel, TRMConfig
-from trm_nb.notebook.progress_view import ProgressView, state_text
+from trm_nb.notebook.progress_view import ProgressView
 from trm_nb.pipeline.maintenance import rebuild_tracker, reset
 from trm_nb.pipeline.run import Run, open_run
 from trm_nb.pipeline.verify import verify
 from trm_nb.progress.model_record import MAX_BYTES, read_settings
 from trm_nb.progress.run_folder import ModelPaths, RunPaths
+from trm_nb.progress.stats_text import state_text
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.storage.files import locked
 from trm_nb.training.model_results import write_results

@@ -13,7 +13,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from trm_nb.notebook.progress_view import ProgressView, _Widgets, curve, duration
+from trm_nb.notebook.progress_view import ProgressView, _Widgets
 from trm_nb.progress.planned import PlannedRow
 from trm_nb.progress.stats import STALLED_SECONDS, TRAIN_STEPS
 from trm_nb.progress.tracker import TrainingProgressTracker
@@ -78,29 +78,12 @@ def test_a_training_shows_its_loss_as_a_curve_while_it_runs(tracker: TrainingPro
     assert "8 █▄▂▁ 1" in view.snapshot().html
 
 
-@pytest.mark.parametrize(
-    ("values", "rendered"),
-    [([1.0], "▁"), ([0.0, 7.0], "▁█"), ([3.0, 3.0], "▁▁"), ([float("nan"), 1.0, 8.0], "?▁█"), ([float("inf")], "?"),
-     ([float(n // 50) for n in range(400)], "".join(c * 5 for c in "▁▂▃▄▅▆▇█"))],
-)  # fmt: skip
-def test_a_curve_of_characters(values: list[float], rendered: str) -> None:
-    assert curve(values) == rendered
-
-
 def test_a_silent_run_is_stalled_not_frozen(tracker: TrainingProgressTracker) -> None:
     planned(tracker)
     tracker.begin("render")
     tracker.set("heartbeat", time.time() - STALLED_SECONDS - 60)
     assert ProgressView(tracker).snapshot().text.startswith("stalled since 20")
     assert ProgressView(tracker).watch(timeout=60) == "stalled"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [(0.2, "0 s"), (59, "59 s"), (60, "1 min"), (125, "2 min 5 s"), (12_000, "3 h 20 min"), (190_000, "2 d 4 h")],
-)
-def test_duration(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
 
 
 def test_watching_ends_with_the_run_or_the_timeout(

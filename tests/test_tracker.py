@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from trm_nb.errors import DamagedError, UserError
-from trm_nb.notebook.progress_view import ProgressView, state_text
+from trm_nb.notebook.progress_view import ProgressView
 from trm_nb.progress.planned import PlannedFile, PlannedRow
 from trm_nb.progress.stats import NOTEBOOKS, TRAIN_STEPS
+from trm_nb.progress.stats_text import state_text
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import Receipt, Rejected
 from trm_nb.storage.files import locked

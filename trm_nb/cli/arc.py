@@ -77,7 +77,7 @@ class _Shown:
 
     def predicting(self, done: int, total: int) -> None:
         """Says how many views are predicted, and how long the others will take."""
-        from trm_nb.notebook.progress_view import duration
+        from trm_nb.progress.stats_text import duration
 
         now = time.monotonic()
         self._started = self._started or now

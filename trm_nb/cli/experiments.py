@@ -208,7 +208,7 @@ def _loss(curves: Iterable[list[dict[str, Any]]]) -> str:
     """The mean loss over seeds as a curve of characters, and its last value."""
     import pandas as pd
 
-    from trm_nb.notebook.progress_view import curve
+    from trm_nb.progress.stats_text import curve
 
     logged = [(step["global_step"], step["loss"]) for steps in curves for step in steps if "loss" in step]
     mean = pd.DataFrame(logged, columns=["step", "loss"]).groupby("step")["loss"].mean()

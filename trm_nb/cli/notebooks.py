@@ -51,7 +51,7 @@ def execute(params: Path, overrides: dict[str, Any], first: int, last: int, forc
     """Execute the notebooks of one params file; returns the exit code."""
     from trm_nb.batch.runner import NotebookEvent, run_notebooks
     from trm_nb.cli.terminal import TerminalView, say_what_came_out
-    from trm_nb.notebook.progress_view import duration
+    from trm_nb.progress.stats_text import duration
 
     begun: list[Path] = []  # the run, once a notebook has begun
     view: TerminalView | None = None

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from trm_nb.batch.sweep import Trained
-from trm_nb.notebook.progress_view import bar
+from trm_nb.progress.stats_text import bar
 from trm_nb.progress.tracker import TrainingProgressTracker
 
 if TYPE_CHECKING:

@@ -10,26 +10,32 @@ replaced by the snapshot. No threads: the working loop calls `tick`.
 from __future__ import annotations
 
 import contextlib
-import itertools
-import math
 import os
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from html import escape
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 
 from trm_nb.progress.following import followed
+from trm_nb.progress.stats_text import (
+    IN_ASCII,
+    bar,
+    count,
+    curve,
+    duration,
+    headline,
+    notes_of,
+    part_done,
+    rate,
+    said,
+    shown_stages,
+)
 
 if TYPE_CHECKING:
     from trm_nb.progress.tracker import TrainingProgressTracker
 
-_BAR_CELLS, _CURVE_CELLS = 24, 40
-_LEVELS = "▁▂▃▄▅▆▇█"
-_ASCII = str.maketrans(_LEVELS + "░", "_.-~=+*#.")
 _REFRESH_SECONDS = 0.5
 
 
@@ -50,7 +56,7 @@ class Snapshot:
         try:
             self.text.encode(encoding, "surrogateescape")
         except UnicodeEncodeError:
-            return self.text.translate(_ASCII).encode(encoding, "backslashreplace").decode(encoding)
+            return self.text.translate(IN_ASCII).encode(encoding, "backslashreplace").decode(encoding)
         return self.text
 
 
@@ -124,7 +130,7 @@ class ProgressView:
         stats = self.tracker.get_stats()
         if self._widgets is not None:
             lines = self._lines(stats)
-            self._widgets.show(_shown(stats), lines, _headline(stats), self._all_notes(stats))
+            self._widgets.show(shown_stages(stats), lines, headline(stats), self._all_notes(stats))
         elif self._handle is not None:
             self._handle.update(self._render(stats))
         now = time.monotonic()
@@ -135,14 +141,14 @@ class ProgressView:
         """A line a stage: its name, bar, count, and what else there is to say."""
         return [
             (name, bar(stage), count(stage), said(stage) + self._pace(name, stage))
-            for name, stage in _shown(stats).items()
+            for name, stage in shown_stages(stats).items()
         ]
 
     def _all_notes(self, stats: dict[str, Any]) -> list[str]:
-        return [*self._losses(stats), *_notes(stats)]
+        return [*self._losses(stats), *notes_of(stats)]
 
     def _render(self, stats: dict[str, Any]) -> Snapshot:
-        title, lines, notes = _headline(stats), self._lines(stats), self._all_notes(stats)
+        title, lines, notes = headline(stats), self._lines(stats), self._all_notes(stats)
         widths = [max(len(line[column]) for line in lines) for column in range(3)]
         rows = ["  ".join(part.ljust(width) for part, width in zip(line, [*widths, 0], strict=True)) for line in lines]
         text = "\n".join([title, *(row.rstrip() for row in rows), *notes])
@@ -172,124 +178,9 @@ class ProgressView:
         since, done = self._first_seen.setdefault(name, (now, stage["done"]))
         if now - since < 5 or stage["done"] <= done:
             return ""
-        rate = (stage["done"] - done) / (now - since)
-        left = f", about {duration((stage['total'] - stage['done']) / rate)} left" if stage["total"] else ""
-        return f", {_rate(rate, stage['unit'])}{left}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 7 s, 2 min 5 s, 3 h 20 min, 2 d 4 h."""
-    whole = round(seconds)
-    units = [(86400, "d"), (3600, "h"), (60, "min"), (1, "s")]
-    for (size, unit), (smaller, sub) in itertools.pairwise(units):
-        if whole >= size:
-            rest = whole % size // smaller
-            return f"{whole // size} {unit}" + (f" {rest} {sub}" if rest else "")
-    return f"{whole} s"
-
-
-def _rate(a_second: float, unit: str) -> str:
-    """A rate with three digits, a second or a minute."""
-    many, span = (a_second, "s") if a_second >= 1 else (60 * a_second, "min")
-    return f"{many:,.0f} {unit}/{span}" if many >= 99.5 else f"{many:.3g} {unit}/{span}"
-
-
-def state_text(stats: dict[str, Any]) -> str:
-    """The state of `get_stats()` in words: of a run that is not done, what is there, what is pending, who is gone."""
-    notebooks, stages = stats["notebooks"], stats["stages"]
-    failed = [name for name, status in notebooks.items() if status == "failed"]
-    if stats["state"] == "failed" and failed and all(stage["status"] != "failed" for stage in stages.values()):
-        return f"failed in {failed[0]}"
-    if stats["state"] != "stopped":
-        return str(stats["state"])
-    if stats["gone"]:
-        return f"stopped: {stats['gone']} is gone"
-    if "interrupted" in notebooks.values() or any(stage["status"] == "stopped" for stage in stages.values()):
-        return "stopped: interrupted"
-    words = ["dataset complete"] if stages["consolidate"]["status"] == "done" else []
-    executed = [name for name, status in notebooks.items() if status == "done"]
-    words += [f"stopped after {executed[-1]}"] if executed and len(executed) < len(notebooks) else []
-    words += ["training pending"] if "train" in stats["pending"] else []
-    return "; ".join(words) or "at rest"
-
-
-def _headline(stats: dict[str, Any]) -> str:
-    silent = stats["seconds_since_heartbeat"]
-    if stats["state"] == "stalled":
-        since = datetime.fromtimestamp(stats["heartbeat"]).astimezone()
-        when = f"{since:%Y-%m-%d %H:%M:%S %Z} (no sign of life for {duration(silent)})"
-        return f"stalled since {when}; run again, it continues"
-    beat = f", last sign of life {duration(silent)} ago" if stats["state"].startswith("running") and silent else ""
-    state = state_text(stats)
-    if state.startswith("stopped:"):
-        beat = "; run again, it continues"
-    if list(_shown(stats)) == ["train"]:
-        return f"{state}{beat}"
-    colon = "," if ":" in state else ":"
-    return f"{state}{colon} {stats['rows_planned']:,} samples planned{'' if stats['plan_frozen'] else ' so far'}{beat}"
-
-
-def _shown(stats: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The stages, or `train` alone where a model is trained on something else than a dataset."""
-    begun = [name for name, stage in stats["stages"].items() if stage["status"] != "waiting"]
-    alone = begun == ["train"] and not stats["rows_planned"]
-    return {"train": stats["stages"]["train"]} if alone else stats["stages"]
-
-
-def bar(stage: dict[str, Any]) -> str:
-    """A stage of `get_stats()` as a bar of characters."""
-    filled = int(_BAR_CELLS * _part(stage))
-    return "█" * filled + "░" * (_BAR_CELLS - filled)
-
-
-def curve(values: Sequence[float]) -> str:
-    """Numbers in their order as a line of characters, from ▁ at the lowest to █ at the highest; many are averaged."""
-    cells = min(len(values), _CURVE_CELLS)
-    ends = [len(values) * i // cells for i in range(cells + 1)]
-    means = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(ends)]
-    finite = [mean for mean in means if math.isfinite(mean)]
-    low, spread = min(finite, default=0.0), max(finite, default=0.0) - min(finite, default=0.0)
-    top = len(_LEVELS) - 1
-    return "".join(
-        _LEVELS[round(top * (mean - low) / (spread or 1.0))] if math.isfinite(mean) else "?" for mean in means
-    )
-
-
-def _part(stage: dict[str, Any]) -> float:
-    if stage["status"] == "waiting" or not stage["total"]:
-        return 1.0 if stage["status"] == "done" else 0.0
-    return float(min(1.0, stage["done"] / stage["total"]))
-
-
-def count(stage: dict[str, Any]) -> str:
-    """How much of a stage is done, of how much."""
-    total = "?" if stage["total"] is None else f"{stage['total']:,}"
-    return f"{stage['done']:,} / {total} {stage['unit']}" if stage["status"] != "waiting" else ""
-
-
-def said(stage: dict[str, Any]) -> str:
-    """A stage's status, time and message."""
-    took = "" if stage["seconds"] is None or stage["status"] == "failed" else f" {duration(stage['seconds'])}"
-    message = f": {' '.join(stage['message'].split())}" if stage["message"] else ""
-    return f"{stage['status']}{took}{message}"
-
-
-def _notes(stats: dict[str, Any]) -> list[str]:
-    modalities = ", ".join(f"{number:,} {name}" for name, number in stats["modalities"].items())
-    reasons = stats["quarantine_by_reason"]
-    notes = [f"model: {' '.join(stats['model'].split())}"] if stats["model"] else []
-    notes += [
-        f"in training, too: {name}, {one['done']:,} of {one['total'] or '?'} steps"
-        for name, one in stats["trainings"].items()
-        if one["status"] == "running" and name != stats["model"]
-    ]
-    notes += [modalities] if modalities else []
-    if reasons:
-        notes.append(
-            "quarantined: "
-            + "; ".join(f"{number:,} x {' '.join(reason.split())}" for reason, number in reasons.items())
-        )
-    return notes + [f"{' '.join(item_id.split())}: {note}" for item_id, note in stats["notes"].items()]
+        a_second = (stage["done"] - done) / (now - since)
+        left = f", about {duration((stage['total'] - stage['done']) / a_second)} left" if stage["total"] else ""
+        return f", {rate(a_second, stage['unit'])}{left}"
 
 
 def _html(title: str, lines: list[_Line], notes: list[str]) -> str:
@@ -336,7 +227,7 @@ class _Widgets:
             if name not in self._bars:
                 self._bars[name] = (self._new_bar(description=name, max=1.0), self._new_label())
             bar, label = self._bars[name]
-            bar.value = _part(stages[name])
+            bar.value = part_done(stages[name])
             bar.bar_style = {"done": "success", "failed": "danger"}.get(stages[name]["status"], "")
             label.value = ", ".join(part for part in (counted, status) if part)
         self._title.value = title

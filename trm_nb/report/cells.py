@@ -12,7 +12,7 @@ from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
-from trm_nb.notebook.progress_view import duration
+from trm_nb.progress.stats_text import duration
 from trm_nb.report.sanitise import clean_body, clean_code, clean_piece
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -14,9 +14,9 @@ from typing import Any
 
 from trm_nb._version import __version__
 from trm_nb.config import MultimodalDatasetConfig
-from trm_nb.notebook.progress_view import bar, count, said, state_text
 from trm_nb.notebook.prose import size
 from trm_nb.progress.run_folder import RunPaths
+from trm_nb.progress.stats_text import bar, count, said, state_text
 from trm_nb.report.cells import TEMPLATES, Cells
 from trm_nb.report.outline import outline_of
 from trm_nb.report.pages import Page, findings, thumbnail

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trm_nb.notebook.progress_view import duration
 from trm_nb.notebook.shown import data_address
 from trm_nb.progress.run_folder import RunPaths
+from trm_nb.progress.stats_text import duration
 from trm_nb.storage.lock_holder import holder_of
 
 if TYPE_CHECKING:
