@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from trm_nb.workers.pool import MIN_POOL, WorkerDied, _noted, in_worker, run_tasks, working_on
+from trm_nb.workers.pool import MIN_POOL, WorkerDied, run_tasks
+from trm_nb.workers.worker import in_worker, noted, working_on
 
 
 def _squares(task: Sequence[int]) -> list[int]:
@@ -119,7 +120,7 @@ def test_where_workers_say_where_they_are_a_killer_is_tried_three_times(
 
 def test_a_task_that_was_given_up_before_a_worker_took_it_is_not_done_and_leaves_no_note(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        _noted(_squares, [1, 2], str(tmp_path / "taken away.tmp"))
+        noted(_squares, [1, 2], str(tmp_path / "taken away.tmp"))
     assert not list(tmp_path.iterdir())
 
 

@@ -1,8 +1,8 @@
 """The rendering task: a shard of samples to a staged file of pixels, in a worker or, for few samples, in the run.
 
 Choice: a decoder that crashes or hangs takes its process along, so a worker records each sample of an untrusted
-modality before it decodes it (workers/pool.py), and where the run renders itself, it leaves a marker file in the cache:
-a run that finds the marker of a run that died uses a worker, however few the samples are.
+modality before it decodes it (workers/worker.py), and where the run renders itself, it leaves a marker file in the
+cache: a run that finds the marker of a run that died uses a worker, however few the samples are.
 Cost: two system calls for each of these samples; no array leaves the process.
 """
 
@@ -23,7 +23,7 @@ from trm_nb.render.renderer import Renderer, RenderSettings
 from trm_nb.storage.arrays import Layout
 from trm_nb.storage.files import Staged
 from trm_nb.storage.shards import stage_shard
-from trm_nb.workers.pool import Task, in_worker, working_on
+from trm_nb.workers.worker import Task, in_worker, working_on
 
 if TYPE_CHECKING:
     from trm_nb.denoise import AnyDenoiser

@@ -22,7 +22,7 @@ from trm_nb.records import CAPSULES, FEATURES
 from trm_nb.storage.arrays import Layout
 from trm_nb.storage.files import Staged
 from trm_nb.storage.shards import read_places, stage_batch
-from trm_nb.workers.pool import Task, working_on
+from trm_nb.workers.worker import Task, working_on
 
 if TYPE_CHECKING:
     from trm_nb.models.encoder import Encoder

@@ -37,7 +37,8 @@ from trm_nb.render.typesetting import lexing
 from trm_nb.storage.arrays import write_metadata
 from trm_nb.storage.files import commit, fault_point
 from trm_nb.storage.receipts import write_receipt
-from trm_nb.workers.pool import Task, WorkerDied, run_tasks
+from trm_nb.workers.pool import WorkerDied, run_tasks
+from trm_nb.workers.worker import Task
 
 if TYPE_CHECKING:
     from trm_nb.models.encoder import Encoder

@@ -3,9 +3,8 @@
 Locally that is loky's reusable pool: its processes stay warm from call to call, a script needs no main guard, and it
 works from standard input and in notebooks. One dead worker breaks such a pool, so the tasks that were in flight are
 tried again one at a time; one that kills its worker alone is taken apart until the sample that does it is found, and
-reported. A worker notes in a small file which sample it is at, so that this takes three deaths; without a note the
-task is halved. A sample at which a worker stays longer than SAMPLE_SECONDS, be it in C code, kills it: a task of 1000
-with one that hangs ends after three times that and two renderings of the others.
+reported. A worker notes which sample it is at (worker.py), so that this takes three deaths; without a note the task is
+halved.
 Fewer than MIN_POOL samples are not worth starting processes for (about a second) and are done in this process.
 
 The workers of a cluster (dask_cluster.py) are used in the same way; one that dies takes only its own task along.
@@ -14,41 +13,34 @@ The workers of a cluster (dask_cluster.py) are used in the same way; one that di
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import os
-import signal
 import tempfile
-import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import lru_cache
-from io import FileIO
 from itertools import chain
 from pathlib import Path
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeVar
 
 from loky import get_reusable_executor
 from loky.process_executor import ShutdownExecutorError
 
 from trm_nb.storage.files import writing_into
 from trm_nb.workers.dask_cluster import Cluster, connect
+from trm_nb.workers.worker import Task, noted, start_worker
 
 T = TypeVar("T")
 R = TypeVar("R")
-Task: TypeAlias = Sequence[T]
 
 MIN_POOL = 50
 IDLE_SECONDS = 300  # after which an unused worker ends
-SAMPLE_SECONDS = 60.0  # a worker that is longer at one sample hangs, and ends itself
-TASK_SECONDS = 1800.0  # so does one whose note does not change for so long: it is killed from here
+TASK_SECONDS = 1800.0  # a worker whose note does not change for so long is killed from here
 POLL_SECONDS = 0.5
 NOTHING_YET_SECONDS = 0.2  # until a stream of tasks that has none ready is asked again
-_ONE_AT_A_TIME = threading.Lock()  # a worker with several threads has one note and one watchdog all the same
 
 
 class WorkerDied:
@@ -63,64 +55,6 @@ def worker_count(workers: int | None) -> int:
         return workers
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-# -- in a worker -----------------------------------------------------------------------------------------------------
-
-
-class _Worker:
-    """What this process knows of itself when it is a worker: the file of its note, and when its watchdog was set."""
-
-    note: FileIO | None = None
-    watched_since: float | None = None
-
-
-def in_worker() -> bool:
-    """Whether a task of `run_tasks` is at work in this process because it is a worker of the pool."""
-    return _Worker.note is not None
-
-
-def working_on(sample: int | None, seconds: float = SAMPLE_SECONDS) -> None:
-    """Say, in a worker, at which sample of its task it is from now on; None: at none that could do harm.
-
-    A sample that takes longer than `seconds` (up to a quarter more) ends the process. Elsewhere this does nothing.
-    """
-    if _Worker.note is None:
-        return
-    with contextlib.suppress(OSError):  # a full disk: the note only makes a search shorter
-        _Worker.note.seek(0)
-        _Worker.note.write(b"%12d" % (-1 if sample is None else sample))
-    since, now = _Worker.watched_since, time.monotonic()
-    if sample is None:
-        faulthandler.cancel_dump_traceback_later()
-        _Worker.watched_since = None
-    elif since is None or now - since > seconds / 4:  # setting it starts a thread, which small images would feel
-        # a thread of C, so that code that never comes back to Python is no hindrance
-        faulthandler.dump_traceback_later(1.25 * seconds, exit=True, file=_nowhere())
-        _Worker.watched_since = now
-
-
-@lru_cache(maxsize=1)
-def _nowhere() -> int:
-    return os.open(os.devnull, os.O_WRONLY)
-
-
-def _noted(function: Callable[[Task[T]], R], task: Task[T], note: str) -> R:
-    """Do a task in a worker, which writes on the note that the run made for it.
-
-    A task without a note was given up: when a process of the pool dies, the run hears of it a moment before the
-    others are killed, and until then they take further tasks.
-    """
-    with _ONE_AT_A_TIME, Path(note).open("r+b", buffering=0) as _Worker.note:
-        try:
-            working_on(None)
-            return function(task)
-        finally:
-            working_on(None)
-            _Worker.note = None
-
-
-# -- in the run's process --------------------------------------------------------------------------------------------
 
 
 class _Processes:
@@ -152,7 +86,7 @@ class _Processes:
 
     def _executor(self) -> Any:
         return get_reusable_executor(
-            max_workers=self.count, timeout=IDLE_SECONDS, initializer=_start_worker, initargs=(os.getpid(),)
+            max_workers=self.count, timeout=IDLE_SECONDS, initializer=start_worker, initargs=(os.getpid(),)
         )
 
 
@@ -265,7 +199,7 @@ class _InFlight(Generic[T, R]):
         note = self.notes / f"{uuid.uuid4().hex}.tmp"
         with writing_into(self.notes):
             note.touch()
-        future = self.pool.submit(_noted, self.function, task, str(note))
+        future = self.pool.submit(noted, self.function, task, str(note))
         self.running[future] = _Job(task, note, alone)
 
     def _collect(self, seconds: float) -> Iterator[tuple[Task[T], R | WorkerDied]]:
@@ -312,18 +246,3 @@ class _InFlight(Generic[T, R]):
             return [task[: len(task) // 2], task[len(task) // 2 :]]
         self.last_death = task[at : at + 1]
         return [self.last_death, [*task[:at], *task[at + 1 :]]]
-
-
-def _start_worker(parent: int) -> None:
-    """In a new worker: yield to the encoder, which needs the cores more, and end when the run was killed."""
-    for signum in (signal.SIGINT, signal.SIGTERM):  # sent to all processes of a job, they are the run's to handle
-        signal.signal(signum, signal.SIG_IGN)
-    if hasattr(os, "nice"):
-        os.nice(5)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, name="watch the parent", daemon=True).start()
