@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from trm_nb.batch.notebooks import find_notebooks
 from trm_nb.batch.project import DATA, new_project, notebooks_of
-from trm_nb.batch.runner import find_notebooks
 from trm_nb.cli.main import main
 from trm_nb.errors import UserError
 from trm_nb.params import load_params

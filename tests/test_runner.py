@@ -16,8 +16,9 @@ from typing import Any
 import nbformat
 import pytest
 
+from trm_nb.batch.notebooks import find_notebooks, fingerprints, up_to_date
 from trm_nb.batch.outcome import Truth, as_bytes, read_notebook, resolve, running_cell
-from trm_nb.batch.runner import NotebookEvent, find_notebooks, fingerprints, run_notebooks, up_to_date
+from trm_nb.batch.runner import NotebookEvent, run_notebooks
 from trm_nb.errors import UserError
 from trm_nb.params import load_params
 from trm_nb.progress.model_record import settings_of, write_settings

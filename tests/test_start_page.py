@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from trm_nb.batch.runner import find_notebooks
+from trm_nb.batch.notebooks import find_notebooks
 from trm_nb.errors import UserError
 from trm_nb.notebook.explorer import preview
 from trm_nb.notebook.explorer.background import Background, command_for

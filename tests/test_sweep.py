@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from trm_nb.batch.runner import status_of
+from trm_nb.batch.outcome import status_of
 from trm_nb.evaluation.trained_models import differing, trained_models
 from trm_nb.pipeline.run import open_run
 from trm_nb.pipeline.verify import verify

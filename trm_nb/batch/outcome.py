@@ -66,6 +66,12 @@ def read_notebook(path: Path) -> dict[str, Any] | None:
     return notebook if whole else None
 
 
+def status_of(path: Path) -> str:
+    """How the execution of a notebook ended, as it is noted there; "failed" where nothing is noted."""
+    notebook = read_notebook(path)
+    return str(((notebook or {}).get("metadata", {}).get("trm_nb") or {}).get("status", "failed"))
+
+
 def as_bytes(notebook: dict[str, Any]) -> bytes:
     """A notebook as JSON in Jupyter's own style: one space, unescaped UTF-8, a final newline."""
     return (json.dumps(notebook, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode(errors="replace")

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from trm_nb.batch.child import supervise
-from trm_nb.batch.runner import TRAINING, execute_notebook, find_notebooks, number_of, status_of
+from trm_nb.batch.notebooks import TRAINING, find_notebooks, number_of
+from trm_nb.batch.outcome import status_of
+from trm_nb.batch.runner import execute_notebook
 from trm_nb.batch.train_one import train_one
 from trm_nb.config import stage_of
 from trm_nb.errors import DamagedError, UserError
