@@ -2,34 +2,26 @@
 
 Choice: cells are whole pixels, never resized, with ARC's gray line around each, so that an image tells how many cells a
 plain area has. A task is rendered whole at one scale: one panel a demonstration pair (input, arrow, output), blue
-panels for test inputs (input, arrow, question mark; the answer is never rendered). Panels are packed on shelves in
-order, or the tallest first where that gives larger cells; so it is with the two grids of a pair side by side or one
-above the other. A task that would have cells below 3 pixels takes more pages, and a larger grid than ARC's a page for
-each 30x30 cells. Cost: about 0.1 ms a grid; a task 2 ms to pack and 1 ms to render.
+panels for test inputs (input, arrow, question mark; the answer is never rendered); where they stand, panels.py decides.
+A larger grid than ARC's takes a page for each 30x30 cells. Cost: about 0.1 ms a grid; 1 ms a task.
 
 Source of the colours: fchollet/ARC-AGI, apps/css/common.css.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeAlias
+from dataclasses import dataclass
 
 import numpy as np
 
 from trm_nb.errors import RejectedError
 from trm_nb.records import GridTask
 from trm_nb.render.colours import colours, pack
+from trm_nb.render.panels import ARROW_GAP, MAX_PITCH, PAD, QUESTION, Contents, GridPage, Panel, pages_of, pixels
 
 MAX_SIDE = 30
 MAX_PAGES = 1000  # of one larger grid
-MAX_PITCH = 28  # a cell with its line is never larger, so that small grids look small
-MIN_TASK_PITCH = 3
 MAX_PANELS = 300  # packing takes time by their square
-PAD, GAP, ARROW_GAP = 2, 3, 9  # inside a panel, between panels, between two grids of a pair
-
 
 PALETTE = colours(
     "000000", "0074D9", "FF4136", "2ECC40", "FFDC00", "AAAAAA", "F012BE", "FF851B", "7FDBFF", "870C25"
@@ -38,47 +30,6 @@ PALETTE = colours(
 LINE, BACKGROUND, DEMONSTRATION, TEST, SIGN = colours("555555", "FFFFFF", "EBEBEB", "CFDDF2", "333333")
 
 _ARROW = np.array([[int(c) for c in row] for row in ("0000100", "0000110", "1111111", "0000110", "0000100")], bool)
-_QUESTION = np.array(
-    [[int(c) for c in row] for row in ("01110", "10001", "00001", "00110", "00100", "00000", "00100")], bool
-)
-
-
-Content: TypeAlias = "tuple[str, tuple[np.ndarray, ...]]"  # kind and grids of a panel
-
-
-@dataclass(frozen=True, eq=False)
-class Panel:
-    """One pair, one test input, or a grid alone: where it stands and what is in it.
-
-    `kind` is "pair", "test" or "grid"; `top`, `left`, `height`, `width` in pixels; `grids`: one or two uint8 arrays
-    (rows, columns); `stacked` puts the second below the first instead of to its right.
-    """
-
-    kind: str
-    top: int
-    left: int
-    height: int
-    width: int
-    grids: tuple[np.ndarray, ...]
-    stacked: bool
-
-
-@dataclass(frozen=True, eq=False)
-class GridPage:
-    """What one page shows: its panels, with cells of `pitch` pixels (the line included)."""
-
-    pitch: int
-    panels: tuple[Panel, ...]
-
-    def content_bytes(self) -> bytes:
-        """All that decides the pixels; numbers before the bytes they count, so that no two pages share theirs."""
-        parts = [np.array([self.pitch, len(self.panels)], "<i4").tobytes()]
-        for p in self.panels:
-            kind = ("pair", "test", "grid").index(p.kind)
-            parts.append(np.array([kind, p.top, p.left, p.height, p.width, p.stacked, len(p.grids)], "<i4").tobytes())
-            for grid in p.grids:
-                parts += [np.array(grid.shape, "<i4").tobytes(), grid.astype(np.uint8).tobytes()]
-        return b"".join(parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,11 +64,6 @@ def _numbers(grid: object) -> np.ndarray:
     if array.min() < 0 or array.max() > 9:
         raise RejectedError(f"expected grid values 0 to 9, got {array.min()} to {array.max()}")
     return array.astype(np.uint8)
-
-
-def pixels(cells: int, pitch: int) -> int:
-    """Length in pixels of so many cells with their lines."""
-    return cells * pitch + 1
 
 
 class GridRenderer:
@@ -172,62 +118,11 @@ class GridRenderer:
 
         Raises RejectedError for what is no grid, no or too many grids, or a pair that does not fit the image.
         """
-        contents: list[Content] = [("pair", (check_grid(a), check_grid(b))) for a, b in task.train]
+        contents: list[Contents] = [("pair", (check_grid(a), check_grid(b))) for a, b in task.train]
         contents += [("test", (check_grid(grid),)) for grid in task.test_inputs]
         if not 1 <= len(contents) <= MAX_PANELS:
             raise RejectedError(f"expected a task of 1 to {MAX_PANELS} pairs and test inputs, got {len(contents)}")
-        smallest = max(2, min(MIN_TASK_PITCH, self.image_size // 70))
-        fewest = min((len(pages) for pages in self._layouts(contents, smallest)), default=0)
-        if not fewest:
-            raise RejectedError(f"a pair of this task does not fit an image of {self.image_size} pixels")
-        cells = sum(grid.size for _, grids in contents for grid in grids)
-        largest = max(smallest, min(MAX_PITCH, math.isqrt(fewest * self.image_size**2 // cells)))
-        for pitch in range(largest, smallest - 1, -1):
-            for pages in self._layouts(contents, pitch):
-                if len(pages) == fewest:
-                    return pages
-        raise AssertionError("the smallest pitch was seen to fit")
-
-    def _layouts(self, contents: Sequence[Content], pitch: int) -> Iterator[list[GridPage]]:
-        """Ways to pack at this scale, the easiest to read first: in order, then the tallest panels first."""
-        for orientation in ("side", "stacked", "square"):
-            panels = [_panel(kind, grids, pitch, orientation) for kind, grids in contents]
-            if all(max(p.height, p.width) + 2 * GAP <= self.image_size for p in panels):
-                yield self._packed(panels, pitch)
-                yield self._packed(sorted(panels, key=lambda p: -p.height), pitch)
-
-    def _packed(self, panels: Sequence[Panel], pitch: int) -> list[GridPage]:
-        """Each panel on the first shelf with room for it, a new shelf or a new page where there is none."""
-        pages: list[list[list[Panel]]] = []
-        for panel in panels:
-            shelf = next((s for page in pages for s in page if self._has_room(page, s, panel)), None)
-            if shelf is None:
-                page = next((p for p in pages if self._below(p) + panel.height + GAP <= self.image_size), None)
-                if page is None:
-                    pages.append(page := [])
-                page.append(shelf := [])
-                top = self._below(page[:-1])
-            else:
-                top = shelf[0].top
-            left = shelf[-1].left + shelf[-1].width + GAP if shelf else GAP
-            shelf.append(replace(panel, top=top, left=left))
-        return [GridPage(pitch, tuple(self._centred([panel for shelf in page for panel in shelf]))) for page in pages]
-
-    def _has_room(self, page: list[list[Panel]], shelf: list[Panel], panel: Panel) -> bool:
-        """On an earlier shelf the panel may be as high as the shelf is; the last one may still grow."""
-        last, right = shelf is page[-1], shelf[-1].left + shelf[-1].width + GAP
-        height = self.image_size - GAP - shelf[0].top if last else max(p.height for p in shelf)
-        return panel.height <= height and right + panel.width + GAP <= self.image_size
-
-    @staticmethod
-    def _below(page: list[list[Panel]]) -> int:
-        return max((p.top + p.height for shelf in page for p in shelf), default=0) + GAP
-
-    def _centred(self, page: list[Panel]) -> list[Panel]:
-        """The page's panels in the middle of the image."""
-        down = (self.image_size - GAP - max(p.top + p.height for p in page)) // 2
-        right = (self.image_size - GAP - max(p.left + p.width for p in page)) // 2
-        return [replace(p, top=p.top + down, left=p.left + right) for p in page]
+        return pages_of(contents, self.image_size)
 
     def rasterise(self, page: GridPage) -> np.ndarray:
         """uint8 (h, w, 3)."""
@@ -287,22 +182,6 @@ def _run(mask: np.ndarray) -> int:
     return len(mask) if mask.all() else int(np.argmin(mask))
 
 
-def _panel(kind: str, grids: tuple[np.ndarray, ...], pitch: int, orientation: str) -> Panel:
-    """A panel that has no place yet; "square" takes the way whose longer side is shorter."""
-    side, stacked = (_panel_size(grids, pitch, flip) for flip in (False, True))
-    flip = orientation == "stacked" or (orientation == "square" and max(stacked) < max(side))
-    height, width = stacked if flip else side
-    return Panel(kind, 0, 0, height, width, grids, flip)
-
-
-def _panel_size(grids: tuple[np.ndarray, ...], pitch: int, stacked: bool) -> tuple[int, int]:
-    along, across = (0, 1) if stacked else (1, 0)
-    second = pixels(grids[1].shape[along], pitch) if len(grids) == 2 else _QUESTION.shape[1]
-    length = pixels(grids[0].shape[along], pitch) + ARROW_GAP + second + 2 * PAD
-    thick = max(*(pixels(g.shape[across], pitch) for g in grids), _QUESTION.shape[0]) + 2 * PAD
-    return (length, thick) if stacked else (thick, length)
-
-
 def _rendered(grid: np.ndarray, pitch: int) -> np.ndarray:
     """uint8 (h, w, 3): cells with lines around them."""
     rows, columns = grid.shape
@@ -328,7 +207,7 @@ def _fill_panel(area: np.ndarray, panel: Panel, pitch: int) -> None:
         if not number:
             _stamp(area, _ARROW, middle, left + (ARROW_GAP - _ARROW.shape[1]) // 2)
     if panel.kind == "test":
-        _stamp(area, _QUESTION.T if panel.stacked else _QUESTION, middle, left + ARROW_GAP)
+        _stamp(area, QUESTION.T if panel.stacked else QUESTION, middle, left + ARROW_GAP)
 
 
 def _stamp(area: np.ndarray, sign: np.ndarray, middle: int, left: int) -> None:

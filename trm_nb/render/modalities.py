@@ -21,8 +21,9 @@ from trm_nb.errors import Failure, RejectedError, UserError
 from trm_nb.records import GridTask, ImageBytes, ImageFile, Item, Payload, Puzzle
 from trm_nb.render import image as image_files
 from trm_nb.render.comparison import compare_grid, compare_puzzle, compare_task, compare_text
-from trm_nb.render.grid import GridPage, GridRenderer
+from trm_nb.render.grid import GridRenderer
 from trm_nb.render.modality import Begin, Found, Modality, Page, Pages, PlannedFiles, RenderSettings, one_by_one
+from trm_nb.render.panels import GridPage
 from trm_nb.render.pdf import Pdf
 from trm_nb.render.puzzle import PuzzlePage, PuzzleRenderer
 from trm_nb.render.text import TextPage, TextRenderer

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from trm_nb.render.grid import BACKGROUND, LINE, MAX_PITCH, MAX_SIDE, PALETTE, pixels
+from trm_nb.render.grid import BACKGROUND, LINE, MAX_SIDE, PALETTE
+from trm_nb.render.panels import MAX_PITCH, pixels
 from trm_nb.render.text import TextRenderer
 
 CERTAIN = 20.0  # root mean square of a cell's error, of 255, up to which other scripts are not looked at

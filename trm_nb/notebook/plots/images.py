@@ -21,7 +21,7 @@ from trm_nb.notebook.shown import Gallery, Tile
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from trm_nb.render.grid import GridPage
+    from trm_nb.render.panels import GridPage
     from trm_nb.render.text import TextPage
 
 _HEAT = np.array([200, 60, 0])  # the colour of the strongest attention
@@ -58,7 +58,7 @@ def fidelity(original: np.ndarray, decoded: np.ndarray) -> str:
 
 def page_layout(image: np.ndarray, page: TextPage | GridPage | object, title: str, caption: str) -> Gallery:
     """One sample's image, and next to it the same with its layout: cells and soft wraps, or a task's panels."""
-    from trm_nb.render.grid import GridPage
+    from trm_nb.render.panels import GridPage
     from trm_nb.render.text import TextPage
 
     side = image.shape[0] * _ENLARGED / 100

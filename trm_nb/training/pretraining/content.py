@@ -21,7 +21,8 @@ import numpy as np
 from PIL import Image
 
 from trm_nb.records import GridTask
-from trm_nb.render.grid import GridPage, GridRenderer
+from trm_nb.render.grid import GridRenderer
+from trm_nb.render.panels import GridPage
 from trm_nb.render.puzzle import PuzzleRenderer
 from trm_nb.render.text import TextPage, TextRenderer
 from trm_nb.render.typesetting.glyphs import BOX
