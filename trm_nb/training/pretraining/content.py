@@ -14,8 +14,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import IntEnum
 
 import numpy as np
 from PIL import Image
@@ -26,13 +24,14 @@ from trm_nb.render.panels import GridPage
 from trm_nb.render.puzzle import PuzzleRenderer
 from trm_nb.render.text import TextPage, TextRenderer
 from trm_nb.render.typesetting.glyphs import BOX
+from trm_nb.sources.arc.augment import View
+from trm_nb.training.pretraining.batch import COLUMNS, ROWS, Batch, Example, Kind, Part, collated
 from trm_nb.training.pretraining.material import Material, grids_of
 from trm_nb.training.pretraining.other_images import SIDE, letterboxed, random_puzzle, rectangles
 from trm_nb.training.pretraining.words import FAMILIES, grid_words, image_words, in_place, page_words
 
 PHOTOGRAPH_SIDE = 900  # photographs are kept so large
 BATCH = 64  # images that the counts of PAIRS add up to
-ROWS, COLUMNS = 16, 32
 PERPLEXITY_CHARACTERS = 500_000  # of each language that are looked at
 LATIN = np.r_[33:127, 0xA1:0x250]
 OTHER_SCRIPTS = np.r_[0x386:0x3CF, 0x400:0x460, 0x5D0:0x5EB]  # Greek, Cyrillic, Hebrew
@@ -48,47 +47,6 @@ STYLES = (
     {"font_size": 8, "highlight": True},
     {"foreground": "#1a2a6c", "wrap": "word"},
 )
-
-
-class Kind(IntEnum):
-    """What an image is of."""
-
-    TEXT, RANDOM, GRID, TASK, PHOTOGRAPH, OTHER = range(6)
-
-
-class Part(IntEnum):
-    """What a batch is for: other parts give other batches for the same seed and step."""
-
-    TRAINING, START, PAIRS = range(3)
-
-
-FAMILY = np.array([0, 0, 1, 1, 2, 2])  # of each kind, its place in words.FAMILIES
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Batch:
-    """b images; 2i and 2i + 1 are a pair.
-
-    `images` uint8 (b, 224, 224, 3); `kinds` int64 (b,), see Kind; `related` bool (b / 2,): the pair belongs together;
-    `cells` int64 (b, 512): the atlas cells of text pages in reading order, -1 elsewhere and where the atlas has none;
-    `bags` float32 (b, 1184): the words of each image, see words.py.
-    """
-
-    images: np.ndarray
-    kinds: np.ndarray
-    related: np.ndarray
-    cells: np.ndarray
-    bags: np.ndarray
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Example:
-    """One image: `cells` int64 (512,), None where it is no page of text; `words` are those of its family."""
-
-    image: np.ndarray
-    kind: Kind
-    words: np.ndarray
-    cells: np.ndarray | None = None
 
 
 Pair = tuple[Example, Example]
@@ -126,7 +84,7 @@ class Content:
             for _ in range(max(1, round(count * size / BATCH))):
                 pairs.append(make(rng))
                 related.append(belong)
-        return _collated([example for pair in pairs for example in pair], related)
+        return collated([example for pair in pairs for example in pair], related)
 
     def related_bags(self, seed: int, count: int) -> np.ndarray:
         """Bags of `count` pairs that belong together, of pages, grids and photographs: float32 (3, count, 2, 1184)."""
@@ -274,30 +232,9 @@ def augmented(task: GridTask, rng: np.random.Generator) -> GridTask:
     """A task with its colours permuted (in half of the cases black stays black), turned and mirrored."""
     colours = rng.permutation(10) if rng.random() < 0.5 else np.r_[0, 1 + rng.permutation(9)]
     turns, mirror = int(rng.integers(4)), rng.random() < 0.5
-
-    def changed(grid: np.ndarray) -> np.ndarray:
-        turned = np.rot90(colours[grid], turns)
-        return np.ascontiguousarray(turned[:, ::-1] if mirror else turned)
-
-    pairs = tuple((changed(a), changed(b)) for a, b in task.train)
-    return GridTask(pairs, tuple(map(changed, task.test_inputs)), tuple(map(changed, task.test_outputs)))
+    return View(7 - turns if mirror else turns, tuple(colours.tolist())).task(task)
 
 
 def _line_start(document: str, rng: np.random.Generator) -> int:
     """Where a random line begins, seldom among the last 500 characters."""
     return document.rfind("\n", 0, int(rng.integers(max(1, len(document) - 500)))) + 1
-
-
-def _collated(examples: Sequence[Example], related: Sequence[bool]) -> Batch:
-    cells = np.full((len(examples), ROWS * COLUMNS), -1, np.int64)
-    for row, example in enumerate(examples):
-        if example.cells is not None:
-            cells[row] = example.cells
-    families = [FAMILIES[FAMILY[example.kind]] for example in examples]
-    return Batch(
-        np.stack([example.image for example in examples]),
-        np.array([example.kind for example in examples], np.int64),
-        np.array(related),
-        cells,
-        np.stack([in_place(example.words, family) for example, family in zip(examples, families, strict=True)]),
-    )

@@ -30,7 +30,7 @@ from trm_nb.models.patches import patches, scaled, unpatch
 from trm_nb.models.read_out import GRID, WHOLE
 from trm_nb.render.grid import BACKGROUND, DEMONSTRATION, LINE, PALETTE, SIGN, TEST
 from trm_nb.render.typesetting.glyphs import Atlas
-from trm_nb.training.pretraining.content import FAMILY, Batch, Kind
+from trm_nb.training.pretraining.batch import FAMILY, Batch, Kind
 from trm_nb.training.pretraining.words import SIZE, Targets
 
 WEIGHTS = {"pixels": 2.0, "glyphs": 1.0, "colours": 0.3, "classes": 1.0, "contrast": 0.05, "bags": 2.0}

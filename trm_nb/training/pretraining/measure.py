@@ -18,7 +18,8 @@ from trm_nb.models.patches import scaled, unpatch
 from trm_nb.models.read_out import GRID, WHOLE
 from trm_nb.render.colours import pack
 from trm_nb.render.grid import LINE, PALETTE
-from trm_nb.training.pretraining.content import Content, Example
+from trm_nb.training.pretraining.batch import Example
+from trm_nb.training.pretraining.content import Content
 from trm_nb.training.pretraining.losses import Matching, closeness, effective_rank, gray_cells
 from trm_nb.training.pretraining.material import grids_of
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from trm_nb.models.decoding.capsule_decoder import CapsuleDecoder
 from trm_nb.models.patches import CELLS, patches, scaled
 from trm_nb.models.vision_encoder import TRMVisionEncoder
-from trm_nb.training.pretraining.content import FAMILY
+from trm_nb.training.pretraining.batch import FAMILY
 from trm_nb.training.pretraining.words import FAMILIES
 
 BAND, KEPT = 64, 80  # components of a patch in its band, and in band and detail

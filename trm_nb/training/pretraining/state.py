@@ -22,7 +22,8 @@ from trm_nb.models.hardware import check_device
 from trm_nb.models.vision_encoder import TRMVisionEncoder
 from trm_nb.progress.training_length import check_length
 from trm_nb.render.typesetting.glyphs import load_atlas
-from trm_nb.training.pretraining.content import Content, Part
+from trm_nb.training.pretraining.batch import Part
+from trm_nb.training.pretraining.content import Content
 from trm_nb.training.pretraining.losses import Matching
 from trm_nb.training.pretraining.start import start_from_components
 from trm_nb.training.pretraining.words import SIZE, Targets
