@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from trm_nb.denoise import benchmark
-from trm_nb.denoise.benchmark import arms, compare, noisy, photographs, psnr
+from trm_nb.denoise.benchmark import Row, arms, compare, noisy, photographs, psnr
 from trm_nb.denoise.noise import Noise
 from trm_nb.denoise.noise2noise import Denoiser, Noise2NoiseUNet, Shape
 from trm_nb.denoise.ocr import character_errors, edit_distance
+from trm_nb.evaluation.denoising.leads import leads_of
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +69,52 @@ def test_edit_distance(one: str, other: str, distance: int) -> None:
 
 def test_white_space_does_not_count() -> None:
     assert character_errors("to be or\nnot", "tobe 0r not") == (1, 9)
+
+
+def test_clean_images_are_scored_by_kind_and_arm() -> None:
+    images = {"pages": benchmark.pages(benchmark.texts()[:2]), "grids": benchmark.grids(3, seed=1)}
+    assert [list(some) for some in images.values()] == [["0", "1"], ["0", "1", "2"]]
+    assert all(
+        x.shape == (224, 224, 3) and 0 <= x.min() < x.max() <= 1 for some in images.values() for x in some.values()
+    )
+    assert np.array_equal(benchmark.grids(3, seed=1)["2"], images["grids"]["2"])
+    arms: dict[str, benchmark.Restore] = {"dark": lambda x, sigma: 0 * x, "as it is": lambda x, sigma: x}
+    found = benchmark.clean_psnr(images, arms)
+    expected = np.mean([psnr(0 * x, x) for x in images["grids"].values()])
+    assert found["grids"]["dark"] == pytest.approx(expected) and found["pages"]["as it is"] == float("inf")
+
+
+def test_figures_are_recorded_and_no_nan_among_them(tmp_path: Path) -> None:
+    benchmark.record(tmp_path / "new" / "metrics.json", rows=[_row("a", "ours", 1.0)], seed=3)
+    found = json.loads((tmp_path / "new" / "metrics.json").read_text())
+    assert found["seed"] == 3 and found["rows"][0]["arm"] == "ours"
+    with pytest.raises(ValueError, match="JSON compliant"):
+        benchmark.record(tmp_path / "metrics.json", loss=float("nan"))
+
+
+def _row(noise: str, arm: str, *each: float) -> Row:
+    return Row(noise, arm, float(np.mean(each)), 0.9, 1.0, each)
+
+
+ROWS = [
+    _row("a", "noisy", 9, 9, 9, 9, 9, 9), _row("a", "median", 1, 2, 1, 2, 1, 2), _row("a", "BM3D", 3, 4, 3, 4, 3, 4),
+    _row("a", "ours", 4, 5, 4, 5, 4, 5), _row("b", "noisy", 9), _row("b", "ours", 4),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rows", "ours", "sentences"),
+    [
+        (ROWS, ["ours"], ["ours, a: **+1.00 dB** against BM3D, ahead on 6 of 6 images (p = 0.031)."]),
+        (ROWS[:2], ["ours"], []),
+        (
+            [_row("a", "BM3D", 3, 4), _row("a", "one", 4, 2), _row("a", "two", 3, 4)],
+            ["one", "two"],
+            ["one, a: **-0.50 dB** against BM3D, ahead on 1 of 2 images (p = 1).",
+             "two, a: **+0.00 dB** against BM3D, ahead on 0 of 2 images (p = 1)."],
+        ),
+    ],
+    ids=["the best other one", "none of ours", "several of ours"],
+)  # fmt: skip
+def test_leads(rows: list[Row], ours: list[str], sentences: list[str]) -> None:
+    assert [lead.sentence() for lead in leads_of(rows, ours)] == sentences

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-STAGES = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+STAGES = sorted(NOTEBOOKS.glob("*.ipynb"))
+STUDIES = sorted(NOTEBOOKS.glob("*/*.ipynb"))  # which train models and compare them
 
 
 def code_cells(path: Path) -> list[dict[str, Any]]:
@@ -32,3 +34,9 @@ def test_each_has_parameters_and_a_headline_and_plain_cell_ids(path: Path) -> No
     assert tags.count("parameters") == 1 and "headline" in tags
     ids = [cell["id"] for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
     assert len(set(ids)) == len(ids) and all(name.startswith(path.stem[:2]) for name in ids)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_cells_of_studies_have_at_most_fifteen_lines(path: Path) -> None:
+    sources = ["".join(cell["source"]) for cell in code_cells(path)]
+    assert not [source for source in sources if len(source.splitlines()) > 15]

@@ -13,6 +13,7 @@ from trm_nb.batch.notebooks import find_notebooks
 from trm_nb.batch.project import DATA, new_project, notebooks_of
 from trm_nb.cli.main import main
 from trm_nb.errors import UserError
+from trm_nb.notebook import open_project
 from trm_nb.params import load_params
 from trm_nb.records import NAMED_SOURCES
 
@@ -43,6 +44,12 @@ def test_params_name_the_projects_own_data(project: Path, name: str) -> None:
     own = [project / "data"] if name == "full.yaml" else [project / DATA / path.name for path in paths]  # a user's data
     assert paths == own and all(path.is_dir() for path in paths)
     assert Path(config.output_dir).is_relative_to(project)
+
+
+@pytest.mark.parametrize(("where", "root"), [("", ""), ("notebooks", ""), ("..", "..")], ids=["root", "below", "above"])
+def test_a_notebook_finds_its_project(project: Path, where: str, root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project / where)
+    assert open_project() == (project / root).resolve()
 
 
 @pytest.mark.parametrize("there", ["a file", "a folder with a file"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,10 +27,11 @@ from trm_nb.denoise.seal import (
     context,
     neighbours,
 )
-from trm_nb.denoise.train_policy import Tried, best_fixed, judged, sample_noise, train_policy, try_edits
+from trm_nb.denoise.train_policy import Tried, best_fixed, judged, kept_lessons, sample_noise, train_policy, try_edits
 from trm_nb.denoise.training_images import Images
 from trm_nb.errors import UserError
 from trm_nb.models.checkpoints import load_checkpoint, save_checkpoint
+from trm_nb.progress.tracker import TrainingProgressTracker
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +161,19 @@ def test_rewards_follow_the_true_error_though_no_clean_image_is_looked_at(denois
     noop = tried.errors[:, EDITS.index(NOOP)]
     half = tried.errors[:, EDITS.index(Edit("half", strength=0.5))]
     assert not torch.equal(noop, half)
+
+
+def test_lessons_are_kept_and_the_tracker_counts_their_contexts(
+    denoiser: Denoiser, images: Images, tmp_path: Path
+) -> None:
+    lessons = kept_lessons(tmp_path, denoiser, images, 5, 2)
+    assert torch.equal(lessons[1].errors, try_edits(denoiser, images, 5, seed=1).errors)
+    ticks: list[int] = []
+    again = kept_lessons(tmp_path, denoiser, images, 5, 2, lambda: ticks.append(1))
+    assert not ticks and all(torch.equal(one.errors, two.errors) for one, two in zip(lessons, again, strict=True))
+    with closing(TrainingProgressTracker(tmp_path)) as tracker:
+        train = tracker.get_stats()["stages"]["train"]
+    assert (train["status"], train["done"], train["total"]) == ("done", 10, 10)
 
 
 def test_the_policy_is_trained_on_what_it_is_not_judged_by() -> None:

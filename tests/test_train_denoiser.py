@@ -16,9 +16,9 @@ from runs import stop_at
 from trm_nb.denoise import load_denoiser, training_images
 from trm_nb.denoise import train as command
 from trm_nb.denoise import training_loop as training
-from trm_nb.denoise.noise import TRAINED, as_file
+from trm_nb.denoise.noise import TRAINED, Noise, as_file
 from trm_nb.denoise.noise2noise import SHAPES, Shape
-from trm_nb.denoise.training_batches import NOISES, Batches, sample_noises
+from trm_nb.denoise.training_batches import NOISES, Batches, example_crops, example_noises, sample_noises
 from trm_nb.denoise.training_images import TILE, Images, load_images
 from trm_nb.denoise.training_loop import Settings, held_out_psnr, rate, train_denoiser
 from trm_nb.errors import UserError
@@ -102,6 +102,15 @@ def test_crops_are_turned_all_eight_ways(images: Images) -> None:
 def test_pages_are_not_turned(images: Images) -> None:
     crop = Batches(images, "cpu").crops("page", 1, 224, np.random.default_rng(0))[0]
     assert any(np.array_equal((255 * crop).round().permute(1, 2, 0).numpy(), page) for page in images.pages)
+
+
+def test_examples_of_what_is_trained_on_are_images(images: Images) -> None:
+    crops = example_crops(images, {"photograph": 2, "page": 1}, 64, seed=0)
+    assert (crops.shape, crops.dtype) == ((3, 64, 64, 3), np.uint8)
+    kinds = [Noise("gaussian", 0), Noise("gaussian", 50)]
+    noisy = example_noises(images, kinds, 128, seed=0)
+    assert (noisy.shape, noisy.dtype) == ((4, 128, 128, 3), np.uint8)
+    assert np.array_equal(noisy[2], images.pages[0, :128, :128]) and not np.array_equal(noisy[3], noisy[2])
 
 
 @pytest.mark.parametrize("photograph", [True, False], ids=["photographs", "others"])

@@ -1,14 +1,16 @@
 """The denoiser beside others, on images that its training never saw: PSNR, SSIM, time, and what an OCR engine reads.
 
-Photographs are those that scikit-image ships. The others are given the noise's true standard deviation, which ours is
-not. Needs the extra `study` (scikit-image, bm3d), and `ocr` for pages.
+Photographs are those that scikit-image ships, pages are of the demo's prose, grids have random colours. The others are
+given the noise's true standard deviation, which ours is not. Needs the extra `study` (scikit-image, bm3d), and `ocr`
+for pages.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +21,14 @@ from torch import Tensor
 from trm_nb.denoise.noise import Noise
 from trm_nb.denoise.ocr import character_errors, read_page
 from trm_nb.errors import UserError
+from trm_nb.render.grid import GridRenderer
 from trm_nb.render.text import TextRenderer
 
 if TYPE_CHECKING:
     from trm_nb.denoise import AnyDenoiser
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "motorcycle_left", "rocket")
+PROSE = Path(__file__).parents[1] / "assets" / "demo" / "prose"
 SIDE = 224
 Restore = Callable[[np.ndarray, float], np.ndarray]  # float32 (h, w, 3), the noise's standard deviation -> the same
 
@@ -55,11 +59,37 @@ def photographs() -> dict[str, np.ndarray]:
     return found
 
 
-def arms(denoisers: Mapping[str, AnyDenoiser]) -> dict[str, Restore]:
-    """Name -> what restores an image: the image as it is, median, NLM and BM3D, then the denoisers given by name."""
-    _needed("skimage"), _needed("bm3d")
-    others: dict[str, Restore] = {"noisy": lambda x, sigma: x, "median": _median, "NLM": _nlm, "BM3D": _bm3d}
-    return {**others, **{name: ours(denoiser) for name, denoiser in denoisers.items()}}
+def texts() -> list[str]:
+    """The demo's prose, in the order of the files' names."""
+    return [path.read_text(encoding="utf-8") for path in sorted(PROSE.glob("*.txt"))]
+
+
+def pages(texts: Sequence[str]) -> dict[str, np.ndarray]:
+    """float32 (224, 224, 3) in [0, 1]: the first page of each text, by its number."""
+    return {str(i): TextRenderer().render_pages(text)[0].astype(np.float32) / 255 for i, text in enumerate(texts)}
+
+
+def grids(count: int, seed: int) -> dict[str, np.ndarray]:
+    """float32 (224, 224, 3) in [0, 1]: random grids, by their number; they follow from the seed."""
+    rng = np.random.default_rng(seed)
+    return {str(i): random_grid(rng).astype(np.float32) / 255 for i in range(count)}
+
+
+def random_grid(rng: np.random.Generator) -> np.ndarray:
+    """uint8 (224, 224, 3): a grid of random colours with 2 to 19 rows and columns."""
+    return GridRenderer().render(rng.integers(0, 10, tuple(rng.integers(2, 20, 2))))
+
+
+def arms(denoisers: Mapping[str, AnyDenoiser], others: bool = True) -> dict[str, Restore]:
+    """Name -> what restores an image: the image as it is, median, NLM and BM3D, then the denoisers given by name.
+
+    Without `others`: the image as it is, and the denoisers.
+    """
+    found: dict[str, Restore] = {"noisy": lambda x, sigma: x}
+    if others:
+        _needed("skimage"), _needed("bm3d")
+        found |= {"median": _median, "NLM": _nlm, "BM3D": _bm3d}
+    return found | {name: ours(denoiser) for name, denoiser in denoisers.items()}
 
 
 def ours(denoiser: AnyDenoiser) -> Restore:
@@ -105,6 +135,19 @@ def read_errors(
     return rates
 
 
+def clean_psnr(
+    images: Mapping[str, Mapping[str, np.ndarray]], arms: Mapping[str, Restore]
+) -> dict[str, dict[str, float]]:
+    """Kind of image -> arm -> the mean PSNR in dB of what it makes of images without any noise."""
+    return {
+        kind: {
+            arm: float(np.mean([psnr(restore(x, 0.0).clip(0, 1), x) for x in some.values()]))
+            for arm, restore in arms.items()
+        }
+        for kind, some in images.items()
+    }
+
+
 def panel(examples: Sequence[tuple[np.ndarray, Noise]], arms: Mapping[str, Restore]) -> tuple[np.ndarray, list[str]]:
     """A row an example: noisy, as each arm restores it, and the image. uint8 (n, h, w, 3), and a caption each."""
     images, captions = [], []
@@ -115,6 +158,12 @@ def panel(examples: Sequence[tuple[np.ndarray, Noise]], arms: Mapping[str, Resto
         captions += [f"{name}: {psnr(version.clip(0, 1), clean):.1f} dB" for name, version in versions.items()]
         captions.append("the image")
     return (255 * np.stack(images).clip(0, 1)).astype(np.uint8), captions
+
+
+def record(path: Path, **figures: Any) -> None:
+    """Write figures as JSON, with dataclasses as objects. Raises ValueError where one is NaN or infinite."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(figures, indent=1, default=asdict, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def psnr(restored: np.ndarray, image: np.ndarray) -> float:

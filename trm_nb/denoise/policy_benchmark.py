@@ -9,14 +9,14 @@ its noises, and over policies.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from trm_nb.denoise.benchmark import SIDE, as_tensor, noisy, photographs
+from trm_nb.denoise.benchmark import SIDE, as_tensor, noisy, photographs, random_grid
 from trm_nb.denoise.benchmark import psnr as psnr_of
 from trm_nb.denoise.noise import Noise, as_file
 from trm_nb.denoise.noise2noise import Denoiser
@@ -79,6 +79,15 @@ def unseen_images(
         "pages": [(f"page {i}", page.astype(np.float32) / 255) for i, page in enumerate(pages)],
         "grids": [(f"grid {i}", grid.astype(np.float32) / 255) for i, grid in enumerate(grids)],
     }
+
+
+def clean_images(
+    texts: Sequence[str], unseen: Mapping[str, Sequence[tuple[str, np.ndarray]]], count: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """uint8 (224, 224, 3) each: the unseen pages and grids, more pages of `count` texts, and 2 `count` more grids."""
+    clean = [(255 * x).astype(np.uint8) for kind in ("pages", "grids") for _, x in unseen[kind]]
+    clean += [page for text in texts[:count] for page in TextRenderer().render_pages(text)[1:4]]
+    return clean + [random_grid(rng) for _ in range(2 * count)]
 
 
 def measure(

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import math
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +31,7 @@ from trm_nb.denoise.seal import EDITS, NOOP, Edit, Policy, apply, context
 from trm_nb.denoise.seal import LEARNING_RATE as ADAPTING
 from trm_nb.denoise.training_batches import AS_FILE, Batches
 from trm_nb.denoise.training_images import PARTS, Images
+from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.storage.files import write_file
 
 SIDE = 128
@@ -39,6 +42,7 @@ LEARNING_RATE, WEIGHT_DECAY = 3e-3, 1e-3
 MOST = 2.0  # a kept edit counts at most so much: the logarithm of the error's ratio
 # The squared error below which none is better: 68 dB, so that leaving a clean image alone is worth it.
 FLOOR = (0.1 / 255) ** 2
+LOG_EVERY = 10  # contexts
 EXPLORE = 0.1  # of the samples, chosen without the policy
 
 
@@ -116,6 +120,32 @@ def kept_lesson(
         write_file(path, buffer.getvalue())
     with np.load(path, allow_pickle=False) as held:
         return Tried(torch.from_numpy(held["contexts"]), torch.from_numpy(held["errors"]))
+
+
+def kept_lessons(
+    folder: Path,
+    denoiser: Denoiser,
+    images: Images,
+    count: int,
+    lessons: int,
+    on_step: Callable[[], None] | None = None,
+) -> list[Tried]:
+    """So many lessons of `count` contexts each, seeds from 0 on; the folder's tracker says how many are tried."""
+    found = []
+    with closing(TrainingProgressTracker(folder, create=True)) as tracker, tracker.stage("train", lessons * count):
+        beat = tracker.beating(on_step)
+
+        def step() -> None:
+            number = next(numbers)
+            if number % LOG_EVERY == 0:
+                tracker.log_step(number)
+            beat()
+
+        for seed in range(lessons):
+            numbers = itertools.count(seed * count + 1)
+            found.append(kept_lesson(folder, denoiser, images, count, seed, step))
+        tracker.log_step(lessons * count)
+    return found
 
 
 def train_policy(tried: Tried, seed: int, edits: Sequence[Edit] = EDITS) -> tuple[Policy, list[dict[str, float]]]:

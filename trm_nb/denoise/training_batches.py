@@ -7,6 +7,7 @@ of its own for each sample. Everything follows from the seed and the step, and n
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trm_nb.denoise.noise import TRAINED, Kind, add_noise, as_file
+from trm_nb.denoise.noise import TRAINED, Kind, Noise, add_noise, as_file
+from trm_nb.denoise.noise2noise import from_pixels, to_pixels
 from trm_nb.denoise.training_images import PARTS, Images, Part
 
 ODDS = (0.75, 0.2, 0.05)  # of a sample to be of a photograph, a page and a grid
@@ -98,6 +100,21 @@ class Batches:
         given = torch.cat(first)
         filed = torch.from_numpy(rng.random(batch) < AS_FILE).to(self.device)
         return torch.where(filed[:, None, None, None], as_file(given), given), torch.cat(second)
+
+
+def example_crops(images: Images, counts: Mapping[Part, int], size: int, seed: int) -> np.ndarray:
+    """uint8 (n, size, size, 3): crops as training takes them, so many of each part, still without noise."""
+    batches, rng = Batches(images, "cpu"), np.random.default_rng(seed)
+    crops = [batches.crops(part, count, size, rng) for part, count in counts.items()]
+    return to_pixels(torch.cat(crops), (size, size, 3))
+
+
+def example_noises(images: Images, noises: Sequence[Noise], size: int, seed: int) -> np.ndarray:
+    """uint8 (2 n, size, size, 3): a held-out photograph with each noise, then a page with each."""
+    chosen = np.stack([images.held_out[len(images.held_out) // 2, :size, :size], images.pages[0, :size, :size]])
+    generator = torch.Generator().manual_seed(seed)
+    noisy = [noise.add(clean[None], generator) for clean in from_pixels(chosen) for noise in noises]
+    return to_pixels(torch.cat(noisy), (size, size, 3))
 
 
 def sample_noises(photograph: np.ndarray, rng: np.random.Generator) -> SampledNoises:

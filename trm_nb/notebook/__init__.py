@@ -1,4 +1,4 @@
-"""What the notebooks use besides the package itself: `open_run`, which knows what papermill injected, and `explore`."""
+"""What the notebooks use besides the package itself: `open_run`, which knows what papermill injected, and others."""
 
 from __future__ import annotations
 
@@ -39,6 +39,20 @@ def open_run(**fields: Any) -> Run:
         opened = open_run_of(params, overrides=overrides)
         run = WatchingRun(opened.config, sources_needed=opened.sources_needed)
     return run
+
+
+def open_project() -> Path:
+    """The project's root, wherever the kernel started, for a notebook that has no run, or more than one.
+
+    From then on DataFrames show themselves as in frames.py.
+    """
+    from IPython.core.getipython import get_ipython
+
+    from trm_nb.notebook.frames import install
+    from trm_nb.params import project_root
+
+    install(get_ipython())
+    return project_root(Path.cwd()) or Path.cwd()
 
 
 def explore(run: Run | str | Path, model: str | None = None) -> Explorer:
