@@ -2,7 +2,7 @@
 
 Choice: decoders raise many kinds of errors on damaged input (OSError, SyntaxError, struct.error, RuntimeError without a
 message), so all are caught. Code in C is not interrupted, only what follows it; a worker process has the watchdog of
-workers/pool.py for that, if the modality is `untrusted`.
+workers/worker.py for that, if the modality is `untrusted`.
 Cost: a few microseconds a call.
 """
 

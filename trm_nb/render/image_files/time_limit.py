@@ -2,7 +2,7 @@
 
 Choice: one watching thread raises TimeLimitError inside the block, by CPython's PyThreadState_SetAsyncExc. An alarm
 signal would reach the main thread only, and images are planned and, when they are few, rendered in another one. Neither
-interrupts C code, only what comes after it; a worker process has workers/pool.py's watchdog for that.
+interrupts C code, only what comes after it; a worker process has workers/worker.py's watchdog for that.
 Cost: about a microsecond a block, and a thread that checks four times a second while a limit is running, else sleeps.
 """
 
