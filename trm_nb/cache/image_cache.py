@@ -60,13 +60,23 @@ def whole_shard(cache_dir: Path) -> tuple[int, ...] | None:
 
 
 class ImageCache:
-    """Images by content key, uint8 (h, w, 3).
+    """Images by content key, uint8 (h, w, 3). `array` is the Zarr array's folder and `layout` how it is cut.
 
-    `cache_dir` is a Zarr group of its own (a run's is `<output_dir>/images.zarr`). With `use_denoiser`, images of those
-    modalities (True: photographs and scans) are denoised before they are cached, by what `denoise.load_denoiser` finds
-    at `denoiser_path` (None: the package's own of the size `denoiser`); nothing there means none, and a warning.
-    `shard_size` holds for a new cache; an existing one keeps its own. `workers` processes render (None: one a core), or
-    those of `cluster` (see workers/dask_cluster.py). `array` is the Zarr array's folder and `layout` how it is cut.
+    Args:
+        cache_dir: a Zarr group of its own (a run's is `<output_dir>/images.zarr`), made where it is not there.
+        use_denoiser: the modalities whose images are denoised before they are cached; True: "image", that is,
+            photographs and scans.
+        denoiser_path: where `denoise.load_denoiser` looks for the denoiser; nothing there means none, and a warning.
+            None: the package's own.
+        denoiser: which of the package's own, "base" or "large".
+        render: the settings of the renderer; None: their defaults.
+        shard_size: images in a file of a new cache; an existing one keeps its own.
+        workers: rendering processes; None: one a core, 0: none.
+        cluster: the address of a Dask scheduler whose workers render (see workers/dask_cluster.py).
+
+    Raises:
+        UserError: for an unknown modality or denoiser, a checkpoint that does not fit, and a cache of another image
+            size.
     """
 
     def __init__(
@@ -117,11 +127,28 @@ class ImageCache:
     # -- from items to keys -----------------------------------------------------------------------------------------
 
     def denoises(self, modality: Modality) -> bool:
-        """Whether images of this modality pass through the denoiser."""
+        """Whether images pass through the denoiser.
+
+        Args:
+            modality: of the images.
+
+        Returns:
+            False also where there is no denoiser.
+        """
         return self.denoiser is not None and modality in self._denoised
 
     def samples(self, item: Item) -> list[Sample]:
-        """Lay an item out: its samples, with their keys. Raises RejectedError when the item cannot be used."""
+        """Lay an item out.
+
+        Args:
+            item: of any modality.
+
+        Returns:
+            Its samples in order, with their keys; nothing is rendered.
+
+        Raises:
+            RejectedError: when the item cannot be used.
+        """
         return self.renderer.samples(item, self._salt(item.modality))
 
     def _salt(self, modality: Modality) -> str:
@@ -136,7 +163,17 @@ class ImageCache:
         return {m: f"{self.renderer.fingerprint(m)} {self._salt(m)}".strip() for m in CONFIGURED}
 
     def keys_for(self, item: Any) -> list[str]:
-        """One key a page of an item: text, a PIL image, an integer grid, or an Item."""
+        """The keys of an item, whether or not its images are there.
+
+        Args:
+            item: a text, a PIL image, an integer grid, or an Item.
+
+        Returns:
+            A key of 32 hex digits for each page.
+
+        Raises:
+            RejectedError: when the item cannot be used.
+        """
         return [sample.key for whole in as_items([item]) for sample in self.samples(whole)]
 
     # -- reading ----------------------------------------------------------------------------------------------------
@@ -148,20 +185,58 @@ class ImageCache:
         return self._index.counts()[0]
 
     def failure(self, key: str) -> str | None:
-        """Why the image of this key could not be made; None where it was made or never tried."""
+        """Why an image could not be made.
+
+        Args:
+            key: of the image.
+
+        Returns:
+            The reason in one sentence; None where the image was made or never tried.
+        """
         return self._index.failure(key)
 
     def get(self, key: str) -> np.ndarray:
-        """One image, uint8 (h, w, 3). Raises KeyError for an unknown key, DamagedError for a damaged shard."""
+        """Read one image.
+
+        Args:
+            key: of the image.
+
+        Returns:
+            uint8 (h, w, 3).
+
+        Raises:
+            KeyError: for a key whose image is not here.
+            DamagedError: for a shard that is missing or altered.
+        """
         image: np.ndarray = self.get_many([key])[0]
         return image
 
     def get_many(self, keys: Sequence[str]) -> np.ndarray:
-        """Images in the order of `keys`, uint8 (n, h, w, 3); each shard is read once. Raises as `get` does."""
+        """Read several images; each shard is read once.
+
+        Args:
+            keys: of the images; one may be there several times.
+
+        Returns:
+            uint8 (n, h, w, 3), in the order of the keys.
+
+        Raises:
+            KeyError, DamagedError: as `get` does.
+        """
         return read_places(self.array, self.layout, self.places(keys))
 
     def places(self, keys: Sequence[str]) -> np.ndarray:
-        """(shard, slot) of each key, int64 (n, 2). Raises KeyError for an unknown key."""
+        """Where images lie.
+
+        Args:
+            keys: of the images.
+
+        Returns:
+            int64 (n, 2), the shard and the slot of each key.
+
+        Raises:
+            KeyError: for a key whose image is not here.
+        """
         found = self._index.slots(keys)
         missing = next((key for key in keys if key not in found), None)
         if missing is not None:
@@ -171,10 +246,17 @@ class ImageCache:
     # -- writing ----------------------------------------------------------------------------------------------------
 
     def populate(self, samples: Iterable[Any]) -> CacheReport:
-        """Render what is missing of `samples`: text, PIL images, integer grids and Items in any mixture.
+        """Render what is missing of some samples.
 
-        Returns a CacheReport: a key for each sample in order, hits (already there, or twice in `samples`), misses
-        (rendered now) and failed (key -> reason; for an item that cannot be laid out, its id -> reason).
+        Args:
+            samples: text, PIL images, integer grids and Items in any mixture.
+
+        Returns:
+            `keys`, one for each page in order; `hits` (already there, or twice in `samples`), `misses` (rendered now)
+            and `failed` (key -> reason; for an item that cannot be laid out, its id -> reason).
+
+        Raises:
+            UserError: for a value of another type, and while another process writes the cache.
         """
         keys: list[str] = []
         failed: dict[str, str] = {}
@@ -196,11 +278,22 @@ class ImageCache:
         return CacheReport(keys, hits, rendered, {**failed, **rejected})
 
     def fill(self, samples: Iterable[Sample], resolved: Resolved, on_wait: Callable[[], None] | None = None) -> int:
-        """Render the missing images of a stream of samples, shard by shard; returns how many were rendered.
+        """Render the missing images of a stream of samples, shard by shard.
 
-        `resolved(keys, failed)` is called after each shard is durable, and for keys that were there already. Holds the
-        cache's lock meanwhile. Memory is bounded by the shards in flight, whatever the length of the stream.
+        Holds the cache's lock meanwhile. Memory is bounded by the shards in flight, whatever the length of the stream.
         A few samples are rendered in this very process, unless a run died at that the last time.
+
+        Args:
+            samples: laid out by `samples`.
+            resolved: called with keys whose images are there and with the reasons of those that failed, after each
+                shard is durable, and for keys that were there already.
+            on_wait: called often.
+
+        Returns:
+            How many images were rendered.
+
+        Raises:
+            UserError: while another process writes the cache.
         """
         with self.writing("rendering images"):
             number, rendered = self._next_number(), 0
@@ -240,7 +333,14 @@ class ImageCache:
 
     @contextmanager
     def writing(self, purpose: str) -> Iterator[None]:
-        """Hold the cache's lock, and clear up what a killed writer left. Raises UserError that names who has it."""
+        """Hold the cache's lock, and clear up what a killed writer left.
+
+        Args:
+            purpose: what others are told who want to write.
+
+        Raises:
+            UserError: while another process holds the lock; it names which.
+        """
         with locked(self._receipts, purpose):
             sweep(self._receipts)
             self._index.sync()
@@ -314,7 +414,14 @@ class ImageCache:
     # -- keeping it whole -------------------------------------------------------------------------------------------
 
     def damaged(self, deep: bool = False) -> dict[int, str]:
-        """Shard -> what is wrong with its file: missing, another size than its receipt's or, `deep`, another sha256."""
+        """Compare the files with their receipts.
+
+        Args:
+            deep: read and hash all of them; otherwise only their sizes are compared.
+
+        Returns:
+            Shard -> what is wrong with its file: missing, or another size or another sha256 than its receipt's.
+        """
         if deep:
             self._index.make_again()
         found = dict(self._index.unreadable)
@@ -334,16 +441,25 @@ class ImageCache:
             write_metadata(self.array, self.layout, shards * self.layout.rows)
 
     def drop_shard(self, shard: int) -> None:
-        """Forget a damaged shard; its keys are missing afterwards and are rendered again into a new one."""
+        """Forget a damaged shard; its keys are missing afterwards and are rendered again into a new one.
+
+        Args:
+            shard: its number.
+        """
         receipt_path(self.array, shard).unlink(missing_ok=True)
         shutil.rmtree(self.array / "c" / str(shard), ignore_errors=True)
         self._index.sync()
 
     def clear(self, keep_index: bool = False) -> None:
-        """Delete all images; with `keep_index` it stays known which were rendered and which cannot be.
+        """Delete all images.
 
-        Then only what is asked for is rendered again, what failed is not tried again, and a tracker that is lost needs
-        no image for the batches that are encoded. Waits for nobody: raises UserError while another process writes.
+        Args:
+            keep_index: keep what is known of the images: which were rendered, and which cannot be. Then only what is
+                asked for is rendered again, what failed is not tried again, and a tracker that is lost needs no image
+                for the batches that are encoded.
+
+        Raises:
+            UserError: while another process writes the cache.
         """
         with self.writing("clearing the cache"):
             for path in sorted(self._receipts.glob("[0-9]*.json")):
@@ -363,8 +479,14 @@ class ImageCache:
             self._index.sync()
 
     def denoise_results(self, keys: Sequence[str]) -> dict[str, DenoiseResult]:
-        """What the denoiser made of those of the keys that passed through it, also of images cleared since
-        with `keep_index`."""
+        """What the denoiser made of images, also of those cleared since with `keep_index`.
+
+        Args:
+            keys: of the images.
+
+        Returns:
+            What was taken away, for those of the keys whose images passed through the denoiser.
+        """
         return self._index.denoise_results(keys)
 
     def was_cleared(self) -> bool:
@@ -372,15 +494,35 @@ class ImageCache:
         return (self._receipts / "cleared").exists()
 
     def present(self, keys: Sequence[str]) -> set[str]:
-        """Those of the keys whose image is there."""
+        """Which images are there.
+
+        Args:
+            keys: of the images.
+
+        Returns:
+            Those of the keys whose image is there.
+        """
         return set(self._index.slots(keys))
 
     def known(self, keys: Sequence[str]) -> set[str]:
-        """Those of the keys whose image was rendered once, also if it was cleared since (`clear(keep_index=True)`)."""
+        """Which images were rendered once.
+
+        Args:
+            keys: of the images.
+
+        Returns:
+            Those of the keys whose image is there, or was cleared since by `clear(keep_index=True)`.
+        """
         return self._index.known(keys)
 
     def stats(self) -> dict[str, Any]:
-        """images, shards, failed, cleared, bytes on disk, bytes an image, the ratio to raw pixels (None: empty)."""
+        """Counts and sizes.
+
+        Returns:
+            `path`, `images`, `shards`, `failed`, `cleared`, `nbytes` (on disk), `bytes_per_image` and `part_of_raw`
+            (the ratio to raw pixels; both None for an empty cache), `image_size` in pixels, and the fingerprint of the
+            `denoiser`, None where there is none.
+        """
         sizes = [nbytes for nbytes, _ in self._index.shards().values()]
         (images, failed, cleared), nbytes = self._index.counts(), sum(sizes)
         each = nbytes / images if images else None
