@@ -95,6 +95,7 @@ def test_the_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
 # --------------------------------------------------------------------------------------- what a wheel alone can do
 
 SAMPLES, BOARDS = 621, 60  # of the demo
+MOST_BYTES = 5_000_000  # of its report as one file
 LIMIT = 2 * 6 * 60  # seconds of processor time: six minutes on two cores
 ALONE = ["unshare", "--net", "--map-root-user"]  # a network namespace in which even the loopback device is down
 
@@ -174,6 +175,8 @@ def test_the_wheel_alone_reaches_the_demos_report(installed: Installed, tmp_path
     assert solved["samples"] == BOARDS and solved["value"] > 0.85 and solved["baselines"][0]["verdict"] == "better"
     pages = {page.name: page.read_text(encoding="utf-8") for page in run.report.glob("*.html")}
     assert len(pages) == 8 and info["content_digest"] in pages["index.html"]
+    installed.run("report", "outputs/demo", "--single-file", folder=tmp_path / "trm-nb-demo")
+    assert run.single_report.stat().st_size < MOST_BYTES
     folders = [str(folder) for folder in (tmp_path, installed.environment.parent, ROOT)]
     assert not [(name, folder) for name, page in pages.items() for folder in folders if folder in page]
 

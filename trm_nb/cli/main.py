@@ -147,11 +147,10 @@ def report(
     Example: trm-nb report outputs/demo --single-file
     """
     from trm_nb.report.printing import print_report
-    from trm_nb.report.report import write_report, write_single_file
+    from trm_nb.report.report import write_both, write_report
 
-    print(write_report(folder))
-    if single_file or pdf:
-        print(write_single_file(folder))
+    for written in write_both(folder) if single_file or pdf else [write_report(folder)]:
+        print(written)
     if pdf:
         print(print_report(folder))
     return 0
