@@ -31,6 +31,8 @@ def photograph(run: Path, target: Path, sample: str) -> None:
         kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}}
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)], metadata=kernel)
         nbformat.write(notebook, Path(folder) / "explore.ipynb")
+        for name in ("notebooks", "params"):  # which make it a project
+            (Path(folder) / name).mkdir()
         settings = Path(folder) / ".jupyter/lab/user-settings/@jupyterlab/apputils-extension"
         settings.mkdir(parents=True)  # no question about news in front of it
         (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}', encoding="utf-8")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,15 +19,23 @@ WEBGL = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader
          "--disable-quic", "--disable-background-networking", "--disable-sync", "--no-first-run"]  # fmt: skip
 
 
+CHECKOUT = (sys.executable, "-m", "trm_nb.cli")
+
+
 @contextmanager
-def served(folder: Path, home: Path) -> Iterator[str]:
-    """Serve a folder by JupyterLab, whose settings and log are in `home`; yields the address."""
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0",
+def served(
+    folder: Path, home: Path, program: Sequence[str] = CHECKOUT, environment: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """Serve a project's folder by `trm-nb lab`, whose settings and log are in `home`; yields the address.
+
+    `program` is a trm-nb and `environment` its environment variables, by default those of this checkout.
+    """
+    command = [*program, "lab", "--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0",
                f"--IdentityProvider.token={TOKEN}", "--LabApp.news_url=None"]  # fmt: skip
     homes = {"HOME": str(home), "JUPYTER_RUNTIME_DIR": str(home / "runtime")}
-    environment = {**os.environ, **homes, "PYTHONPATH": str(ROOT)}
+    variables = {**(environment or {**os.environ, "PYTHONPATH": str(ROOT)}), **homes}
     with (home / "lab.log").open("w") as log:
-        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        server = subprocess.Popen(command, cwd=folder, env=variables, stdout=log, stderr=subprocess.STDOUT)
         try:
             yield _address(home / "runtime" / f"jpserver-{server.pid}.json", server)
         finally:

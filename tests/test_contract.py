@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import inspect
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,3 +128,67 @@ def test_what_is_not_there_yet_says_so(tmp_path: Path) -> None:
 def test_where_a_cluster_is(cluster: str | None, fine: bool) -> None:
     with contextlib.nullcontext() if fine else pytest.raises(ValueError, match="cluster"):
         MultimodalDatasetConfig(source_paths=["a"], output_dir="b", cluster=cluster)
+
+
+# ------------------------------------------------------------------------------------------------------ docstrings
+
+REFERENCE = (Path(__file__).parents[1] / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
+OTHERS = ["trm_nb.denoise.noise2noise.Denoiser.restore", "trm_nb.denoise.seal.AdaptiveDenoiser.restore"]
+
+
+def _named(path: str) -> Any:
+    """What a dotted name of the package stands for."""
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError:
+        return getattr(_named(module), name)
+
+
+def _public_functions() -> Iterator[str]:
+    """Every function, class and method that the Python reference shows, by dotted name."""
+    listed = re.findall(r"^\.\. auto(function|class):: ([\w.]+)\n((?: +:.*\n)*)", REFERENCE, flags=re.M)
+    for kind, path, options in listed:
+        if path != "trm_nb.MultimodalDatasetConfig":  # whose parameters are the config fields, each with a description
+            yield path
+        if kind == "class":
+            chosen = re.search(r":members: (.+)", options)
+            own = [name for name, value in vars(_named(path)).items() if not name.startswith("_") and _callable(value)]
+            yield from (f"{path}.{name}" for name in (chosen[1].split(", ") if chosen else own))
+    yield from OTHERS
+
+
+def _callable(value: object) -> bool:
+    return inspect.isfunction(value) or isinstance(value, classmethod | staticmethod)
+
+
+def _documented(docstring: str, section: str) -> set[str]:
+    """The names that a section of a Google-style docstring describes."""
+    found = re.search(rf"^{section}:\n((?:    .*\n?|\n)*)", docstring, flags=re.M)
+    entries = re.findall(r"^    (\w[\w, ]*?):", found[1] if found else "", flags=re.M)
+    return {name.strip() for entry in entries for name in entry.split(",")}
+
+
+@pytest.mark.parametrize("path", sorted(set(_public_functions())))
+def test_each_parameter_and_result_is_described(path: str) -> None:
+    what = _named(path)
+    docstring = inspect.getdoc(what) or ""
+    if inspect.isclass(what):  # an inherited constructor is described by the class that has it
+        docstring = "\n\n".join(inspect.cleandoc(of.__doc__) for of in what.__mro__ if of.__doc__)
+    signature = inspect.signature(what)
+    given = {name for name in signature.parameters if name not in ("self", "args", "kwargs")}
+    assert given <= _documented(docstring, "Args"), "Args"
+    returns = not inspect.isclass(what) and signature.return_annotation not in (None, "None", inspect.Signature.empty)
+    if given and returns and "Iterator[None]" not in str(signature.return_annotation):
+        assert re.search("^Returns:\n    ", docstring, flags=re.M), "Returns"
+
+
+@pytest.mark.parametrize(
+    ("docstring", "expected"),
+    [
+        ("Does.\n\nArgs:\n    a: one\n        more: two\n    b, c: both\n\nRaises:\n    E: d", {"a", "b", "c"}),
+        ("No.", set()),
+    ],
+)
+def test_what_counts_as_described(docstring: str, expected: set[str]) -> None:
+    assert _documented(docstring, "Args") == expected

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -11,8 +13,8 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from trm_nb.notebook import board_plots, plots
-from trm_nb.notebook.shown import Gallery, show
+from trm_nb.notebook import board_plots, comparison_plots, plots
+from trm_nb.notebook.shown import MOST_PNG, Gallery, Tile, show
 from trm_nb.records import GridTask, Item
 from trm_nb.render.renderer import Renderer
 
@@ -41,11 +43,6 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "confusion-many": lambda: plots.confusion(np.eye(40, dtype=np.int64), [str(i) for i in range(40)]),
     "by-recursion-step": lambda: plots.by_recursion_step({"exact": [0.1, 0.5, 0.6]}, {"a": 0.4, "b": 0.7}),
     "by-recursion-step-of-one": lambda: plots.by_recursion_step({"exact": [0.1], "cells": [0.5]}, {}),
-    "predictions": lambda: board_plots.predictions(IMAGES[:2], BOARDS[:, 0], BOARDS[:, 1]),
-    "thinking": lambda: board_plots.thinking(IMAGES[:2], BOARDS, BOARDS[:, 2], ["step 1", "step 2", "step 9"]),
-    "thinking-wide": lambda: board_plots.thinking(
-        IMAGES[:1], np.full((1, 1, 2, 30), -1), np.full((1, 2, 30), -1), ["step 1"]
-    ),
     "compared": lambda: plots.compared({"model": 0.5, "nearest": 1.0, "commonest": 0.0}, (0.3, 0.6)),
 }
 
@@ -79,6 +76,10 @@ GALLERIES: dict[str, Callable[[], Gallery]] = {
     "before-after": lambda: plots.before_after(IMAGES[0], IMAGES[1], HOSTILE, HOSTILE),
     "attention": lambda: plots.attention(IMAGES[0], np.random.default_rng(0).random((12, 2, 2)), HOSTILE, HOSTILE),
     "nearest": lambda: plots.nearest(IMAGES[None, :3], [[HOSTILE] * 3], np.array([[True, False]]), HOSTILE, HOSTILE),
+    "boards": lambda: board_plots.boards(IMAGES[:2], BOARDS, BOARDS[:, 2], [HOSTILE] * 3, HOSTILE, HOSTILE, box=2),
+    "boards-wide": lambda: board_plots.boards(
+        IMAGES[:1], np.full((1, 1, 2, 30), -1), np.full((1, 2, 30), -1), ["step 1"], HOSTILE, HOSTILE
+    ),
     "nearest-of-one": lambda: plots.nearest(IMAGES[None, :1], [["x"]], np.zeros((1, 0), bool), HOSTILE, HOSTILE),
 }
 
@@ -97,6 +98,51 @@ def test_a_class_has_its_colour_whatever_is_shown(chosen: list[str]) -> None:
     drawn = plots.capsule_map(vectors, chosen, ["a", "b", "c"])
     colours = {str(one.get_label()): to_hex(one.get_facecolor()[0]) for one in drawn.axes[0].collections}
     assert colours == {name: plots.COLOURS["abc".index(name)] for name in chosen}
+
+
+def test_a_class_has_the_same_colour_in_the_confusion_matrix() -> None:
+    drawn = plots.confusion(np.diag([1, 0, 3]), ["a", "b", "c"], at_most=2)
+    marks = [(to_hex(line.get_color()), line.get_marker()) for line in drawn.axes[0].lines]
+    styles = plots.class_style(["a", "b", "c"])
+    assert marks == [styles[name] for name in "aacc"], "at both axes"
+
+
+def test_a_method_has_its_colour_in_both_plots() -> None:
+    curves = comparison_plots.learning_curves({"b": [[(1, 2.0), (2, 1.0)]]}, "loss", ["a", "b"])  # "a" logged nothing
+    shares = comparison_plots.methods_compared({"a": [0.5], "b": [0.6]})
+    assert curves.axes[0].lines[0].get_color() == shares.axes[0].lines[1].get_color() == plots.COLOURS[1]
+
+
+@pytest.mark.parametrize(("wrong", "framed"), [(0, False), (1, True)])
+def test_a_wrong_cell_has_a_red_frame(wrong: int, framed: bool) -> None:
+    answer = np.zeros((1, 2, 2), int)
+    given = answer[:, None].copy()
+    given[0, 0, 0, 0] = wrong
+    (row,) = board_plots.boards(IMAGES[:1], given, answer, ["step 1"], "boards", "boards").rows
+    assert [tile.caption for tile in row] == ["asked", f"step 1: {wrong} wrong", "right"]
+    red = (row[1].image == (192, 57, 43)).all(axis=-1)
+    assert bool(red.any()) is framed and not red[red.shape[0] // 2 :].any()
+
+
+FOUR = np.array([(0, 0, 0), (255, 255, 255), (200, 60, 0), (0, 114, 178)], np.uint8)
+FLAT = FOUR[np.random.default_rng(2).integers(0, 4, (224, 224))]  # four colours, without any order
+
+
+@pytest.mark.parametrize(
+    ("pixels", "kind", "exact"),
+    [
+        pytest.param(FLAT, "png", True, id="few colours"),
+        pytest.param(np.full((9, 9, 3), (1, 2, 255), np.uint8), "png", True, id="one colour"),
+        pytest.param(IMAGES[0], "png", True, id="small"),
+        pytest.param(np.random.default_rng(3).integers(0, 256, (224, 224, 3), np.uint8), "jpeg", False, id="noise"),
+    ],
+)
+def test_a_tile_takes_few_bytes(pixels: np.ndarray, kind: str, exact: bool) -> None:
+    html = Gallery([[Tile(pixels, "x")]], "x", "x")._repr_mimebundle_()[0]["text/html"]
+    found = re.search(r"data:image/(\w+);base64,([^\"]+)", html)
+    assert found and found[1] == kind and len(found[2]) < 1.4 * (MOST_PNG if exact else pixels.nbytes / 2)
+    with Image.open(io.BytesIO(base64.b64decode(found[2]))) as image:
+        assert (np.asarray(image.convert("RGB")) == pixels).all() == exact
 
 
 def test_colours_can_be_by_noise_group_without_red_or_green() -> None:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
+import resource
+import shutil
 import subprocess
 import sys
+import sysconfig
+import urllib.error
+import urllib.request
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from served_lab import TOKEN, served
 
 from trm_nb.batch.notebooks import find_notebooks
 from trm_nb.batch.project import DATA, new_project, notebooks_of
@@ -15,6 +24,9 @@ from trm_nb.cli.main import main
 from trm_nb.errors import UserError
 from trm_nb.notebook import open_project
 from trm_nb.params import load_params
+from trm_nb.progress.run_folder import RunPaths
+from trm_nb.progress.tables import SOLVED
+from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import NAMED_SOURCES
 
 ROOT = Path(__file__).parents[1]
@@ -87,29 +99,111 @@ def test_the_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "trm-nb 0.1.0\n"
 
 
-@pytest.mark.slow
-def test_the_wheel_alone_makes_a_project_and_runs_it(tmp_path: Path) -> None:
-    """The wheel's files before those of this checkout; its requirements are those that are installed here."""
-    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
-    subprocess.run(build, check=True, timeout=300)
-    (wheel,) = tmp_path.glob("*.whl")
-    install = ["install", "-q", "--no-deps", "--no-compile", "--target", str(tmp_path / "site"), str(wheel)]
-    subprocess.run([sys.executable, "-m", "pip", *install], check=True, timeout=300)
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+# --------------------------------------------------------------------------------------- what a wheel alone can do
 
-    def command(*arguments: str, folder: Path) -> str:
+SAMPLES, BOARDS = 621, 60  # of the demo
+MOST_BYTES = 5_000_000  # of its report as one file
+LIMIT = 2 * 6 * 60  # seconds of processor time: six minutes on two cores
+ALONE = ["unshare", "--net", "--map-root-user"]  # a network namespace in which even the loopback device is down
+
+
+@dataclass(frozen=True)
+class Installed:
+    """The wheel in a virtual environment, and the environment variables of somebody who has no checkout."""
+
+    environment: Path
+    variables: dict[str, str]
+    prefix: list[str]  # of commands that get no network; [] where this machine does not allow that
+
+    @property
+    def trm_nb(self) -> str:
+        return str(self.environment / "bin" / "trm-nb")
+
+    def run(self, *arguments: str, folder: Path) -> str:
+        """Run trm-nb in a folder, without a network; returns its standard output."""
         done = subprocess.run(
-            [sys.executable, "-m", "trm_nb.cli", *arguments], cwd=folder, env=environment, capture_output=True,
-            text=True, timeout=600, check=False,
+            [*self.prefix, self.trm_nb, *arguments], cwd=folder, env=self.variables, capture_output=True, text=True,
+            timeout=1800, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout
 
-    command("new", "my-study", folder=tmp_path)
-    command("run", "params/smoke.yaml", folder=tmp_path / "my-study")
-    index = tmp_path / "my-study" / "outputs" / "smoke" / "report" / "index.html"
-    assert index.is_file() and str(ROOT) not in index.read_text(encoding="utf-8")
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """The wheel, installed by pip into a fresh virtual environment outside of the repository.
+
+    Its requirements are not downloaded: they are the packages of the environment that runs the tests, which a .pth file
+    puts behind the wheel's own files. That environment's .pth files, and with them this checkout, are not read.
+    """
+    folder = tmp_path_factory.mktemp("wheel")
+    environment, home, pip = folder / "venv", folder / "home", [sys.executable, "-m", "pip"]
+    home.mkdir()
+    subprocess.run([*pip, "wheel", "-q", "--no-deps", "--wheel-dir", str(folder), str(ROOT)], check=True, timeout=300)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True, timeout=300)
+    for data in ("etc", "share"):  # of JupyterLab
+        if (Path(sys.prefix) / data).is_dir():
+            (environment / data).symlink_to(Path(sys.prefix) / data)
+    (site,) = environment.glob("lib/python*/site-packages")
+    (site / "requirements.pth").write_text(f"{sysconfig.get_path('purelib')}\n{sysconfig.get_path('platlib')}\n")
+    install = ["--python", str(environment / "bin/python"), "install", "-q", "--no-deps", "--no-compile"]
+    subprocess.run([*pip, *install, *map(str, folder.glob("*.whl"))], check=True, timeout=300)
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"HOME": str(home)}
+    allowed = shutil.which("unshare") and subprocess.run([*ALONE, "true"], capture_output=True).returncode == 0
+    found = Installed(environment, variables, ALONE if allowed else [])
+    program = [str(environment / "bin" / "python"), "-c", "import sys, trm_nb; print(trm_nb.__file__, *sys.path)"]
+    said = subprocess.run(program, cwd=folder, env=variables, capture_output=True, text=True, check=True).stdout.split()
+    assert said[0].startswith(str(environment)) and str(ROOT) not in said, "the checkout is imported"
+    return found
+
+
+def _processor_time() -> float:
+    """Seconds of all processes that this one has started and waited for, and of theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+@pytest.mark.slow
+def test_the_wheel_alone_reaches_the_demos_report(installed: Installed, tmp_path: Path) -> None:
+    """In an empty folder. The six minutes are a limit of processor time, as other tests run at the same time."""
+    before = _processor_time()
+    said = installed.run("demo", folder=tmp_path)
+    spent = _processor_time() - before
+    print(f"the demo took {spent:.0f} s of processor time")
+    assert said.startswith("made the project trm-nb-demo\n")
+    assert said.endswith("report: trm-nb-demo/outputs/demo/report/index.html\n")
+    assert spent < LIMIT
+    run = RunPaths(tmp_path / "trm-nb-demo" / "outputs" / "demo")
+    info = json.loads(run.info.read_text(encoding="utf-8"))
+    assert info["counts"]["rows"] == SAMPLES
+    with closing(TrainingProgressTracker(run.root)) as tracker:
+        solved, notebooks = tracker.get(SOLVED), tracker.get_stats()["notebooks"]
+    assert len(notebooks) == 7 and set(notebooks.values()) == {"done"}
+    assert solved["samples"] == BOARDS and solved["value"] > 0.85 and solved["baselines"][0]["verdict"] == "better"
+    pages = {page.name: page.read_text(encoding="utf-8") for page in run.report.glob("*.html")}
+    assert len(pages) == 8 and info["content_digest"] in pages["index.html"]
+    installed.run("report", "outputs/demo", "--single-file", folder=tmp_path / "trm-nb-demo")
+    assert run.single_report.stat().st_size < MOST_BYTES
+    folders = [str(folder) for folder in (tmp_path, installed.environment.parent, ROOT)]
+    assert not [(name, folder) for name, page in pages.items() for folder in folders if folder in page]
+
+
+@pytest.mark.slow
+def test_the_wheel_alone_makes_a_project_runs_it_and_opens_it(installed: Installed, tmp_path: Path) -> None:
+    """JupyterLab needs the loopback device, so it has a network; test_lab_explorer checks that its pages use none."""
+    project = tmp_path / "my-study"
+    installed.run("new", "my-study", folder=tmp_path)
+    installed.run("run", "params/smoke.yaml", folder=project)
+    assert (project / "outputs" / "smoke" / "report" / "index.html").is_file()
     params = tmp_path / "elsewhere.yaml"
     params.write_text("source_paths: [my-study/data/demo/prose]\noutput_dir: own\nencoder: tiny\nlimit: 2\n")
-    command("run", "elsewhere.yaml", "--to", "1", folder=tmp_path)  # outside any project
+    installed.run("run", "elsewhere.yaml", "--to", "1", folder=tmp_path)  # outside any project
     assert (tmp_path / "own" / "notebooks" / "01_render.ipynb").is_file()
+    (tmp_path / "home").mkdir()
+    with served(project, tmp_path / "home", [installed.trm_nb], installed.variables) as address:
+        with urllib.request.urlopen(f"{address}/?token={TOKEN}", timeout=60) as page:
+            assert page.geturl().startswith(f"{address}/lab/tree/notebooks/00_start.ipynb")
+        with urllib.request.urlopen(f"{address}/api/contents/notebooks/00_start.ipynb?token={TOKEN}") as held:
+            assert json.load(held)["type"] == "notebook"
+    with pytest.raises(urllib.error.URLError):  # SIGTERM has ended the server, not the command alone
+        urllib.request.urlopen(address, timeout=5)

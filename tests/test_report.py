@@ -46,7 +46,7 @@ OUTPUTS = [
         }
     ),
     shown({"text/markdown": f"a **finding** of 3 {ALERT} ![p](https://example.org/p.png) [go](javascript:alert(1))"}),
-    shown({"image/png": image()}, **{"image/png": {"alt": 'alt "quoted" <b>', "width": 450}}),
+    shown({"image/png": image()}, **{"image/png": {"alt": 'alt "quoted" <b>', "width": 450, "chart": True}}),
     shown({"image/jpeg": image(kind="JPEG")}),
     shown({"image/png": 'AAAA" onerror="alert(1)'}),
     shown({"text/html": f"<img src='data:image/png;base64,AAAA' alt='x>{ALERT}'><img src='//x/a' alt='>{ALERT}'>"}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import tarfile
@@ -21,15 +22,17 @@ from trm_nb.progress.model_record import write_result
 from trm_nb.progress.provenance import note_command
 from trm_nb.progress.run_folder import ModelPaths, RunPaths
 from trm_nb.progress.tracker import TrainingProgressTracker
+from trm_nb.report.frame import MARK
 from trm_nb.report.outline import outline_of
 from trm_nb.report.printing import print_report
 from trm_nb.report.relative import Relative
-from trm_nb.report.report import write_report, write_single_file
+from trm_nb.report.report import write_both, write_report, write_single_file
 from trm_nb.report.sanitise import only_what_is_shown
 
 AXE = "axe-core@4.11.1"
 _ALL, _COLOURS = {"resultTypes": ["violations"]}, {"runOnly": ["color-contrast"]}  # a dark page differs in colours only
 LOOKS = {1400: {"dark": _COLOURS, "light": _ALL}, 390: {"dark": _COLOURS, "light": _ALL}}
+CHARTS = {"dark": ["screen", "invert(1) hue-rotate(180deg)"], "light": ["multiply", "none"]}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 OBJECTIVES = {
     "label": ("a sample's label", "labels are predicted correctly", "the nearest neighbour"),
@@ -187,6 +190,21 @@ def test_a_single_file_is_whole(run: Path) -> None:
     assert "finding of 3" in reader.text and "ValueError: boom <script>" in reader.text
 
 
+def test_pages_and_single_file_are_the_same_when_both_are_written(run: Path) -> None:
+    def lasting(path: Path) -> str:
+        """A page without the moment and the size on the disk."""
+        return re.sub(r"Written by trm-nb [^<]+|on disk</dt><dd>[^<]+", "", path.read_text(encoding="utf-8"))
+
+    def written() -> dict[str, str]:
+        return {path.name: lasting(path) for path in (*(run / "report").glob("*.html"), run / "report.html")}
+
+    assert (write_report(run), write_single_file(run)) == (run / "report" / "index.html", run / "report.html")
+    alone = written()
+    assert write_both(run) == (run / "report" / "index.html", run / "report.html")
+    assert written() == alone and 'id="cell-3"' in alone["01_render.html"]
+    assert 'id="01_render--cell-3"' in alone["report.html"] and not [p for p in alone.values() if MARK in p]
+
+
 def test_folded_and_shown_sections() -> None:
     def code(source: str, *outputs: dict[str, Any], **metadata: Any) -> dict[str, Any]:
         return {"cell_type": "code", "source": source, "outputs": list(outputs), "metadata": metadata}
@@ -274,6 +292,7 @@ def test_everybody_can_read_it(run: Path, axe: str) -> None:
     pages = [*sorted((run / "report").glob("*.html")), write_single_file(run)]
     asked: list[str] = []
     found: list[str] = []
+    charts = 0
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
         page = browser.new_page()
@@ -287,10 +306,16 @@ def test_everybody_can_read_it(run: Path, axe: str) -> None:
                 assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{path.name} is too wide"
                 for scheme, rules in schemes.items():
                     page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+                    styles = page.evaluate(
+                        "[...document.querySelectorAll('.chart img')].map(one => getComputedStyle(one))"
+                        ".map(style => [style.mixBlendMode, style.filter])"
+                    )
+                    assert all(style == CHARTS[scheme] for style in styles), f"{path.name}: charts in {scheme}"
+                    charts += len(styles)
                     for one in page.evaluate("rules => axe.run(document, rules)", rules)["violations"]:
                         found.append(f"{path.name}, {width}, {scheme}: {one['id']}: {one['nodes'][0]['html'][:200]}")
         browser.close()
-    assert found == []
+    assert found == [] and charts
     assert sorted(address for address in asked if not address.startswith("data:")) == sorted(
         path.as_uri() for path in pages
     )

@@ -13,7 +13,7 @@ from PIL import Image
 from trm_nb.batch.runner import run_notebooks
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.errors import UserError
-from trm_nb.notebook.shown import Plot, Shown, Text
+from trm_nb.notebook.shown import Gallery, Plot, Shown, Text
 from trm_nb.notebook.solving_report import ALL, FIRST_STEP, Puzzles, Solutions
 from trm_nb.pipeline.run import Run, build
 from trm_nb.report.report import write_report
@@ -57,6 +57,8 @@ def words(part: object) -> str:
             with Image.open(io.BytesIO(data["image/png"])) as image:
                 assert min(image.size) > 100
             found.append(described["image/png"]["alt"])
+        elif isinstance(one, Gallery):
+            found.append(one.alt)
         elif isinstance(one, Text):
             found.append(one.markdown)
     return "\n".join(found).replace("\u00a0", " ")

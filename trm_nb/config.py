@@ -36,8 +36,11 @@ class MultimodalDatasetConfig(BaseModel):
     """What a run is to do. `source_paths` and `output_dir` are required; everything else has a default.
 
     Relative paths are relative to the current folder; a params file's are relative to the project's root
-    (see `load_params`). Raises pydantic.ValidationError for a wrong value; an unknown key is an error with a
-    suggestion.
+    (see `load_params`).
+
+    Raises:
+        pydantic.ValidationError: for a value out of range, and for an unknown key, with a suggestion. `parse` says the
+            same as a UserError in one sentence.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -237,12 +240,34 @@ class MultimodalDatasetConfig(BaseModel):
         return values
 
     def with_changes(self, **changes: Any) -> Self:
-        """The same config with other values, validated; raises UserError."""
+        """The same config with other values.
+
+        Args:
+            changes: values by field.
+
+        Returns:
+            A new config, validated.
+
+        Raises:
+            UserError: for an unknown field or a value out of range.
+        """
         return type(self).parse({**self.model_dump(), **changes}, where="the overrides")
 
     @classmethod
     def parse(cls, values: dict[str, Any], where: str, overrides: Collection[str] = ()) -> Self:
-        """Validate `values`; raises UserError in one sentence that names `where` they came from, or the override."""
+        """Validate values.
+
+        Args:
+            values: by field, as YAML gives them.
+            where: where they came from, for the message: a file, "the overrides".
+            overrides: fields whose values did not come from there, but from the command line or a notebook.
+
+        Returns:
+            The config.
+
+        Raises:
+            UserError: for the first mistake, in one sentence.
+        """
         try:
             return cls(**values)
         except ValidationError as error:
@@ -254,7 +279,14 @@ class MultimodalDatasetConfig(BaseModel):
         return bool(self.train_steps or self.train_minutes)
 
     def stage_fields(self, stage: Stage) -> dict[str, Any]:
-        """The values of one stage, by field name."""
+        """The values of one stage.
+
+        Args:
+            stage: "plan", "denoise", "encode", "consolidate", "train" or "free".
+
+        Returns:
+            Values by field.
+        """
         return {name: getattr(self, name) for name in type(self).model_fields if stage_of(name) == stage}
 
     def training_fields(self) -> dict[str, Any]:
@@ -262,7 +294,14 @@ class MultimodalDatasetConfig(BaseModel):
         return {**self.stage_fields("train"), "train_seed": self.seed if self.train_seed is None else self.train_seed}
 
     def fingerprint(self, *stages: Stage) -> str:
-        """16 hex digits over the fields of these stages (all that can change a dataset, when none is named)."""
+        """A hash of the values of some stages.
+
+        Args:
+            stages: as in `stage_fields`; none: all that can change a dataset.
+
+        Returns:
+            16 hex digits.
+        """
         fields = {stage: self.stage_fields(stage) for stage in (stages or FROZEN)}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 

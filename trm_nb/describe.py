@@ -8,6 +8,7 @@ notebooks ask objects for them at any moment.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from html import escape
 from typing import TypeAlias
 
@@ -35,6 +36,11 @@ class Described:
         )
         title = escape(type(self).__name__)
         return f'<div><strong>{title}</strong><table class="trm-table"><tbody>{rows}</tbody></table></div>'
+
+
+def minute(moment: datetime) -> str:
+    """A moment for people: the local date and minute, with the time zone."""
+    return f"{moment.astimezone():%Y-%m-%d %H:%M %Z}"
 
 
 def aligned(facts: Facts) -> list[str]:

@@ -113,13 +113,18 @@ Payload: TypeAlias = object  # of one of the classes that an entry in the table 
 class Item:
     """What a source yields: one document, one image, one grid or one task.
 
-    `item_id` is unique in a run and free of machine paths; `source` names the file as the user gave it;
-    `payload` is str for text; GridTask, Puzzle or an int array (rows, columns) for grids; ImageFile or ImageBytes for
-    images; what the table of modalities names for others, a StoredFile where it is a whole file.
-    `label` is a class name, None where there is none; it becomes NFC, so that one name in two Unicode forms is one
-    class. `encoding` names what a text was decoded from, and whether bytes of it stand as escapes (`cp1252`, `utf-8
-    with escapes`); None is plain UTF-8. `split_as` is the payload that decides the split, for items that
-    belong together; None is the item's own. `plain`: a text that is not highlighted, whatever the settings say.
+    Args:
+        item_id: unique in a run and free of machine paths.
+        modality: "text", "image", "grid", or another one of the table of modalities.
+        payload: str for text; GridTask, Puzzle or an int array (rows, columns) for grids; ImageFile or ImageBytes for
+            images; what the table of modalities names for others, a StoredFile where it is a whole file.
+        source: the file as the user named it.
+        label: a class name, None where there is none; it becomes NFC, so that one name in two Unicode forms is one
+            class.
+        encoding: what a text was decoded from, and whether bytes of it stand as escapes (`cp1252`, `utf-8 with
+            escapes`); None is plain UTF-8.
+        split_as: the payload that decides the split, for items that belong together; None is the item's own.
+        plain: a text that is not highlighted, whatever the settings say.
     """
 
     item_id: str

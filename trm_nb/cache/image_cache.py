@@ -32,11 +32,21 @@ Resolved = Callable[[list[str], dict[str, str]], None]
 class ImageCache(ImageStore):
     """Images by content key, uint8 (h, w, 3), rendered where they are missing.
 
-    `cache_dir` is a Zarr group of its own (a run's is `<output_dir>/images.zarr`). With `use_denoiser`, images of those
-    modalities (True: photographs and scans) are denoised before they are cached, by what `denoise.load_denoiser` finds
-    at `denoiser_path` (None: the package's own of the size `denoiser`); nothing there means none, and a warning.
-    `shard_size` holds for a new cache; an existing one keeps its own. `workers` processes render (None: one a core), or
-    those of `cluster` (see workers/dask_cluster.py). `array` is the Zarr array's folder and `layout` how it is cut.
+    Args:
+        cache_dir: a Zarr group of its own (a run's is `<output_dir>/images.zarr`), made where it is not there.
+        use_denoiser: the modalities whose images are denoised before they are cached; True: "image", that is,
+            photographs and scans.
+        denoiser_path: where `denoise.load_denoiser` looks for the denoiser; nothing there means none, and a warning.
+            None: the package's own.
+        denoiser: which of the package's own, "base" or "large".
+        render: the settings of the renderer; None: their defaults.
+        shard_size: images in a file of a new cache; an existing one keeps its own.
+        workers: rendering processes; None: one a core, 0: none.
+        cluster: the address of a Dask scheduler whose workers render (see workers/dask_cluster.py).
+
+    Raises:
+        UserError: for an unknown modality or denoiser, a checkpoint that does not fit, and a cache of another image
+            size.
     """
 
     def __init__(
@@ -67,11 +77,28 @@ class ImageCache(ImageStore):
     # -- from items to keys -----------------------------------------------------------------------------------------
 
     def denoises(self, modality: Modality) -> bool:
-        """Whether images of this modality pass through the denoiser."""
+        """Whether images pass through the denoiser.
+
+        Args:
+            modality: of the images.
+
+        Returns:
+            False also where there is no denoiser.
+        """
         return self.denoiser is not None and modality in self._denoised
 
     def samples(self, item: Item) -> list[Sample]:
-        """Lay an item out: its samples, with their keys. Raises RejectedError when the item cannot be used."""
+        """Lay an item out.
+
+        Args:
+            item: of any modality.
+
+        Returns:
+            Its samples in order, with their keys; nothing is rendered.
+
+        Raises:
+            RejectedError: when the item cannot be used.
+        """
         return self.renderer.samples(item, self._salt(item.modality))
 
     def _salt(self, modality: Modality) -> str:
@@ -86,16 +113,33 @@ class ImageCache(ImageStore):
         return {m: f"{self.renderer.fingerprint(m)} {self._salt(m)}".strip() for m in CONFIGURED}
 
     def keys_for(self, item: Any) -> list[str]:
-        """One key a page of an item: text, a PIL image, an integer grid, or an Item."""
+        """The keys of an item, whether or not its images are there.
+
+        Args:
+            item: a text, a PIL image, an integer grid, or an Item.
+
+        Returns:
+            A key of 32 hex digits for each page.
+
+        Raises:
+            RejectedError: when the item cannot be used.
+        """
         return [sample.key for whole in as_items([item]) for sample in self.samples(whole)]
 
     # -- rendering --------------------------------------------------------------------------------------------------
 
     def populate(self, samples: Iterable[Any]) -> CacheReport:
-        """Render what is missing of `samples`: text, PIL images, integer grids and Items in any mixture.
+        """Render what is missing of some samples.
 
-        Returns a CacheReport: a key for each sample in order, hits (already there, or twice in `samples`), misses
-        (rendered now) and failed (key -> reason; for an item that cannot be laid out, its id -> reason).
+        Args:
+            samples: text, PIL images, integer grids and Items in any mixture.
+
+        Returns:
+            `keys`, one for each page in order; `hits` (already there, or twice in `samples`), `misses` (rendered now)
+            and `failed` (key -> reason; for an item that cannot be laid out, its id -> reason).
+
+        Raises:
+            UserError: for a value of another type, and while another process writes the cache.
         """
         keys: list[str] = []
         failed: dict[str, str] = {}
@@ -117,11 +161,22 @@ class ImageCache(ImageStore):
         return CacheReport(keys, hits, rendered, {**failed, **rejected})
 
     def fill(self, samples: Iterable[Sample], resolved: Resolved, on_wait: Callable[[], None] | None = None) -> int:
-        """Render the missing images of a stream of samples, shard by shard; returns how many were rendered.
+        """Render the missing images of a stream of samples, shard by shard.
 
-        `resolved(keys, failed)` is called after each shard is durable, and for keys that were there already. Holds the
-        cache's lock meanwhile. Memory is bounded by the shards in flight, whatever the length of the stream.
+        Holds the cache's lock meanwhile. Memory is bounded by the shards in flight, whatever the length of the stream.
         A few samples are rendered in this very process, unless a run died at that the last time.
+
+        Args:
+            samples: laid out by `samples`.
+            resolved: called with keys whose images are there and with the reasons of those that failed, after each
+                shard is durable, and for keys that were there already.
+            on_wait: called often.
+
+        Returns:
+            How many images were rendered.
+
+        Raises:
+            UserError: while another process writes the cache.
         """
         with self.writing("rendering images"):
             number, rendered = self.next_number(), 0
@@ -194,5 +249,11 @@ class ImageCache(ImageStore):
             yield task
 
     def stats(self) -> dict[str, Any]:
-        """Those of the store, and the denoiser's fingerprint (None: images are not denoised)."""
+        """Counts and sizes.
+
+        Returns:
+            `path`, `images`, `shards`, `failed`, `cleared`, `nbytes` (on disk), `bytes_per_image` and `part_of_raw`
+            (the ratio to raw pixels; both None for an empty cache), `image_size` in pixels, and the fingerprint of the
+            `denoiser`, None where there is none.
+        """
         return {**super().stats(), "denoiser": self.denoiser.fingerprint if self.denoiser else None}

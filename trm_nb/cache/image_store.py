@@ -79,16 +79,47 @@ class ImageStore:
         return self._index.counts()[0]
 
     def get(self, key: str) -> np.ndarray:
-        """One image, uint8 (h, w, 3). Raises KeyError for an unknown key, DamagedError for a damaged shard."""
+        """Read one image.
+
+        Args:
+            key: of the image.
+
+        Returns:
+            uint8 (h, w, 3).
+
+        Raises:
+            KeyError: for a key whose image is not here.
+            DamagedError: for a shard that is missing or altered.
+        """
         image: np.ndarray = self.get_many([key])[0]
         return image
 
     def get_many(self, keys: Sequence[str]) -> np.ndarray:
-        """Images in the order of `keys`, uint8 (n, h, w, 3); each shard is read once. Raises as `get` does."""
+        """Read several images; each shard is read once.
+
+        Args:
+            keys: of the images; one may be there several times.
+
+        Returns:
+            uint8 (n, h, w, 3), in the order of the keys.
+
+        Raises:
+            KeyError, DamagedError: as `get` does.
+        """
         return read_places(self.array, self.layout, self.places(keys))
 
     def places(self, keys: Sequence[str]) -> np.ndarray:
-        """(shard, slot) of each key, int64 (n, 2). Raises KeyError for an unknown key."""
+        """Where images lie.
+
+        Args:
+            keys: of the images.
+
+        Returns:
+            int64 (n, 2), the shard and the slot of each key.
+
+        Raises:
+            KeyError: for a key whose image is not here.
+        """
         found = self._index.slots(keys)
         missing = next((key for key in keys if key not in found), None)
         if missing is not None:
@@ -96,27 +127,61 @@ class ImageStore:
         return np.array([found[key] for key in keys], np.int64).reshape(-1, 2)
 
     def present(self, keys: Sequence[str]) -> set[str]:
-        """Those of the keys whose image is there."""
+        """Which images are there.
+
+        Args:
+            keys: of the images.
+
+        Returns:
+            Those of the keys whose image is there.
+        """
         return set(self._index.slots(keys))
 
     def known(self, keys: Sequence[str]) -> set[str]:
-        """Those of the keys whose image was rendered once, also if it was cleared since (`clear(keep_index=True)`)."""
+        """Which images were rendered once.
+
+        Args:
+            keys: of the images.
+
+        Returns:
+            Those of the keys whose image is there, or was cleared since by `clear(keep_index=True)`.
+        """
         return self._index.known(keys)
 
     def failure(self, key: str) -> str | None:
-        """Why the image of this key could not be made; None where it was made or never tried."""
+        """Why an image could not be made.
+
+        Args:
+            key: of the image.
+
+        Returns:
+            The reason in one sentence; None where the image was made or never tried.
+        """
         return self._index.failure(key)
 
     def denoise_results(self, keys: Sequence[str]) -> dict[str, DenoiseResult]:
-        """What the denoiser made of those of the keys that passed through it, also of images cleared since
-        with `keep_index`."""
+        """What the denoiser made of images, also of those cleared since with `keep_index`.
+
+        Args:
+            keys: of the images.
+
+        Returns:
+            What was taken away, for those of the keys whose images passed through the denoiser.
+        """
         return self._index.denoise_results(keys)
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
     @contextmanager
     def writing(self, purpose: str) -> Iterator[None]:
-        """Hold the cache's lock, and clear up what a killed writer left. Raises UserError that names who has it."""
+        """Hold the cache's lock, and clear up what a killed writer left.
+
+        Args:
+            purpose: what others are told who want to write.
+
+        Raises:
+            UserError: while another process holds the lock; it names which.
+        """
         with locked(self._receipts, purpose):
             sweep(self._receipts)
             self._index.sync()
@@ -158,7 +223,14 @@ class ImageStore:
     # -- keeping it whole -------------------------------------------------------------------------------------------
 
     def damaged(self, deep: bool = False) -> dict[int, str]:
-        """Shard -> what is wrong with its file: missing, another size than its receipt's or, `deep`, another sha256."""
+        """Compare the files with their receipts.
+
+        Args:
+            deep: read and hash all of them; otherwise only their sizes are compared.
+
+        Returns:
+            Shard -> what is wrong with its file: missing, or another size or another sha256 than its receipt's.
+        """
         if deep:
             self._index.make_again()
         found = dict(self._index.unreadable)
@@ -178,16 +250,25 @@ class ImageStore:
             write_metadata(self.array, self.layout, shards * self.layout.rows)
 
     def drop_shard(self, shard: int) -> None:
-        """Forget a damaged shard; its keys are missing afterwards and are rendered again into a new one."""
+        """Forget a damaged shard; its keys are missing afterwards and are rendered again into a new one.
+
+        Args:
+            shard: its number.
+        """
         receipt_path(self.array, shard).unlink(missing_ok=True)
         shutil.rmtree(self.array / "c" / str(shard), ignore_errors=True)
         self._index.sync()
 
     def clear(self, keep_index: bool = False) -> None:
-        """Delete all images; with `keep_index` it stays known which were rendered and which cannot be.
+        """Delete all images.
 
-        Then only what is asked for is rendered again, what failed is not tried again, and a tracker that is lost needs
-        no image for the batches that are encoded. Waits for nobody: raises UserError while another process writes.
+        Args:
+            keep_index: keep what is known of the images: which were rendered, and which cannot be. Then only what is
+                asked for is rendered again, what failed is not tried again, and a tracker that is lost needs no image
+                for the batches that are encoded.
+
+        Raises:
+            UserError: while another process writes the cache.
         """
         with self.writing("clearing the cache"):
             for path in sorted(self._receipts.glob("[0-9]*.json")):
@@ -211,7 +292,12 @@ class ImageStore:
         return (self._receipts / "cleared").exists()
 
     def stats(self) -> dict[str, Any]:
-        """images, shards, failed, cleared, bytes on disk, bytes an image, the ratio to raw pixels (None: empty)."""
+        """Counts and sizes.
+
+        Returns:
+            `path`, `images`, `shards`, `failed`, `cleared`, `nbytes` (on disk), `bytes_per_image` and `part_of_raw`
+            (the ratio to raw pixels; both None for an empty cache), and `image_size` in pixels.
+        """
         sizes = [nbytes for nbytes, _ in self._index.shards().values()]
         (images, failed, cleared), nbytes = self._index.counts(), sum(sizes)
         each = nbytes / images if images else None

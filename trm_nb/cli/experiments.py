@@ -182,7 +182,7 @@ def compare(
     of = [[model for model, has in zip(compared, outcomes, strict=True) if has.method == one.name] for one in methods]
     frame["loss"] = [_loss(model.curve() for model in models) for models in of]
     _print(frame)
-    print("\nA model that was chosen by these samples looks better than it is.")
+    print("\nIf you choose a model by these samples, its accuracy on them is an overestimate; measure it on new ones.")
     for comparison in comparisons:
         print(f"- {comparison.sentence()}")
     first, second = (compared[place] for place in best_two(outcomes))

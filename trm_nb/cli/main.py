@@ -147,11 +147,10 @@ def report(
     Example: trm-nb report outputs/demo --single-file
     """
     from trm_nb.report.printing import print_report
-    from trm_nb.report.report import write_report, write_single_file
+    from trm_nb.report.report import write_both, write_report
 
-    print(write_report(folder))
-    if single_file or pdf:
-        print(write_single_file(folder))
+    for written in write_both(folder) if single_file or pdf else [write_report(folder)]:
+        print(written)
     if pdf:
         print(print_report(folder))
     return 0
@@ -160,7 +159,7 @@ def report(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def lab(context: typer.Context) -> int:
     """Open the project in JupyterLab, at notebooks/00_start.ipynb; further arguments are passed on to it."""
-    import subprocess
+    import contextlib
 
     from trm_nb.errors import UserError
     from trm_nb.params import project_root
@@ -171,10 +170,14 @@ def lab(context: typer.Context) -> int:
             f"no project here: expected a folder with notebooks/ and params/ at or above {Path.cwd()}; change into "
             "it, or make one with `trm-nb new FOLDER`"
         )
-    start = Path("notebooks") / "00_start.ipynb"
-    named = any(not word.startswith("-") for word in context.args) or not (root / start).is_file()
-    arguments = [*context.args] if named else [*context.args, str(start)]
-    return subprocess.run([sys.executable, "-m", "jupyterlab", *arguments], cwd=root, check=False).returncode
+    from jupyterlab.labapp import LabApp  # a second
+
+    start = "notebooks/00_start.ipynb"  # as an address and not as a file, whose folder alone would be served
+    opened = [f"--LabApp.default_url=/lab/tree/{start}"] if (root / start).is_file() else []
+    arguments = [*context.args, *opened]
+    with contextlib.chdir(root):  # in this very process, so that Ctrl-C and SIGTERM are JupyterLab's to answer
+        LabApp.launch_instance(arguments)
+    return 0
 
 
 @app.command()

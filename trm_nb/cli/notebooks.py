@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,8 +48,8 @@ def run(
     return 1 if "failed" in outcomes else 0
 
 
-def execute(params: Path, overrides: dict[str, Any], first: int, last: int, force: bool) -> int:
-    """Execute the notebooks of one params file; returns the exit code."""
+def execute(params: Path, overrides: dict[str, Any], first: int, last: int, force: bool, project: Path = Path()) -> int:
+    """Execute the notebooks of one params file in the folder `project`; returns the exit code."""
     from trm_nb.batch.runner import NotebookEvent, run_notebooks
     from trm_nb.cli.terminal import TerminalView, say_what_came_out
     from trm_nb.progress.stats_text import duration
@@ -73,7 +74,8 @@ def execute(params: Path, overrides: dict[str, Any], first: int, last: int, forc
         )
 
     try:
-        outcome = run_notebooks(params, overrides, first, last, force, on_event)
+        with contextlib.chdir(project):
+            outcome = run_notebooks(params, overrides, first, last, force, on_event)
     except KeyboardInterrupt:
         if begun:
             say_what_came_out(begun[0], new=True)

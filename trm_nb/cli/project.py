@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Annotated
 
@@ -47,5 +46,4 @@ def demo(
     if not (folder / params).is_file():
         new_project(folder)
         print(f"made the project {folder}", flush=True)
-    with contextlib.chdir(folder):
-        return execute(params, {}, 1, 8, force=False)
+    return execute(params, {}, 1, 8, force=False, project=folder)

@@ -35,8 +35,7 @@ Indices: TypeAlias = slice | Iterable[Any]  # a slice, integers, or a mask of th
 
 
 class CapsuleDataset(Described, Dataset[dict[str, Any]]):
-    """The samples of a run that were encoded, in row order; `split` "train", "val" or "test" takes that part
-    alone.
+    """The samples of a run that were encoded, in row order.
 
     `ds[i]` is {"capsules": float32 tensor (12, 512), "label": int (an index into `classes`, -1 for none), "row": int
     (the capsule row in the run), "sample_id": str}, the same keys and shapes for every sample, so that torch's default
@@ -50,8 +49,14 @@ class CapsuleDataset(Described, Dataset[dict[str, Any]]):
     the whole run as dataset_info.json numbers them, so that all splits do so alike: numbers by value, others by code
     points. `info` is dataset_info.json.
 
-    Raises UserError when the run has no finished dataset or no such split, IndexError for an index past the ends or a
-    mask of another length, TypeError for any other index, and DamagedError when capsules are missing or altered.
+    Args:
+        output_dir: the run's folder.
+        split: "train", "val" or "test" for that part alone; None: all of it.
+
+    Raises:
+        UserError: when the run has no finished dataset or no such split.
+        IndexError: for an index past the ends or a mask of another length; TypeError for any other index.
+        DamagedError: when capsules are missing or altered, as they are read.
     """
 
     def __init__(self, output_dir: str | Path, split: str | None = None) -> None:
@@ -117,14 +122,30 @@ class CapsuleDataset(Described, Dataset[dict[str, Any]]):
         return found
 
     def column(self, name: str) -> list[Any]:
-        """A column of samples.parquet for these samples, in their order; raises KeyError where there is none."""
+        """A column of samples.parquet for these samples.
+
+        Args:
+            name: of the column, such as "source" or "pages".
+
+        Returns:
+            n values, in the order of the samples.
+
+        Raises:
+            KeyError: where there is no such column.
+        """
         table = pq.read_table(self.output_dir / "samples.parquet", columns=[name])
         return list(table[name].take(self.rows).to_pylist())
 
     def items_of(self, rows: np.ndarray) -> np.ndarray:
-        """The items that these rows of the run belong to: int64 (n,), equal for rows of one item.
+        """The items that rows of the run belong to.
 
         Copies of an item count as one item, and so do all forms of an ARC task (sources/arc/augment.py).
+
+        Args:
+            rows: int (n,), capsule rows of the run that are among `self.rows`.
+
+        Returns:
+            int64 (n,), numbers that are equal for rows of one item.
         """
         numbers: np.ndarray = self._item_numbers[np.searchsorted(self.rows, rows)]
         return numbers
@@ -148,18 +169,41 @@ class CapsuleDataset(Described, Dataset[dict[str, Any]]):
         return task if form.isdecimal() and task in self._rows_of else name
 
     def target(self, index: int) -> tuple[Tensor, ...]:
-        """The answer grids of a sample: int64 (rows, columns) each, none where there is none.
+        """The answer grids of a sample.
 
         For a batch of a DataLoader, `ds.rows.searchsorted(batch["row"])` are the samples' indices.
+
+        Args:
+            index: of the sample in this dataset, as in `ds[index]`.
+
+        Returns:
+            int64 (rows, columns) each, 0 to 9; none where the sample has no answer.
+
+        Raises:
+            IndexError: for an index past the ends.
         """
         return tuple(torch.tensor(grid) for grid in self._targets[int(self.rows[self._place(index)])].as_py() or ())
 
     def capsules(self, indices: Indices) -> Tensor:
-        """The capsules of several samples: float32 (n, 12, 512). `indices` are what `ds[indices]` takes."""
+        """The capsules of several samples.
+
+        Args:
+            indices: a slice, integers, or a mask of `len(ds)` booleans, as `ds[indices]` takes them.
+
+        Returns:
+            float32 (n, 12, 512), in the order of the indices.
+
+        Raises:
+            IndexError, TypeError, DamagedError: as `ds[indices]` does.
+        """
         return self._read(self._places(indices))
 
     def all(self) -> tuple[Tensor, Tensor]:
-        """Everything at once: capsules float32 (n, 12, 512), 24 KB a sample, and labels int64 (n,)."""
+        """Everything at once.
+
+        Returns:
+            Capsules float32 (n, 12, 512), 24 KB a sample, and labels int64 (n,), -1 for none.
+        """
         return self.capsules(range(len(self))), torch.from_numpy(self.labels.copy())
 
     def _read(self, places: np.ndarray) -> Tensor:

@@ -34,15 +34,25 @@ class CapsuleStream(Described, IterableDataset[dict[str, Any]]):
     In a distributed training each process gets its own part of every epoch: the parts are disjoint, their union is the
     dataset, and all have the same number of batches. Where the samples do not divide evenly, the last batch of some
     processes holds one sample more than that of others (so at most `batch_size` + 1); nothing is dropped or repeated.
-    `rank` and `world_size` come from torch.distributed where that is initialised, else from torchrun's environment;
-    pass them where only some of the processes divide the data, as in a mesh. All ranks have the same state at the same
-    batch, so one of them saves it for all; it can be resumed with the same world size.
+    All ranks have the same state at the same batch, so one of them saves it for all; it can be resumed with the same
+    world size.
 
     Cost: `buffer` x 12 KB of memory in each worker; each worker reads all of its process's part, and makes its share of
     the batches.
 
-    Raises TypeError for what is no CapsuleDataset, ValueError for an empty dataset or fewer samples than processes,
-    UserError and DamagedError as CapsuleDataset does.
+    Args:
+        dataset: a run, or one split of it.
+        batch_size: samples in a batch of one process, 1 or more.
+        seed: of the order, which follows from it and the epoch alone.
+        buffer: samples that are read at a time and mixed.
+        rank, world_size: which process this is (from 0), and of how many. None: as torch.distributed says where it is
+            initialised, else as torchrun's environment does. Pass them where only some of the processes divide the
+            data, as in a mesh.
+
+    Raises:
+        TypeError: for what is no CapsuleDataset.
+        ValueError: for an empty dataset, fewer samples than processes, or a batch size or rank out of range.
+        UserError, DamagedError: as CapsuleDataset does.
     """
 
     def __init__(
@@ -92,11 +102,22 @@ class CapsuleStream(Described, IterableDataset[dict[str, Any]]):
         return rank, size
 
     def state_dict(self) -> dict[str, int]:
-        """Where iterating begins: the epoch, how many of its samples are done, and of which order they are."""
+        """Where iterating begins.
+
+        Returns:
+            The epoch, how many of its samples are done (position), and what their order follows from.
+        """
         return self._state(self._epoch, self._position)
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Begin after the batch whose "state" this is; raises ValueError for that of another stream, and says which."""
+        """Begin after the batch whose "state" this is.
+
+        Args:
+            state: of a batch, or of `state_dict`.
+
+        Raises:
+            ValueError: for a state of another stream; it says what differs.
+        """
         saved = {"world_size": 1, **state}  # which states of older versions do not name
         own = self._state(int(state["epoch"]), int(state["position"]))
         different = [

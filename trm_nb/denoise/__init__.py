@@ -43,10 +43,18 @@ def adaptive_path(path: str | Path) -> Path:
 
 
 def load_denoiser(path: str | Path | None, adaptive: Literal["auto", False] = "auto") -> AnyDenoiser | None:
-    """The denoiser of a checkpoint, or None where `path` is None or no file lies there (logged as a warning).
+    """Read the denoiser of a checkpoint; the log says which one was taken.
 
-    With an adaptive companion beside it (see `adaptive_path`) it is a self-adapting one, unless `adaptive` is False.
-    Says in the log which it took. A file that is there but does not fit raises UserError.
+    Args:
+        path: of the plain denoiser's checkpoint.
+        adaptive: "auto": adapt to each image where the companion is there that `adaptive_path` names; False: never.
+
+    Returns:
+        The denoiser, whose `restore` takes float32 (b, 3, h, w) around [0, 1] and returns the same; None where `path`
+        is None or no file is there, which is logged as a warning.
+
+    Raises:
+        UserError: for a file that is there but does not fit.
     """
     if path is None:
         return None

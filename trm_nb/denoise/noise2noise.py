@@ -129,7 +129,11 @@ def to_pixels(x: Tensor, shape: Sequence[int]) -> np.ndarray:
 
 
 class Denoiser:
-    """A trained network and the fingerprint that goes into the keys of the images it made."""
+    """A trained network and the fingerprint that goes into the keys of the images it made.
+
+    Args:
+        network: with its weights.
+    """
 
     adapts = False
 
@@ -139,12 +143,26 @@ class Denoiser:
 
     @torch.inference_mode()
     def restore(self, x: Tensor) -> Tensor:
-        """float32 (b, 3, h, w) around [0, 1], not clipped -> the same."""
+        """Take the noise out of images.
+
+        Args:
+            x: float32 (b, 3, h, w) around [0, 1]; h and w are multiples of 8.
+
+        Returns:
+            The same, not clipped.
+        """
         result: Tensor = self.network(x)
         return result
 
     def restore_images(self, images: np.ndarray) -> tuple[np.ndarray, list[DenoiseResult]]:
-        """uint8 (n, h, w, 3) -> the same, a few at a time, and what was taken away of each."""
+        """Take the noise out of images, a few at a time.
+
+        Args:
+            images: uint8 (n, h, w, 3) of any size.
+
+        Returns:
+            The same, and how much was taken away of each.
+        """
         result = np.empty_like(images)
         denoise_results = []
         batch = max(1, BATCH * 224 * 224 // (images.shape[1] * images.shape[2]))

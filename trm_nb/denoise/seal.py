@@ -174,13 +174,27 @@ class AdaptiveDenoiser:
         return self.edits[int(self.policy(context(x, self.base)[None]).argmax())]
 
     def restore(self, x: Tensor) -> Tensor:
-        """float32 (b, 3, h, w) around [0, 1], not clipped -> the same, one after the other."""
+        """Take the noise out of images, one after the other.
+
+        Args:
+            x: float32 (b, 3, h, w) around [0, 1], of any size.
+
+        Returns:
+            The same, not clipped.
+        """
         h, w = x.shape[2:]
         images = torch.split(padded(x, 16), 1)
         return torch.cat([apply(self.choose(one), self.base, one) for one in images])[:, :, :h, :w]
 
     def restore_images(self, images: np.ndarray) -> tuple[np.ndarray, list[DenoiseResult]]:
-        """uint8 (n, h, w, 3) -> the same, and for each the edit that was chosen and what it took away."""
+        """Take the noise out of images, one after the other.
+
+        Args:
+            images: uint8 (n, h, w, 3) of any size.
+
+        Returns:
+            The same, and for each the edit that was chosen and how much it took away.
+        """
         result, denoise_results = np.empty_like(images), []
         for i, image in enumerate(images):
             x = from_pixels(image[None], 16)

@@ -124,8 +124,12 @@ def differing(models: Sequence[TrainedModel]) -> list[str]:
 def to_dataframe(models: Sequence[TrainedModel]) -> pd.DataFrame:
     """A row for each model, for one's own analysis.
 
-    Columns: run, dataset (the first digits of its digest), model, objective, each setting that differs, state, steps,
-    accuracy with its 95 % interval (low, high), changed (when, in UTC).
+    Args:
+        models: as `trained_models` finds them.
+
+    Returns:
+        Columns: run, dataset (the first digits of its digest), model, objective, each setting that differs, state,
+        steps, accuracy (0 to 1) with its 95 % interval (low, high), changed (when, in UTC).
     """
     rows, different = [], [name for name in differing(models) if name not in ("objective", DIGEST)]
     for model in models:
@@ -140,11 +144,14 @@ def to_dataframe(models: Sequence[TrainedModel]) -> pd.DataFrame:
 
 
 def predictions_to_dataframe(models: Sequence[TrainedModel], every_step: bool = False) -> pd.DataFrame:
-    """A row for each prediction of the finished models: run, model, and the columns of predictions.parquet.
+    """A row for each prediction of the finished models.
 
     Args:
         models: those that are not done are left out.
         every_step: also the predictions before the last recursion step.
+
+    Returns:
+        Columns: run, model, and those of predictions.parquet.
     """
     frames = [
         model.predictions(every_step).assign(run=str(model.run), model=model.name)

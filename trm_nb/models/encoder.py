@@ -51,13 +51,24 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 (b, image_size, image_size, 3) -> float32 (b, 12, 512).
+        """Encode images. The capsules of an image must not depend on the rest of the batch.
 
-        The capsules of an image must not depend on the rest of the batch.
+        Args:
+            images: uint8 (b, image_size, image_size, 3).
+
+        Returns:
+            float32 (b, 12, 512).
         """
 
     def attention_maps(self, images: Tensor) -> Tensor | None:
-        """What each capsule attends to: float32 (b, 12, rows, columns), each map summing to 1; None: not known."""
+        """What each capsule attends to.
+
+        Args:
+            images: uint8 (b, image_size, image_size, 3).
+
+        Returns:
+            float32 (b, 12, rows, columns), 0 to 1, each map summing to 1; None where that is not known.
+        """
         return None
 
     @property
@@ -97,9 +108,11 @@ class Encoder(nn.Module, ABC):
         return fingerprint_of(json.dumps(self.architecture(), sort_keys=True), self)
 
     def save(self, path: str | Path, **facts: str | int | float | bool) -> None:
-        """Write a checkpoint, as safetensors if the path ends so.
+        """Write a checkpoint.
 
-        `facts` are plain values worth keeping (what it was trained from, its score).
+        Args:
+            path: of the file, which is safetensors if it ends so.
+            facts: plain values worth keeping (what it was trained from, its score).
         """
         weights = {name: weight.detach().cpu() for name, weight in self.state_dict().items()}
         values = {**self.architecture(), "trained": self.trained, "facts": facts}
@@ -110,7 +123,19 @@ class Encoder(nn.Module, ABC):
 
     @classmethod
     def load(cls, path: str | Path, device: str = "cpu", *, image_size: int = 224) -> Self:
-        """Read a checkpoint written by `save`; raises UserError when it is none or does not fit this version."""
+        """Read a checkpoint written by `save`.
+
+        Args:
+            path: of the file.
+            device: where to compute, as torch names it.
+            image_size: side of the images in pixels.
+
+        Returns:
+            The encoder, ready to encode.
+
+        Raises:
+            UserError: when the file is no such checkpoint, or does not fit this version.
+        """
         weights, values = read_encoder(path)
         try:
             encoder = cls(str(values.get("preset")), image_size=image_size, weights="random")

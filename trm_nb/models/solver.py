@@ -64,6 +64,9 @@ class PuzzleSolver:
             encoder: of the images; None: the one that comes with the package.
             device: where to compute.
 
+        Returns:
+            The solver, ready to solve.
+
         Raises:
             UserError: for a file that is none, and for another encoder than the one it was trained with.
         """
@@ -82,7 +85,12 @@ class PuzzleSolver:
         return cls(encoder.to(device), network.to(device), (side, side))
 
     def save(self, path: str | Path, facts: Mapping[str, Any]) -> None:
-        """Write the network as `load` reads it, its weights as float16, with `facts` about its training."""
+        """Write the network as `load` reads it, its weights as float16.
+
+        Args:
+            path: of the file, safetensors.
+            facts: plain values about its training.
+        """
         weights = {name: weight.half() for name, weight in self.network.state_dict().items()}
         values = {"architecture": asdict(self.network.config), "encoder": self.encoder.fingerprint}
         save_weights(path, KIND, weights, {**values, "puzzle": "sudoku", "side": self.shape[0], "facts": dict(facts)})
@@ -94,7 +102,10 @@ class PuzzleSolver:
         Args:
             puzzles: boards int (n, rows, columns) with 0 for a blank, which are rendered first, or their images uint8
                 (n, 224, 224, 3), as `PuzzleRenderer` renders them.
-            steps: recursion steps.
+            steps: recursion steps, 1 or more.
+
+        Returns:
+            The boards, whether the model is sure of each, and its answers after every step.
 
         Raises:
             UserError: for arrays of another shape.

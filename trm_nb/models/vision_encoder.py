@@ -148,7 +148,17 @@ class TRMVisionEncoder(Encoder):
 
     @torch.inference_mode()
     def attention_maps(self, images: Tensor) -> Tensor:
-        """What each capsule attends to: float32 (b, 12, rows, columns) over the patches, each map summing to 1."""
+        """What each capsule attends to.
+
+        Args:
+            images: uint8 (b, image_size, image_size, 3).
+
+        Returns:
+            float32 (b, 12, rows, columns) over the patches of 28x28 pixels, 0 to 1, each map summing to 1.
+
+        Raises:
+            ValueError: for images of another dtype or shape.
+        """
         cut = self._cut(images)
         maps = torch.zeros(len(cut), CAPSULES, self._side, self._side, device=cut.device)
         for rows, x, z_H in self._tokens(cut):

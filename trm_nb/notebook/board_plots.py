@@ -1,4 +1,8 @@
-"""Figures of boards: puzzles and grids as a model predicts them, with a frame around each wrong cell."""
+"""Boards as tiles: puzzles and grids as a model predicts them, with a frame around each wrong cell.
+
+Tiles and not one figure, so that they flow to fit a telephone, and their captions take the page's colours, light or
+dark; what is inside of a board is the same on both.
+"""
 
 from __future__ import annotations
 
@@ -8,59 +12,52 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from trm_nb.notebook.plots import COLOURS, clean, show_image
+from trm_nb.notebook.plots import COLOURS, clean, pixels_of
+from trm_nb.notebook.plots.style import TICK, WIDTH
 from trm_nb.notebook.prose import percent
+from trm_nb.notebook.shown import Gallery, Tile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _WRONG, _LINE = "#c0392b", "#3b4448"
-_LETTERS = 12  # columns up to which a cell has its number
+_NUMBERED = 12  # columns up to which a cell has its number
+_SIDE, _DPI = 2.24, 150  # inches of a board's longer side, and pixels in one of them
 
 
-def predictions(images: np.ndarray, predicted: np.ndarray, right: np.ndarray) -> Figure:
-    """A row a sample: the image that asks, the predicted board, and the right one; wrong cells are framed.
-
-    Args:
-        images: uint8 (n, h, w, 3).
-        predicted: int (n, rows, columns).
-        right: likewise; a negative cell is not asked for.
-    """
-    return thinking(images, predicted[:, None], right, ["predicted"])
-
-
-def thinking(
-    images: np.ndarray, boards: np.ndarray, right: np.ndarray, names: Sequence[str], box: int | None = None
-) -> Figure:
-    """A row a sample: the image that asks, the board after each step, and the right one; wrong cells are framed.
+def boards(
+    images: np.ndarray,
+    predicted: np.ndarray,
+    right: np.ndarray,
+    names: Sequence[str],
+    title: str,
+    alt: str,
+    box: int | None = None,
+) -> Gallery:
+    """A row a sample: the image that asks, the predicted boards, and the right one; wrong cells are framed.
 
     Args:
         images: uint8 (n, h, w, 3).
-        boards: int (n, t, rows, columns).
+        predicted: int (n, t, rows, columns), such as those after some recursion steps.
         right: int (n, rows, columns); a negative cell is not asked for.
-        names: of the t steps.
+        names: of the t predictions.
+        title: stands above them.
+        alt: what is seen: the caption.
         box: cells from one line to the next; None: no lines.
     """
-    n, t = boards.shape[:2]
-    side = 2.2 if t == 1 else 9.2 / (t + 2)
-    figure = Figure(figsize=(side * (t + 2), (side + 0.25) * n), layout="constrained")
-    for row, image, steps, answer in zip(figure.subplots(n, t + 2, squeeze=False), images, boards, right, strict=True):
-        asked, *given, wanted = row
-        show_image(asked, image)
-        asked.set_xlabel("asked", fontsize=8)
-        for axes, name, cells in zip(given, names, steps, strict=True):
+    rows = []
+    for image, given, answer in zip(images, predicted, right, strict=True):
+        tiles = [Tile(image, "asked")]
+        for name, cells in zip(names, given, strict=True):
             wrong = (cells != answer) & (answer >= 0)
-            _board(axes, cells, answer, side, box)
-            _frame(axes, wrong)
-            axes.set_xlabel(f"{name}: {wrong.sum():,} wrong", fontsize=8)
-        _board(wanted, answer, answer, side, box)
-        wanted.set_xlabel("right", fontsize=8)
-    return figure
+            tiles.append(Tile(_board(cells, answer, wrong, box), f"{name}: {wrong.sum():,} wrong"))
+        rows.append([*tiles, Tile(_board(answer, answer, np.zeros(answer.shape, bool), box), "right")])
+    return Gallery(rows, title, alt)
 
 
 def solved_by_step(lines: Mapping[str, np.ndarray], baselines: Mapping[str, float]) -> Figure:
     """The share of boards that is right after each recursion step, float (t,) a line; steps on a logarithmic scale."""
-    figure = Figure(figsize=(6.6, 3.4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.9), layout="constrained")
     axes = figure.subplots()
     for (name, line), colour in zip(lines.items(), COLOURS, strict=False):
         axes.plot(np.arange(1, len(line) + 1), line, color=colour, lw=1.8, label=f"{name}, {percent(line[-1])}")
@@ -72,28 +69,33 @@ def solved_by_step(lines: Mapping[str, np.ndarray], baselines: Mapping[str, floa
     axes.set_xticks(steps, [str(step) for step in steps])
     axes.set(xlabel="recursion step", ylabel="boards with every cell right", ylim=(0, 1.02))
     axes.set_yticks(np.linspace(0, 1, 6), [percent(tick) for tick in np.linspace(0, 1, 6)])
-    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.legend(frameon=False, fontsize=TICK, loc="outside lower left", ncols=2)
     clean(axes)
     return figure
 
 
-def _board(axes: Axes, cells: np.ndarray, right: np.ndarray, side: float, box: int | None) -> None:
-    """One board as coloured cells, with their numbers where there is room, and lines every `box` cells."""
-    axes.imshow(np.where(right < 0, -1, cells), cmap="Pastel1", vmin=-1, vmax=max(8, int(right.max())))
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
+def _board(cells: np.ndarray, right: np.ndarray, wrong: np.ndarray, box: int | None) -> np.ndarray:
+    """One board as coloured cells, with their numbers where there is room, and lines every `box` cells: an image."""
+    height, width = (_SIDE * length / max(cells.shape) for length in cells.shape)
+    figure = Figure(figsize=(width, height), dpi=_DPI)
+    axes = figure.add_axes((0, 0, 1, 1))
+    shown = np.where(right < 0, -1, cells)
+    axes.imshow(shown, cmap="Pastel1", vmin=-1, vmax=max(8, int(right.max())), aspect="auto")
+    axes.set_axis_off()
     if box is not None:
         rows, columns = (np.arange(0, length + 1, box) - 0.5 for length in cells.shape)
-        axes.hlines(rows, -0.5, cells.shape[1] - 0.5, color=_LINE, lw=1, clip_on=False)
-        axes.vlines(columns, -0.5, cells.shape[0] - 0.5, color=_LINE, lw=1, clip_on=False)
-    if cells.shape[1] <= _LETTERS:
-        size = min(9.0, 40 * side / max(cells.shape))
+        axes.hlines(rows, -0.5, cells.shape[1] - 0.5, color=_LINE, lw=1.5)
+        axes.vlines(columns, -0.5, cells.shape[0] - 0.5, color=_LINE, lw=1.5)
+    if cells.shape[1] <= _NUMBERED:
+        size = min(18.0, 40 * _SIDE / max(cells.shape))
         for row, column in np.ndindex(cells.shape):
             axes.text(column, row, str(cells[row, column]), ha="center", va="center", fontsize=size)
+    _frame(axes, wrong)
+    return pixels_of(figure)
 
 
 def _frame(axes: Axes, wrong: np.ndarray) -> None:
     from matplotlib.patches import Rectangle
 
     for row, column in np.argwhere(wrong).tolist():
-        axes.add_patch(Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, ec=_WRONG, lw=1.5))
+        axes.add_patch(Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, ec=_WRONG, lw=2))

@@ -110,7 +110,8 @@ class ModelComparison:
             f"The {ylabel} against the optimiser step, a line for each model; at the end, as means over seeds: {ends}."
         )
         title = f"{ylabel.capitalize()} against the optimiser step"
-        return Plot(comparison_plots.learning_curves(curves, ylabel), alt, title)
+        names = [method.name for method in self.methods]
+        return Plot(comparison_plots.learning_curves(curves, ylabel, names), alt, title)
 
     @property
     def headline(self) -> Shown | Text:
@@ -171,8 +172,8 @@ class ComparedPair:
 
     def _ipython_display_(self) -> None:
         one, two = (self.samples[name] for name in ("correct_1", "correct_2"))
-        template = "**{0}** and **{1}** predict {2:,} held-out samples differently: {3:,} that only the first has "
-        template += "right, {4:,} that only the second has, and {5:,} that both have wrong."
+        template = "**{0}** and **{1}** predict {2:,} held-out samples differently: only the first gets {3:,} right, "
+        template += "only the second {4:,}, and neither {5:,}."
         counts = (len(self.samples), int((one & ~two).sum()), int((two & ~one).sum()), int((~one & ~two).sum()))
         Shown(Text(finding(template, self.first.name, self.second.name, *counts)), self.images)._ipython_display_()
 

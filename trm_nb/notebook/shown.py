@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from trm_nb.describe import printable
+from trm_nb.render.colours import pack
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,6 +52,7 @@ class Plot:
         if self.title and not self.figure.get_suptitle():
             self.figure.suptitle(self.title, fontsize=11, x=0.01, ha="left")
         self.figure.savefig(data, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
+        data = _with_palette(data)
         described = {"alt": self.alt, "width": round(self.figure.get_figwidth() * 96), "chart": self.chart}
         described |= {"title": self.title} if self.title else {}
         return {"image/png": data.getvalue(), "text/plain": f"[plot] {self.alt}"}, {"image/png": described}
@@ -104,15 +106,34 @@ def _tile(tile: Tile) -> str:
     return f'<figure{frame} style="margin:0">{image}<figcaption>{lines}</figcaption></figure>'
 
 
+def _with_palette(data: io.BytesIO) -> io.BytesIO:
+    """A figure's PNG in 256 colours, which is a third of the bytes and looks the same."""
+    small = io.BytesIO()
+    with Image.open(data) as image:
+        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    return small
+
+
 def _address(pixels: np.ndarray) -> str:
-    """An image uint8 (h, w, 3) as a data address: PNG, or JPEG where that is large."""
+    """An image uint8 (h, w, 3) as a data address: PNG, or JPEG where the PNG is large and the JPEG smaller."""
     image, data = Image.fromarray(pixels), io.BytesIO()
-    image.save(data, "PNG", optimize=True)
-    kind = "png"
+    _fewer_bytes(image, pixels).save(data, "PNG", optimize=True)
     if data.tell() > MOST_PNG:
-        kind, data = "jpeg", io.BytesIO()
-        image.save(data, "JPEG", quality=92, subsampling=0)
-    return data_address(data.getvalue(), kind)
+        jpeg = io.BytesIO()
+        image.save(jpeg, "JPEG", quality=85)
+        if jpeg.tell() < data.tell():
+            return data_address(jpeg.getvalue(), "jpeg")
+    return data_address(data.getvalue())
+
+
+def _fewer_bytes(image: Image.Image, pixels: np.ndarray) -> Image.Image:
+    """The same image with a palette, where it has at most 256 colours."""
+    colours, index = np.unique(pack(pixels), return_inverse=True)
+    if len(colours) > 256:
+        return image
+    small = Image.fromarray(index.reshape(pixels.shape[:2]).astype(np.uint8), "P")
+    small.putpalette(np.stack([colours >> 16, colours >> 8 & 255, colours & 255], axis=1).astype(np.uint8).tobytes())
+    return small
 
 
 def data_address(data: bytes, kind: str = "png") -> str:

@@ -20,7 +20,7 @@ from trm_nb.models.solver import STEPS, PuzzleSolver
 from trm_nb.notebook import board_plots, sampling
 from trm_nb.notebook.frames import recorded
 from trm_nb.notebook.prose import as_plain, finding, percent
-from trm_nb.notebook.shown import Plot, Shown, Text
+from trm_nb.notebook.shown import Gallery, Plot, Shown, Text
 from trm_nb.pipeline.run import Run
 from trm_nb.progress.tables import SOLVED
 from trm_nb.render.puzzle import PuzzleRenderer
@@ -128,7 +128,7 @@ class Solutions:
         ends = "; ".join(f"{name} from {percent(line[0])} to {percent(line[-1])}" for name, line in lines.items())
         baseline = float((self.puzzles.levels != "hard").mean())
         alt = f"Boards with every cell right after each recursion step: {ends}; {RULES} solve {percent(baseline)}."
-        return Plot(board_plots.solved_by_step(lines, {RULES: baseline}), alt)
+        return Plot(board_plots.solved_by_step(lines, {RULES: baseline}), alt, "Boards solved after each step")
 
     @property
     def by_difficulty(self) -> pd.DataFrame:
@@ -149,7 +149,7 @@ class Solutions:
         template += "The solver is confident in {2:,} of its answers, of which **{3:,}** turn out wrong."
         text = Text(finding(template, (~right).sum(), len(right), self.sure.sum(), (~right & self.sure).sum()))
         missed = np.flatnonzero(~right)[:4]
-        return Shown(text, *([self._boards(missed, (1, 2, 4, 8))] if len(missed) else []))
+        return Shown(text, *([self._boards(missed, (1, 4))] if len(missed) else []))
 
     def record(self, run: Run) -> pd.DataFrame:
         """Note the result in the tracker, for the report's index too, and show what was noted."""
@@ -171,7 +171,7 @@ class Solutions:
         groups = {name: self.puzzles.levels == name for name in LEVELS}
         return {name: here for name, here in groups.items() if here.any()} | {ALL: np.ones(len(self.sure), bool)}
 
-    def _boards(self, places: np.ndarray, steps: Sequence[int]) -> Plot:
+    def _boards(self, places: np.ndarray, steps: Sequence[int]) -> Gallery:
         """Some boards as they are asked, as they are after these steps and the last one, and as they should be."""
         last = len(self.by_step)
         shown = sorted({min(step, last) for step in (*steps, last)})
@@ -180,10 +180,8 @@ class Solutions:
         names = [f"step {step}" for step in shown]
         counts = "; ".join(", ".join(map(str, line)) for line in wrong.tolist())
         alt = f"{len(places)} Sudokus with the boards after {', '.join(names)}; wrong cells: {counts}."
-        images = self.puzzles.images[places]
-        return Plot(
-            board_plots.thinking(images, boards, self.puzzles.solutions[places], names, box=3), alt, chart=False
-        )
+        images, solutions = self.puzzles.images[places], self.puzzles.solutions[places]
+        return board_plots.boards(images, boards, solutions, names, "Sudokus after some of the steps", alt, box=3)
 
 
 def _is_solution(grids: list[np.ndarray]) -> bool:

@@ -169,14 +169,15 @@ def plot_map(vectors: np.ndarray, names: Sequence[str], classes: Sequence[str] =
 
     Args:
         vectors: float (n, features).
-        names: the class of each sample.
+        names: the class of each sample; the name of a Series says what it is.
         classes: all classes of the run, whose colours are then the same in all plots; by default the names, sorted.
     """
     first, second = principal_plane(vectors)[1]
     counts = pd.Series(list(names), dtype=object).value_counts()
     groups = _listed([f"{name}: {count:,}" for name, count in counts.items()])
     alt = f"Samples on two principal components ({percent(first + second)} of the variance), coloured by {groups}."
-    return Plot(plots.capsule_map(vectors, names, classes or sorted(set(names))), alt, "Samples on a map")
+    title = f"Samples on a map, by {names.name}" if isinstance(names, pd.Series) else "Samples on a map"
+    return Plot(plots.capsule_map(vectors, names, classes or sorted(set(names))), alt, title)
 
 
 def effective_rank_of(vectors: np.ndarray) -> Text:

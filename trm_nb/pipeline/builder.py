@@ -92,6 +92,9 @@ class StreamingEncoderBuilder:
             start_threshold: encoding starts once so many samples are cached, or all of them.
             on_progress: called often.
 
+        Returns:
+            What the whole dataset holds, and what this call added.
+
         Raises:
             UserError: for a mistake in the settings, and when another process writes to the folder.
             DamagedError: for data that is missing or altered; calling it again repairs it.

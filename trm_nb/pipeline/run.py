@@ -46,9 +46,14 @@ log = logging.getLogger(__name__)
 class BuildReport:
     """A complete dataset, and what this call added to it.
 
-    `quarantined` counts items and samples that could not be used. `training` is what the config's model is worth, None
-    where the config asks for none.
-    `notes` say, by item, what of those that are used was not done as asked.
+    Attributes:
+        output_dir: the run's folder, absolute.
+        content_digest: 16 hex digits over the samples' keys, status and order and the capsules' bytes.
+        rows: samples of the whole dataset, those in quarantine included.
+        quarantined: items and samples that could not be used.
+        images_rendered, batches_encoded: what is new since this call.
+        training: the result of the config's model on held-out samples; None where the config asks for no training.
+        notes: what was not done as asked of items that are used, by item id.
     """
 
     output_dir: Path
@@ -64,8 +69,21 @@ class BuildReport:
 def build(config: MultimodalDatasetConfig, on_progress: Progress | None = None) -> BuildReport:
     """Build the dataset of `config`, and train on it where the config asks for that. ONE call; it resumes.
 
-    Run again after an interruption it says what it found and continues; on a complete run it changes nothing.
-    Raises UserError for what the user can correct, DamagedError for data that is no longer what was written.
+    Run again after an interruption it says what it found and continues; on a complete run it changes nothing. It works
+    from a script without a main guard, from standard input and in a notebook.
+
+    Args:
+        config: what is read, how it is rendered and encoded, and what is trained. Its relative paths are relative to
+            the current folder.
+        on_progress: called without arguments, often, by whichever stage is at work.
+
+    Returns:
+        The whole dataset's folder, digest and counts, what this call added, and the training's result.
+
+    Raises:
+        UserError: for what the user can correct: a mistake in the config or the sources, settings that differ from
+            those the run was made with, or another process that writes the run.
+        DamagedError: for data that is missing or altered; calling it again repairs it.
     """
     run = Run(resolve_paths(config, Path.cwd()))
     try:
@@ -83,13 +101,25 @@ def open_run(
     overrides: Mapping[str, Any] | None = None,
     **fields: Any,
 ) -> Run:
-    """The run of a params file, with other values where `fields` are not None, and whatever `overrides` hold.
+    """Open the run of a params file, or of a folder. Nothing is written before a stage is performed.
 
     What the stages of an existing run and the training of its `model` have fixed comes before the params file, which
-    serves for the rest and for a new run or model; `fields` and `overrides` come first of all, and a stage refuses
-    those that differ from what is fixed. Without `params`, a run is opened by its folder alone, with the settings it
-    was last worked on with, and its model with those that the model was last trained with; once it is finished, its
-    sources need not be there. Relative paths are relative to the project's root. Raises UserError.
+    serves for the rest and for a new run or model. Without `params`, a run is opened by its folder alone, with the
+    settings it was last worked on with, and its model with those that the model was last trained with; once it is
+    finished, its sources need not be there. Relative paths are relative to the project's root.
+
+    Args:
+        params: a YAML file, relative to the current folder or to the project's root; None: open `output_dir`.
+        output_dir: the run's folder, instead of the one that `params` names.
+        overrides: values by config field, which come before all others, also where they are None.
+        fields: likewise, as keywords; those that are None are left out.
+
+    Returns:
+        The run. Its stages are performed by `up_to`, `build` and `train`.
+
+    Raises:
+        UserError: for a file that is not there or not YAML, an unknown field or a value out of range, and a folder
+            without settings where no params file is given. A stage refuses overrides that differ from what is fixed.
     """
     given = {name: value for name, value in fields.items() if value is not None}
     given |= {} if output_dir is None else {"output_dir": str(output_dir)}
@@ -128,7 +158,15 @@ class Run(RunStages):
 
     @contextmanager
     def writing(self, purpose: str, seconds: float = LOCK_SECONDS) -> Iterator[None]:
-        """Hold the folder's lock, also for what the block calls. Raises UserError when another process keeps it."""
+        """Hold the folder's lock, also for what the block calls.
+
+        Args:
+            purpose: what others are told who want to write, as "training".
+            seconds: how long to wait for another process that holds it.
+
+        Raises:
+            UserError: when another process keeps it for longer.
+        """
         if self._locked:
             yield
             return
@@ -176,8 +214,16 @@ class Run(RunStages):
     def build(self, on_progress: Progress | None = None) -> tuple[int, int]:
         """Perform all stages but "train", with rendering and encoding overlapped.
 
-        Says first, on standard output, what an interrupted run left. Returns how many images and how many batches are
-        new. Raises as `up_to` does.
+        Says first, on standard output, what an interrupted run left.
+
+        Args:
+            on_progress: called often.
+
+        Returns:
+            How many images and how many batches are new.
+
+        Raises:
+            UserError, DamagedError: as `up_to` does.
         """
         with self.writing("building"):
             if not self.sources_needed and self._finished():
@@ -190,7 +236,14 @@ class Run(RunStages):
             return made
 
     def complete(self, on_progress: Progress | None = None) -> None:
-        """See that the dataset is finished and whole by its files' sizes; only where it is not, sources are read."""
+        """See that the dataset is finished and whole by its files' sizes; only where it is not, sources are read.
+
+        Args:
+            on_progress: called often.
+
+        Raises:
+            UserError, DamagedError: as `up_to` does.
+        """
         with self.writing("completing the dataset"):
             write_info(self.tracker)
             if not self._finished():
@@ -202,6 +255,12 @@ class Run(RunStages):
         The dataset is completed first. A model that is there continues where it stopped; after its folder in models/ is
         deleted, training starts from the beginning, also with other settings. The run is locked only until the training
         begins, the model's folder until its end: so models of one run can be trained side by side.
+
+        Args:
+            on_progress: called often.
+
+        Returns:
+            The accuracy on the held-out samples beside its baselines, with intervals and verdicts.
 
         Raises:
             UserError: when there are no steps, nothing to learn from or to measure on, a model of this name that was

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from trm_nb.describe import minute
 from trm_nb.params import project_root
 from trm_nb.progress.tracker import TrainingProgressTracker
 
@@ -34,7 +35,7 @@ def note_command(tracker: TrainingProgressTracker, command: str, params: Path, o
     words = ["trm-nb", command, _within(root, params.resolve())]
     for name, value in given.items():
         words += ["-p", f"{name}={_within(root, Path(value)) if isinstance(value, str) and '/' in value else value}"]
-    noted = {"command": shlex.join(words), "begun": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", **commit_of(root)}
+    noted = {"command": shlex.join(words), "begun": minute(datetime.now(UTC)), **commit_of(root)}
     tracker.set(PROVENANCE, noted)
 
 

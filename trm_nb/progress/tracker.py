@@ -24,11 +24,18 @@ COUNTED_ROWS = 100_000  # a tenth of a second
 
 
 class TrainingProgressTracker(PlanTables, Described):
-    """The tracker of the run in `output_dir`; made on first use by a writer (`create`), or opened to be read.
+    """The tracker of a run; made on first use by a writer, or opened to be read. Safe to use from several threads.
 
     A writer puts a damaged one aside and makes another; the frozen settings of a lost one are read from `.frozen.json`,
-    the rest is made again from the receipts (`pipeline.run.Run.prepare`). Raises UserError when `output_dir` holds no
-    run, DamagedError when its tracker is lost or damaged, both with `create` False. Safe to use from several threads.
+    the rest is made again from the receipts (`pipeline.repair`).
+
+    Args:
+        output_dir: the run's folder.
+        create: open it to write, and make it where it is not there.
+
+    Raises:
+        UserError: when `output_dir` holds no run and `create` is False.
+        DamagedError: when its tracker is lost or damaged and `create` is False.
     """
 
     _last_beat = 0.0
@@ -159,7 +166,16 @@ class TrainingProgressTracker(PlanTables, Described):
     # -- metrics ----------------------------------------------------------------------------------------------------
 
     def get_stats(self) -> dict[str, Any]:
-        """Everything there is to know about the run's progress, as plain JSON values: see `stats.gather`."""
+        """Everything there is to know about the run's progress.
+
+        Returns:
+            Plain JSON values by name, among them `state` (new, running, stalled, stopped, failed or done),
+            `rows_planned`, `samples_cached`, `samples_encoded`, `samples_quarantined` and `items_quarantined`,
+            `batches_built` and `batches_total`, `consolidation` (`total_batches_consolidated`, `chunks_built`,
+            `chunks_total`), `global_step` and `train_steps` of the training, `chunk_progress` (the part of an epoch's
+            chunks that it has seen, 0 to 1), `stages`, `models`, and `disk_usage_gb` (10^9 bytes). Totals are None
+            while the plan still grows. `progress/stats.py` describes all of them.
+        """
         with self._db.moment():
             stats = gather(self)
         return {**stats, "disk_usage_gb": disk_usage(self.output_dir) / 1e9}  # a long walk, so outside the moment

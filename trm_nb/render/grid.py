@@ -67,17 +67,41 @@ def _numbers(grid: object) -> np.ndarray:
 
 
 class GridRenderer:
-    """Grids and tasks to images of image_size x image_size pixels; `decode` is exact."""
+    """Grids and tasks to images of image_size x image_size pixels; `decode` is exact.
+
+    Args:
+        image_size: side of the images in pixels; 224 has room for a grid of 30x30 cells with their lines.
+    """
 
     def __init__(self, image_size: int = 224) -> None:
         self.image_size = image_size
 
     def render(self, grid: object) -> np.ndarray:
-        """uint8 (h, w, 3): one grid, centred, in cells of 28 pixels at most. Raises RejectedError (see check_grid)."""
+        """Render one grid, centred, in cells of 28 pixels at most.
+
+        Args:
+            grid: whole numbers 0 to 9, (rows, columns), 1 to 30 of each: an array or nested lists.
+
+        Returns:
+            uint8 (h, w, 3).
+
+        Raises:
+            RejectedError: for what is no such grid.
+        """
         return self.rasterise(self.grid_page(grid))
 
     def grid_page(self, grid: object) -> GridPage:
-        """The page of a grid alone. Raises RejectedError for what is no grid, or larger than the image can show."""
+        """Lay out one grid.
+
+        Args:
+            grid: as `render` takes it.
+
+        Returns:
+            Its page.
+
+        Raises:
+            RejectedError: for what is no grid, or is larger than one page can show.
+        """
         pages = self.grid_pages(grid)
         if len(pages) > 1:
             rows, columns = np.asarray(grid).shape
@@ -88,9 +112,16 @@ class GridRenderer:
         return pages[0]
 
     def grid_pages(self, grid: object) -> list[GridPage]:
-        """A grid of any size: pages of at most 30x30 cells, row by row, all at one scale; one page up to 30x30.
+        """Lay out a grid of any size.
 
-        Raises RejectedError as `grid_page` does, and for more than MAX_PAGES pages.
+        Args:
+            grid: whole numbers 0 to 9, (rows, columns).
+
+        Returns:
+            Pages of at most 30x30 cells, row by row, all at one scale; one page up to 30x30.
+
+        Raises:
+            RejectedError: for what is no grid, and for more than 1,000 pages.
         """
         array = _numbers(grid)
         tops, lefts = (range(0, side, MAX_SIDE) for side in array.shape)
@@ -114,9 +145,16 @@ class GridRenderer:
         return GridPage(pitch, (Panel("grid", top, left, height, width, (grid,), False),))
 
     def task_pages(self, task: GridTask) -> list[GridPage]:
-        """All demonstration pairs, then all test inputs, at one scale; as few pages as cells of 3 pixels allow.
+        """Lay out a task: all demonstration pairs, then all test inputs, at one scale.
 
-        Raises RejectedError for what is no grid, no or too many grids, or a pair that does not fit the image.
+        Args:
+            task: its grids, as `render` takes them.
+
+        Returns:
+            As few pages as cells of 3 pixels allow.
+
+        Raises:
+            RejectedError: for what is no grid, no or too many grids, or a pair that does not fit the image.
         """
         contents: list[Contents] = [("pair", (check_grid(a), check_grid(b))) for a, b in task.train]
         contents += [("test", (check_grid(grid),)) for grid in task.test_inputs]
@@ -125,7 +163,14 @@ class GridRenderer:
         return pages_of(contents, self.image_size)
 
     def rasterise(self, page: GridPage) -> np.ndarray:
-        """uint8 (h, w, 3)."""
+        """Render a page.
+
+        Args:
+            page: laid out by this renderer.
+
+        Returns:
+            uint8 (h, w, 3).
+        """
         image = np.full((self.image_size, self.image_size, 3), BACKGROUND[0], np.uint8)
         for panel in page.panels:
             area = image[panel.top : panel.top + panel.height, panel.left : panel.left + panel.width]
@@ -139,16 +184,33 @@ class GridRenderer:
         return image
 
     def decode(self, image: np.ndarray) -> np.ndarray:
-        """int64 (rows, columns) of the one grid in an image (h, w, 3) of `render`; ValueError if there is not one."""
+        """Read the one grid in an image of `render`.
+
+        Args:
+            image: uint8 (h, w, 3).
+
+        Returns:
+            int64 (rows, columns), 0 to 9.
+
+        Raises:
+            ValueError: for another shape, no grid or several, and a cell in a colour that is none of the ten.
+        """
         grids = self.decode_all(image)
         if len(grids) != 1:
             raise ValueError(f"image: expected one grid, got {len(grids)}; use decode_all for a task's page")
         return grids[0]
 
     def decode_all(self, image: np.ndarray) -> list[np.ndarray]:
-        """Every grid of a page, uint8 (h, w, 3), as int64 (rows, columns), in reading order of their upper left.
+        """Read every grid of a page.
 
-        Raises ValueError for another shape, and for a cell in a colour that is none of the ten.
+        Args:
+            image: uint8 (h, w, 3).
+
+        Returns:
+            int64 (rows, columns) each, in reading order of their upper left corners.
+
+        Raises:
+            ValueError: for another shape, and for a cell in a colour that is none of the ten.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f"image: expected uint8 (h, w, 3), got {image.dtype} {image.shape}")

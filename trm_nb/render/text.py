@@ -51,9 +51,18 @@ class TextRenderer:
 
     `decode(render_pages(t)) == fold(normalise(t))` for every text whose lines all run left to right: what was rendered
     can be read, up to characters that look the same pixel for pixel. Lines of which a part runs right to left stand in
-    visual order; for them `layout` tells which character is where. `wrap` "word" wraps after a blank where there is
-    one, `margin` is in pixels, `foreground` and `background` are colours as "#rrggbb", `highlight` colours the tokens
-    of source code. Raises ValueError for a font size, an image without room for cells, or colours that are too similar.
+    visual order; for them `layout` tells which character is where.
+
+    Args:
+        font_size: 12 or 8.
+        image_size: side of a page in pixels.
+        highlight: colour the tokens of source code.
+        wrap: where a line that is too long goes on: "character": at once, "word": after a blank where there is one.
+        margin: pixels at each edge that stay blank.
+        foreground, background: colours as "#rrggbb".
+
+    Raises:
+        ValueError: for another font size, an image without room for cells, and colours that are too similar.
     """
 
     def __init__(
@@ -83,17 +92,38 @@ class TextRenderer:
         self._tiles = Tiles(self.atlas, colouring.foregrounds(plain, behind) if highlight else (plain,), behind)
 
     def normalise(self, text: str) -> str:
-        """The text as it is rendered; see `layout.normalise`. Idempotent."""
+        """The text as it is rendered.
+
+        Args:
+            text: any string.
+
+        Returns:
+            The text in NFC, with LF as line ends, tabs as spaces, controls as their symbols, and no blanks at line
+            ends. Normalising it again changes nothing.
+        """
         return normalise(text, self.atlas)
 
     def fold(self, text: str) -> str:
-        """Every character replaced by the lowest code point with the same pixels (blank ones by spaces)."""
+        """Replace every character by the lowest code point with the same pixels, blank ones by spaces.
+
+        Args:
+            text: any string.
+
+        Returns:
+            The folded text; U+3000, which is two cells wide, becomes two spaces.
+        """
         return self._reader.fold(text)
 
     def pages(self, text: str, name: str = "", *, plain: bool = False) -> list[TextPage]:
-        """Lay out a text; an empty one is one blank page.
+        """Lay out a text.
 
-        `name` is its file's: the suffix tells `highlight` the language. `plain`: without colours all the same.
+        Args:
+            text: any string.
+            name: of its file, whose suffix tells `highlight` the language.
+            plain: without colours, also where the renderer highlights.
+
+        Returns:
+            Its pages in order; an empty text is one blank page.
         """
         normalised = self.normalise(text)
         foregrounds, note = None, ""
@@ -170,10 +200,16 @@ class TextRenderer:
         return np.stack([placed.row[marks], placed.column[marks] + second, placed.cell[marks] + second], axis=1)
 
     def layout(self, text: str) -> np.ndarray:
-        """int64 (pages, rows, columns, 2): each cell shows the characters [start, stop) of `normalise(text)`.
+        """Which characters each cell shows.
 
         Every character but the line breaks is in exactly one cell; a wide one in its first (its second is empty, as
         are blank cells: start = stop); a mark, and the second letter of a ligature, in its base's.
+
+        Args:
+            text: any string.
+
+        Returns:
+            int64 (pages, rows, columns, 2): the characters [start, stop) of `normalise(text)`.
         """
         parts, rows = [], 0
         for start, placed in self._placed(self.normalise(text)):
@@ -189,9 +225,17 @@ class TextRenderer:
         return np.concatenate(parts).reshape(-1, self.rows, self.columns, 2)
 
     def rasterise(self, pages: Sequence[TextPage], out: np.ndarray | None = None) -> np.ndarray:
-        """uint8 (n, h, w, 3), into `out` where it is given (contiguous).
+        """Render pages.
 
-        Raises ValueError for pages that were laid out for other sizes.
+        Args:
+            pages: laid out by this renderer.
+            out: contiguous uint8 (n, h, w, 3) to render into; None: a new array.
+
+        Returns:
+            uint8 (n, h, w, 3).
+
+        Raises:
+            ValueError: for pages that were laid out for other sizes.
         """
         shape = (self.rows, self.columns)
         for page in pages:
@@ -226,13 +270,28 @@ class TextRenderer:
         self._tiles.blit(tiles, np.stack([page.wrapped for page in pages]), lines)
 
     def render_pages(self, text: str, name: str = "") -> np.ndarray:
-        """uint8 (pages, h, w, 3): the whole text. `name`: see `pages`."""
+        """Render a whole text.
+
+        Args:
+            text: any string.
+            name: of its file, whose suffix tells `highlight` the language.
+
+        Returns:
+            uint8 (pages, h, w, 3); an empty text is one blank page.
+        """
         return self.rasterise(self.pages(text, name))
 
     def decode(self, pages: np.ndarray) -> str:
-        """The text of pages (n, h, w, 3) that `render_pages` made, or of one page (h, w, 3) of them.
+        """Read the text of pages that `render_pages` made.
 
-        What is no character reads as U+FFFD. Raises ValueError for images of another size.
+        Args:
+            pages: uint8 (n, h, w, 3), or one page (h, w, 3).
+
+        Returns:
+            The text; what is no character reads as U+FFFD.
+
+        Raises:
+            ValueError: for images of another size or dtype.
         """
         size = self.image_size
         if pages.ndim not in (3, 4) or pages.shape[-3:] != (size, size, 3) or pages.dtype != np.uint8:

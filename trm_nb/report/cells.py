@@ -70,7 +70,7 @@ class Cells:
             level, inner = int(match[1]), match[2]
             text = re.sub(r"\s+", " ", _plain(inner)).strip()
             words = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-            anchor = f"{self.prefix}s{len(self.headings) + 1}-{words}"[:60]
+            anchor = self.prefix + f"s{len(self.headings) + 1}-{words}"[:60]
             self.headings.append(Heading(level, text, anchor))
             return f'<h{level} id="{anchor}">{inner}</h{level}>'
 

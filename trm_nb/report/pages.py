@@ -6,7 +6,7 @@ import base64
 import io
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,7 @@ class Page:
     thumbnail: Thumbnail | None = None
     finding: str = ""
     notebook: str = ""  # the address of the executed notebook
-    body: str = ""  # of the page, in a report that is one file
+    shown: dict[str, Any] = field(default_factory=dict)  # its cells and facts, as the template takes them
 
     @property
     def short(self) -> str:
@@ -126,17 +126,18 @@ def _small(data: str) -> Image | None:
 
 
 def _beside_each_other(images: list[Image]) -> str:
-    """Images in a row as one PNG, as a data address."""
+    """Images in a row as one PNG with nothing between them, so that the page is seen there; as a data address."""
     from PIL import Image
 
-    gap = 12
+    gap, height = 12, min(image.height for image in images)
+    images = [image.resize((round(image.width * height / image.height), height)) for image in images]
     side = (sum(image.width for image in images) + gap * (len(images) - 1), max(image.height for image in images))
-    row = Image.new("RGB", side, "white")
+    row = Image.new("RGBA", side)
     left = 0
     for image in images:
         row.paste(image, (left, 0))
         left += image.width + gap
     row.thumbnail(_THUMBNAIL)
     encoded = io.BytesIO()
-    row.save(encoded, "PNG", optimize=True)
+    row.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(encoded, "PNG", optimize=True)
     return data_address(encoded.getvalue())

@@ -20,7 +20,7 @@ from trm_nb.errors import UserError
 from trm_nb.notebook.prose import as_plain
 from trm_nb.progress.run_folder import RunPaths
 from trm_nb.progress.tracker import TrainingProgressTracker
-from trm_nb.report.frame import Frame
+from trm_nb.report.frame import Frame, render_cells
 from trm_nb.report.pages import Page, executed, findings, page_of
 from trm_nb.report.relative import Relative
 from trm_nb.report.sanitise import only_what_is_shown
@@ -30,9 +30,10 @@ from trm_nb.storage.files import write_file
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What a report is made of."""
+    """What a report is made of. The cells of its pages are rendered."""
 
-    pages: list[tuple[Page, dict[str, Any]]]
+    run: Path
+    pages: list[Page]
     stats: dict[str, Any]
     config: dict[str, Any]
     summary: Summary
@@ -44,17 +45,7 @@ def write_report(output_dir: str | Path) -> Path:
 
     Raises UserError when there is no run in `output_dir`. Each file is replaced whole.
     """
-    run = Path(output_dir)
-    known, folder = _known(run), RunPaths(run).report
-    frame = Frame(run, [page for page, _ in known.pages], known.relative)
-    for page, notebook in known.pages:
-        page.notebook = f"../{RunPaths(run).notebooks.name}/{page.name}.ipynb"
-        write_file(folder / f"{page.name}.html", frame.page(page, notebook).encode(errors="replace"))
-    for stale in {p.stem for p in folder.glob("*.html")} - {page.name for page, _ in known.pages} - {"index"}:
-        (folder / f"{stale}.html").unlink()
-    index = folder / "index.html"
-    write_file(index, frame.index(known.summary, known.stats, known.config).encode(errors="replace"))
-    return index
+    return _write_pages(_known(Path(output_dir)))
 
 
 def write_single_file(output_dir: str | Path) -> Path:
@@ -62,12 +53,29 @@ def write_single_file(output_dir: str | Path) -> Path:
 
     Raises UserError when there is no run in `output_dir`.
     """
-    run = Path(output_dir)
-    known = _known(run)
-    frame = Frame(run, [page for page, _ in known.pages], known.relative, single=True)
-    for page, notebook in known.pages:
-        page.body = frame.article(page, notebook)
-    written = RunPaths(run).single_report
+    return _write_single_file(_known(Path(output_dir)))
+
+
+def write_both(output_dir: str | Path) -> tuple[Path, Path]:
+    """Write what `write_report` and `write_single_file` do, with every cell rendered once; returns both files."""
+    known = _known(Path(output_dir))
+    return _write_pages(known), _write_single_file(known)
+
+
+def _write_pages(known: _Known) -> Path:
+    frame, folder = Frame(known.run, known.pages, known.relative), RunPaths(known.run).report
+    for page in known.pages:
+        write_file(folder / f"{page.name}.html", frame.page(page).encode(errors="replace"))
+    for stale in {p.stem for p in folder.glob("*.html")} - {page.name for page in known.pages} - {"index"}:
+        (folder / f"{stale}.html").unlink()
+    index = folder / "index.html"
+    write_file(index, frame.index(known.summary, known.stats, known.config).encode(errors="replace"))
+    return index
+
+
+def _write_single_file(known: _Known) -> Path:
+    frame = Frame(known.run, known.pages, known.relative, single=True)
+    written = RunPaths(known.run).single_report
     write_file(written, frame.index(known.summary, known.stats, known.config).encode(errors="replace"))
     return written
 
@@ -91,7 +99,9 @@ def write_page(path: str | Path) -> Path:
     )
     home = "" if index is None else Path(os.path.relpath(index, path.parent)).as_posix()
     written = path.with_suffix(".html")
-    html = Frame(path.parent, [page], Relative(path.parent), home).page(page, notebook)
+    relative = Relative(path.parent)
+    render_cells(page, notebook, relative)
+    html = Frame(path.parent, [page], relative, home).page(page)
 
     def link(match: re.Match[str]) -> str:
         """To a page of the run's report; nothing where there is no such page."""
@@ -126,9 +136,10 @@ def _notebooks(run: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 def _known(run: Path) -> _Known:
     """What there is to report; raises UserError when there is no run."""
     with closing(TrainingProgressTracker(run)) as tracker:
-        pages = [
-            (page_of(path, notebook, tracker.get(f"notebook:{path.stem}") or {}, run), notebook)
-            for path, notebook in _notebooks(run)
-        ]
-        relative, stats = Relative(run), tracker.get_stats()
-        return _Known(pages, stats, tracker.frozen(), summary_of(run, tracker, stats, relative), relative)
+        relative, stats, pages = Relative(run), tracker.get_stats(), []
+        for path, notebook in _notebooks(run):
+            page = page_of(path, notebook, tracker.get(f"notebook:{path.stem}") or {}, run)
+            page.notebook = f"../{RunPaths(run).notebooks.name}/{page.name}.ipynb"
+            render_cells(page, notebook, relative)
+            pages.append(page)
+        return _Known(run, pages, stats, tracker.frozen(), summary_of(run, tracker, stats, relative), relative)

@@ -191,8 +191,8 @@ def _cautions(
     """What keeps the result from meaning more, the most important first."""
     if main is not None:
         if main.outcome != BETTER:
-            lost = "has lost something that was there to look up" if main.outcome == WORSE else "may be no better"
-            yield f"Compared with {main.scores[1].name}, which learns nothing, the model {lost}."
+            said = "is worse" if main.outcome == WORSE else "may be no better"
+            yield f"The model {said} than {main.scores[1].name}, which learns nothing."
         if result["items"] < FEW_ITEMS:
             yield f"Only {result['items']:,} items are held out, so the interval is wide."
         if result.get("chosen_by") != "validation":

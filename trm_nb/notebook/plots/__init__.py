@@ -10,6 +10,7 @@ from trm_nb.notebook.plots.images import (
     gallery,
     nearest,
     page_layout,
+    pixels_of,
 )
 from trm_nb.notebook.plots.style import COLOURS, FEW_POINTS, class_style, clean, show_image
 
@@ -17,5 +18,5 @@ __all__ = [
     "COLOURS", "FEW_POINTS", "attention", "attention_overlays",
     "bars", "before_after", "by_recursion_step", "capsule_map", "capsule_rows",
     "class_style", "clean", "compared", "confusion", "curves", "decibels", "gallery", "histogram", "nearest",
-    "page_layout", "show_image",
+    "page_layout", "pixels_of", "show_image",
 ]  # fmt: skip

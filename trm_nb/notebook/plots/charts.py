@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import ScaledTranslation
 
-from trm_nb.notebook.plots.style import COLOURS, FEW_POINTS, GRAY, OTHER, TEXT, TICK, WIDTH, clean
+from trm_nb.notebook.plots.style import COLOURS, FEW_POINTS, GRAY, OTHER, TEXT, TICK, WIDTH, class_style, clean
 from trm_nb.notebook.prose import percent, plain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def bars(counts: Mapping[Any, int], xlabel: str, ylabel: str) -> Figure:
@@ -74,11 +78,17 @@ def curves(
 
 
 def confusion(matrix: np.ndarray, classes: Sequence[str], at_most: int = 20) -> Figure:
-    """Counts (true, predicted) of the classes with most samples; numbers where they fit."""
+    """Counts (true, predicted) of the classes with most samples, each with its colour and marker of the map.
+
+    Args:
+        matrix: int (classes, classes).
+        classes: all classes of the run, in the run's order.
+        at_most: so many are shown.
+    """
     kept = np.sort(np.argsort(-matrix.sum(axis=1), kind="stable")[:at_most])
     shown, names = matrix[np.ix_(kept, kept)], [plain(classes[i], 18) for i in kept]
     side = 2.0 + 0.36 * len(kept)
-    figure = Figure(figsize=(side + 2.0, side), layout="constrained")
+    figure = Figure(figsize=(side + 2.0, side), layout="compressed")
     axes = figure.subplots()
     parts = shown / np.maximum(shown.sum(axis=1, keepdims=True), 1)
     shares = axes.imshow(parts, cmap="Blues", vmin=0, vmax=1)
@@ -93,10 +103,24 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], at_most: int = 20) -> 
     )
     axes.set_xticklabels(names, rotation=60, ha="right", rotation_mode="anchor")
     clean(axes)
+    _mark_classes(axes, [classes[i] for i in kept], class_style(classes))
     for row, column in np.argwhere(shown > 0):
         colour = "white" if parts[row, column] > 0.6 else TEXT
         axes.text(column, row, f"{shown[row, column]:,}", ha="center", va="center", fontsize=7, color=colour)
     return figure
+
+
+def _mark_classes(axes: Axes, names: Sequence[str], styles: Mapping[str, tuple[str, str]]) -> None:
+    """The marker of each class between both axes and their labels."""
+    axes.autoscale(False)
+    axes.tick_params(length=0, pad=13)
+    inches = axes.figure.dpi_scale_trans
+    below = axes.get_xaxis_transform() + ScaledTranslation(0, -0.09, inches)
+    beside = axes.get_yaxis_transform() + ScaledTranslation(-0.09, 0, inches)
+    for place, name in enumerate(names):
+        colour, marker = styles[name]
+        for x, y, transform in ((place, 0, below), (0, place, beside)):
+            axes.plot(x, y, marker, color=colour, ms=6, mew=0, transform=transform, clip_on=False)
 
 
 def compared(figures: Mapping[str, float], interval: tuple[float, float]) -> Figure:
@@ -120,7 +144,7 @@ def compared(figures: Mapping[str, float], interval: tuple[float, float]) -> Fig
 
 def by_recursion_step(lines: Mapping[str, Sequence[float]], baselines: Mapping[str, float]) -> Figure:
     """Accuracies after each recursion step, a line for each measure, with baselines that have no steps."""
-    figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.8 + 0.2 * (len(lines) + len(baselines))), layout="constrained")
     axes = figure.subplots()
     steps = range(1, max(len(line) for line in lines.values()) + 1)
     for (name, line), colour in zip(lines.items(), (COLOURS[0], *COLOURS[2:]), strict=False):
@@ -128,6 +152,6 @@ def by_recursion_step(lines: Mapping[str, Sequence[float]], baselines: Mapping[s
     for (name, value), style in zip(baselines.items(), cycle(("-.", "--", ":"))):
         axes.axhline(value, color=COLOURS[1], lw=1.2, ls=style, label=f"{name}, {percent(value)}")
     axes.set(xlabel="recursion step", ylabel="accuracy, held out", xticks=steps, ylim=(0, 1.02))
-    axes.legend(frameon=False, fontsize=TICK)
+    figure.legend(frameon=False, fontsize=TICK, loc="outside lower left")  # a line may be anywhere inside
     clean(axes)
     return figure

@@ -55,8 +55,8 @@ def measured_as(measured: Accuracy, name: str) -> dict[str, object]:
 def _boards(detail: Boards, run: Run, result: Result) -> list[object]:
     images = sampling.images_of(run, run.samples().iloc[detail.rows])
     alt = f"{len(images)} images, the predicted grids with their wrong cells framed, and the true grids."
-    plot = board_plots.predictions(images, detail.predicted, detail.true)
-    return [Plot(plot, alt, "Predicted and true grids", chart=False)]
+    shown = (images, detail.predicted[:, None], detail.true, ["predicted"])
+    return [board_plots.boards(*shown, "Predicted and true grids", alt)]
 
 
 def _thinking(detail: Steps, run: Run, result: Result) -> list[object]:
@@ -65,8 +65,8 @@ def _thinking(detail: Steps, run: Run, result: Result) -> list[object]:
     wrong = (detail.predicted != detail.true[:, None]).sum((2, 3))
     counts = "; ".join(", ".join(map(str, line)) for line in wrong.tolist())
     alt = f"{len(images)} images with the grids after {', '.join(names)}; wrong cells: {counts}."
-    plot = board_plots.thinking(images, detail.predicted, detail.true, names)
-    return [Plot(plot, alt, "Grids after some of the recursion steps", chart=False)]
+    title = "Grids after some of the recursion steps"
+    return [board_plots.boards(images, detail.predicted, detail.true, names, title, alt)]
 
 
 def _images(detail: Images, run: Run, result: Result) -> list[object]:

@@ -74,7 +74,7 @@ def page_layout(image: np.ndarray, page: TextPage | GridPage | object, title: st
     else:
         _mark_content(axes, image)
         said = "inside of the frame: the content; outside: the border that makes it square"
-    return Gallery([[Tile(image, "what the model sees"), Tile(_pixels(figure), said)]], title, caption, large=True)
+    return Gallery([[Tile(image, "what the model sees"), Tile(pixels_of(figure), said)]], title, caption, large=True)
 
 
 def before_after(before: np.ndarray, after: np.ndarray, title: str, caption: str) -> Gallery:
@@ -128,12 +128,12 @@ def nearest(
     return Gallery(rows, title, caption)
 
 
-def _pixels(figure: Figure) -> np.ndarray:
-    """A figure as an image uint8 (h, w, 3)."""
+def pixels_of(figure: Figure) -> np.ndarray:
+    """A figure as an image uint8 (h, w, 3) of 64 colours, so that it needs few bytes."""
     data = io.BytesIO()
     figure.savefig(data, format="png", facecolor="white")
     with Image.open(data) as image:
-        return np.asarray(image.convert("RGB"))
+        return np.asarray(image.convert("RGB").quantize(64, dither=Image.Dither.NONE).convert("RGB"))
 
 
 def _mark_cells(axes: Axes, page: TextPage, size: int) -> None:

@@ -90,7 +90,13 @@ class Model(Described):
     """A trained model of a run; get one with `Model.load`.
 
     `model.predict([Path("photo.jpg"), "some text"])` is a DataFrame. `config` has the settings of the run and of the
-    model, `network` is the TinyRecursiveModel with the averaged weights, `objective` what it was trained to predict.
+    model.
+
+    Args:
+        run: whose encoder and renderer are used.
+        objective: what it was trained to predict.
+        network: the TinyRecursiveModel with the averaged weights, on the device of the run's config.
+        frozen: the settings that the run's dataset was made with.
     """
 
     def __init__(self, run: Run, objective: Objective, network: TinyRecursiveModel, frozen: Mapping[str, Any]) -> None:
@@ -105,6 +111,9 @@ class Model(Described):
             folder: the run's folder.
             name: of the model, as in `models/<name>`.
             device: what to compute on; None: what the run was encoded and the model trained on.
+
+        Returns:
+            The model, which predicts as its evaluation did.
 
         Raises:
             UserError: when the folder holds no finished dataset or no finished model of this name; when the model's

@@ -25,7 +25,7 @@ class Labels(CapsuleTargets):
         "Three numbers matter: the accuracy of the model; that of the nearest neighbour, which learns nothing and "
         "looks up the most similar training sample (cosine, after subtracting the mean of the training samples); and "
         "that of always predicting the most common label. The nearest neighbour is usually the harder baseline: a "
-        "model below it has lost something that was there to look up."
+        "model below it does worse than a plain look-up."
     )
 
     def __init__(self, dataset: CapsuleDataset, **sizes: Any) -> None:
