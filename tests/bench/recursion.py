@@ -1,6 +1,6 @@
 """What does the encoder's recursion contribute? Pre-training with it, without it, with one call and with two cycles.
 
-    python tests/bench/recursion.py FOLDER TEXTS PHOTOGRAPHS [STEPS [ARM...]]    (default: 600, all arms)
+    python tests/bench/recursion.py FOLDER TEXTS PHOTOGRAPHS    (--help has the options)
 
 TEXTS and PHOTOGRAPHS are those of `trm_nb.training.pretrain`. All arms start from the same weights, with principal
 components in the stem, and see the same batches in the same order, so only what happens between stem and read-out
@@ -8,14 +8,15 @@ differs. At the end each reads the same held-out images; intervals are from a bo
 tasks, paired with the arm that ships. There is one training for each arm, so they do not cover the choice of the seed.
 The weights that ship are read too, with each recursion in place of the one that they were trained with.
 
-One thread; a step's time is its median in processor time, so that other work on the machine counts little. An arm that
-is done is kept in FOLDER, and several processes may train different arms side by side. Copy the tables into the log.
+On a CPU one thread trains, and a step's time is its median in processor time, so that other work on the machine counts
+little. An arm that is done is kept in FOLDER; several processes may train different arms side by side (--arms). Copy
+the tables into the log.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -39,7 +40,7 @@ from trm_nb.training.pretraining.material import Material, load_material
 from trm_nb.training.pretraining.measure import Measure
 from trm_nb.training.pretraining.state import Model, Settings
 
-STEPS, BATCH, MEASURED, POINTS = 600, 24, 200, 4  # images of each kind at the end; points of the learning curve
+POINTS = 4  # of the learning curve
 Recursion = Callable[..., tuple[Tensor, Tensor]]
 Results = dict[str, tuple[np.ndarray, np.ndarray]]  # see Measure.results
 
@@ -73,38 +74,54 @@ COLUMNS = {
 
 def main() -> None:
     """Train the arms that are not done yet, and print the tables of all that are."""
-    folder, texts, photographs = map(Path, sys.argv[1:4])
-    steps, arms = int(sys.argv[4]) if sys.argv[4:] else STEPS, sys.argv[5:] or list(ARMS)
-    every = max(1, steps // POINTS // 5)
+    given = arguments()
+    every = max(1, given.steps // POINTS // 5)
     settings = Settings(
-        steps=steps, batch=BATCH, torch_threads=1, log_every=every, measure_every=5 * every,
-        bfloat16=fast_in_bfloat16("cpu"),
+        steps=given.steps, batch=given.batch, device=given.device, workers=given.workers, torch_threads=1,
+        log_every=every, measure_every=5 * every, bfloat16=fast_in_bfloat16(given.device),
     )  # fmt: skip
-    sides = load_material(texts, photographs)
-    for arm in arms:
-        train(folder / arm.replace(" ", "-"), arm, sides, settings)
+    sides = load_material(given.texts, given.photographs)
+    folders = {arm: given.folder / arm.replace(" ", "-") for arm in ARMS}
+    for arm in given.arms:
+        train(folders[arm], arm, sides, settings)
     torch.set_num_threads(1)
-    measure = Measure(Content(sides[1]), MEASURED)
-    trained = {arm: path for arm in ARMS if (path := folder / arm.replace(" ", "-") / "seconds.txt").is_file()}
-    print(f"{steps} steps of {len(Content(sides[0]).batch(0, 0, BATCH).images)} images")
+    measure = Measure(Content(sides[1]), given.measured)
+    trained = {arm: path for arm, path in folders.items() if (path / "seconds.txt").is_file()}
+    print(f"{given.steps} steps of {len(Content(sides[0]).batch(0, 0, given.batch).images)} images")
     for arm, path in trained.items():
-        print(f"\n{arm}: {1000 * float(path.read_text()):.0f} ms a step\n")
-        with closing(TrainingProgressTracker(path.parent)) as tracker:
+        print(f"\n{arm}: {1000 * float((path / 'seconds.txt').read_text()):.0f} ms a step\n")
+        with closing(TrainingProgressTracker(path)) as tracker:
             curve = [row for row in tracker.training_curve() if "text" in row]
-        print(table({f"{row['step']:,}": {name: row[name] for name in COLUMNS} for row in curve}))
+        print(table({f"{row['global_step']:,}": {name: row[name] for name in COLUMNS} for row in curve}))
     print("\nat the end\n")
-    print(compared({arm: results_of(path.parent, arm, settings, measure) for arm, path in trained.items()}))
+    print(compared({arm: results_of(path, arm, settings, measure) for arm, path in trained.items()}))
     print("\nthe weights that ship\n")
     print(compared({arm: results_of(None, arm, settings, measure) for arm in ARMS}))
+
+
+def arguments() -> argparse.Namespace:
+    """Those of the command line."""
+    parser = argparse.ArgumentParser(description="What does the encoder's recursion contribute?")
+    parser.add_argument("folder", type=Path, help="of the trainings; what is done is kept")
+    parser.add_argument("texts", type=Path, help="of tools/collect_texts.py")
+    parser.add_argument("photographs", type=Path, help="of tools/collect_photographs.py")
+    parser.add_argument("--arms", nargs="*", choices=list(ARMS), default=list(ARMS), help="that are trained here")
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--batch", type=int, default=24, help="about how many images a step")
+    parser.add_argument("--measured", type=int, default=100, help="held-out images of each kind")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--workers", type=int, default=0, help="processes that prepare batches, for a GPU about 12")
+    return parser.parse_args()
 
 
 def train(folder: Path, arm: str, sides: tuple[Material, Material], settings: Settings) -> None:
     """Train an arm; `seconds.txt` says how much processor time a step took, and that it is done."""
     if (folder / "seconds.txt").is_file():
         return
-    times = [time.process_time()]
+    clock = time.process_time if settings.device == "cpu" else time.perf_counter
+    times = [clock()]
     with recursion(arm):
-        pretrain(folder, *sides, settings, lambda: times.append(time.process_time()))
+        pretrain(folder, *sides, settings, lambda: times.append(clock()))
     (folder / "seconds.txt").write_text(str(statistics.median(np.diff(times))))
 
 
@@ -128,14 +145,15 @@ def results_of(folder: Path | None, arm: str, settings: Settings, measure: Measu
         else:
             encoder = TRMVisionEncoder.load(folder / "encoder.safetensors")
             decoder = type(model.decoder).load(folder / "decoder.safetensors", encoder.fingerprint)
-        return measure.results(encoder.eval(), decoder.eval(), model.matching)[0]
+        models = (part.to(settings.device).eval() for part in (encoder, decoder, model.matching))
+        return measure.results(*models)[0]
 
 
 def compared(arms: dict[str, Results]) -> str:
     """A table of all arms, and the differences of the others from the one that ships, with their intervals."""
     rows = {arm: {name: values.mean() for name, (values, _) in results.items()} for arm, results in arms.items()}
     lines = [table(rows), ""]
-    for arm in [arm for arm in arms if arm != SHIPPED]:
+    for arm in (arm for arm in arms if arm != SHIPPED and SHIPPED in arms):
         cells = [shown(name, *difference(arms[arm][name], arms[SHIPPED][name])) for name in COLUMNS]
         lines.append(f"| {arm} less {SHIPPED} | {' | '.join(cells)} |")
     return "\n".join(lines)
