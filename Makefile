@@ -45,14 +45,14 @@ slow: .venv/.installed  ## the tests that take minutes; some need Debian's chrom
 docs: .venv/.installed  ## the documentation site, in docs/_build/html; offline, executes nothing
 	$(BIN)/python -m sphinx -E -W --keep-going -q -b html docs docs/_build/html
 
-bench: .venv/.installed  ## how fast is text rendered, noise taken away, an image encoded and a TRM trained, beside others; copy the figures into LOG.md
+bench: .venv/.installed  ## how fast is text rendered, noise taken away and a TRM trained, beside others; copy the figures into LOG.md
 	$(BIN)/python tests/bench/render_text.py
 	$(BIN)/python tests/bench/denoise.py
 	$(BIN)/python tests/bench/training.py
-	$(BIN)/python tests/bench/encode.py
 
-peers: .venv/.peers  ## how fast and small is our storage, beside others; they are installed into an environment of their own
+peers: .venv/.peers  ## how fast and small is our storage, how fast our encoder, beside others in an environment of their own
 	.venv/peers/bin/python tests/bench/storage.py
+	.venv/peers/bin/python tests/bench/encode.py
 
 .venv/.peers: .venv/.installed tests/bench/peers.txt
 	$(PYTHON) -m venv .venv/peers
@@ -66,6 +66,7 @@ study: .venv/.installed  ## hours: judge dependencies, train and compare encoder
 	$(BIN)/python tools/collect_texts.py outputs/packages outputs/pretraining/texts.parquet
 	$(BIN)/python -m trm_nb.training.pretrain outputs/pretraining/base --texts outputs/pretraining/texts.parquet --photographs outputs/photographs --minutes 420
 	$(BIN)/papermill --cwd . notebooks/studies/fidelity.ipynb outputs/pretraining/fidelity.ipynb
+	$(BIN)/python tests/bench/recursion.py outputs/recursion outputs/pretraining/texts.parquet outputs/photographs
 	mkdir -p outputs/denoiser
 	$(BIN)/papermill --cwd . notebooks/models/train_denoiser.ipynb outputs/denoiser/train_denoiser.ipynb
 	$(BIN)/papermill --cwd . notebooks/models/train_seal.ipynb outputs/denoiser/train_seal.ipynb

@@ -36,7 +36,7 @@ class Measure:
 
     def __init__(self, content: Content, count: int = 40) -> None:
         rng = np.random.default_rng(SEED)
-        photographs = content.material.photographs
+        self.photographs = len(content.material.photographs)
         self.pages = {
             "text": [content.text_pair(rng)[0] for _ in range(count)],
             "random": [content.random_page(rng) for _ in range(count)],
@@ -46,7 +46,7 @@ class Measure:
             "random_grid": [content.random_grid(rng) for _ in range(count)],
             "task": [content.task(rng, augment=False) for _ in range(count)],
         }
-        self.crops = _images([content.crop(i % len(photographs), rng, flip=False) for i in range(count)])
+        self.crops = _images([content.crop(i % self.photographs, rng, flip=False) for i in range(count)])
         tasks = [grids[:GRIDS_OF_A_TASK] for grids in map(grids_of, content.material.tasks)]
         self.neighbours = _images([content.grid(grid) for grids in tasks for grid in grids])
         self.labels = np.array([number for number, grids in enumerate(tasks) for _ in grids])
@@ -60,26 +60,43 @@ class Measure:
         dB. `neighbours`: part of the grids whose nearest neighbour, by all capsules, is of the same task;
         `neighbours_whole`, by capsules 10 and 11. `rank_whole`: effective rank of these.
         """
-        device = str(matching.log_beta.device)
-        encoded = _by_parts(lambda images: encoder(images).half().float(), device)
-        decoded = _by_parts(lambda images: decoder(encoder(images).half().float()).float(), device)
-        metrics = {name: text_right(decoded(_images(pages)), pages, matching) for name, pages in self.pages.items()}
-        for name, pages in self.grids.items():
-            right = grids_right(decoded(_images(pages)), pages)
-            metrics[name] = sum(r.sum() for r in right) / sum(r.size for r in right)
-            if name == "grid":
-                metrics["grid_whole"] = float(np.mean([r.all() for r in right]))
-        error = (unpatch(decoded(self.crops), GRID) - scaled(self.crops)).square().mean((1, 2, 3)) / 4
-        metrics["photograph_psnr"] = float(-10 * error.log10().mean())
-        capsules = encoded(self.neighbours)
-        metrics["neighbours"] = neighbours_right(capsules, self.labels)
-        metrics["neighbours_whole"] = neighbours_right(capsules[:, WHOLE], self.labels)
+        results, capsules = self.results(encoder, decoder, matching)
+        metrics = {name: values.mean() for name, (values, _) in results.items()}
+        values, pages = results["grid"]
+        metrics["grid_whole"] = (np.bincount(pages, ~values) == 0).mean()
+        metrics["neighbours_whole"] = neighbours_right(capsules[:, WHOLE], self.labels).mean()
         metrics["rank_whole"] = effective_rank(capsules[:, WHOLE].flatten(1))
         return {name: float(value) for name, value in metrics.items()}
 
+    @torch.inference_mode()
+    def results(
+        self, encoder: nn.Module, decoder: nn.Module, matching: Matching
+    ) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], Tensor]:
+        """What the metrics are means of, and the capsules of the grids whose neighbours are looked for.
 
-def text_right(pixels: Tensor, pages: list[Example], matching: Matching) -> float:
-    """Part of the cells with a character whose nearest glyph, of those on these pages, has the same pixels."""
+        Returns:
+            Metric -> values (n,) and items int (n,): whether each cell is right, with the number of its page; the PSNR
+            of each crop, with the number of its photograph; whether the neighbour of each grid is right, with the
+            number of its task. Capsules are float32 (grids, 12, 512), on the CPU.
+        """
+        device = str(matching.log_beta.device)
+        encoded = _by_parts(lambda images: encoder(images).half().float(), device)
+        decoded = _by_parts(lambda images: decoder(encoder(images).half().float()).float(), device)
+        right = {name: text_right(decoded(_images(pages)), pages, matching) for name, pages in self.pages.items()}
+        right |= {name: grids_right(decoded(_images(pages)), pages) for name, pages in self.grids.items()}
+        results = {
+            name: (np.concatenate(pages), np.repeat(np.arange(len(pages)), [len(page) for page in pages]))
+            for name, pages in right.items()
+        }
+        error = (unpatch(decoded(self.crops), GRID) - scaled(self.crops)).square().mean((1, 2, 3)) / 4
+        results["photograph_psnr"] = (-10 * error.log10()).numpy(), np.arange(len(error)) % self.photographs
+        capsules = encoded(self.neighbours)
+        results["neighbours"] = neighbours_right(capsules, self.labels), self.labels
+        return results, capsules
+
+
+def text_right(pixels: Tensor, pages: list[Example], matching: Matching) -> list[np.ndarray]:
+    """For each page, bool (characters,): whether the nearest glyph, of those on these pages, has the same pixels."""
     cells = torch.from_numpy(np.stack([page.cells for page in pages if page.cells is not None]))
     counts = (cells >= 0) & (cells != matching.blank)
     present = torch.cat([torch.unique(cells[counts]), torch.tensor([matching.blank])])
@@ -87,7 +104,8 @@ def text_right(pixels: Tensor, pages: list[Example], matching: Matching) -> floa
     candidates = glyphs[present]
     parts = torch.split(gray_cells(pixels)[counts], 4096)
     read = torch.cat([present[closeness(part, candidates).argmax(-1)] for part in parts])
-    return float((glyphs[read] == glyphs[cells[counts]]).all(-1).float().mean())
+    right = (glyphs[read] == glyphs[cells[counts]]).all(-1).numpy()
+    return np.split(right, counts.sum(1).cumsum(0)[:-1].numpy())
 
 
 def grids_right(pixels: Tensor, pages: list[Example]) -> list[np.ndarray]:
@@ -115,13 +133,13 @@ def cell_middles(image: np.ndarray) -> np.ndarray:
     return middles
 
 
-def neighbours_right(capsules: Tensor, labels: np.ndarray) -> float:
-    """Part of the rows (n, ...) whose nearest other one has the same label, by the cosine of what differs."""
+def neighbours_right(capsules: Tensor, labels: np.ndarray) -> np.ndarray:
+    """bool (n,): whether the nearest other row of (n, ...), by the cosine of what differs, has the same label."""
     flat = capsules.flatten(1)
     unit = F.normalize(flat - flat.mean(0), dim=1)
     alike = unit @ unit.T
     alike.fill_diagonal_(-2)
-    return float((labels[alike.argmax(1).numpy()] == labels).mean())
+    return np.asarray(labels[alike.argmax(1).numpy()] == labels)
 
 
 def _run(mask: np.ndarray) -> int:
