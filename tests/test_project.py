@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -103,7 +102,6 @@ def test_the_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
 
 SAMPLES, BOARDS = 621, 60  # of the demo
 MOST_BYTES = 5_000_000  # of its report as one file
-LIMIT = 2 * 6 * 60  # seconds of processor time: six minutes on two cores
 ALONE = ["unshare", "--net", "--map-root-user"]  # a network namespace in which even the loopback device is down
 
 
@@ -157,22 +155,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     return found
 
 
-def _processor_time() -> float:
-    """Seconds of all processes that this one has started and waited for, and of theirs."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
 @pytest.mark.slow
 def test_the_wheel_alone_reaches_the_demos_report(installed: Installed, tmp_path: Path) -> None:
-    """In an empty folder. The six minutes are a limit of processor time, as other tests run at the same time."""
-    before = _processor_time()
+    """In an empty folder, without a network where this machine allows that."""
     said = installed.run("demo", folder=tmp_path)
-    spent = _processor_time() - before
-    print(f"the demo took {spent:.0f} s of processor time")
     assert said.startswith("made the project trm-nb-demo\n")
     assert said.endswith("report: trm-nb-demo/outputs/demo/report/index.html\n")
-    assert spent < LIMIT
     run = RunPaths(tmp_path / "trm-nb-demo" / "outputs" / "demo")
     info = json.loads(run.info.read_text(encoding="utf-8"))
     assert info["counts"]["rows"] == SAMPLES
