@@ -41,7 +41,7 @@ def learning_curves(
 
 
 def methods_compared(methods: Mapping[str, Sequence[float]]) -> Figure:
-    """A row for each method: its mean as a bar, each of its seeds as a dot.
+    """A row for each method: its mean as a bar, each of its seeds as a mark.
 
     Args:
         methods: method -> the accuracy of each seed, 0..1.
@@ -56,7 +56,7 @@ def methods_compared(methods: Mapping[str, Sequence[float]]) -> Figure:
         axes.plot(each, np.full(len(each), place), marker, color=colour, ms=5, alpha=0.8)
         said = (max(*each, mean), place)
         axes.annotate(percent(mean, 1), said, (7, 0), textcoords="offset points", va="center", fontsize=8)
-    axes.set(xlabel="accuracy, held out (bar: mean; dot: one seed)", xlim=(0, 1.12), yticks=range(len(names)))
+    axes.set(xlabel="accuracy, held out (bar: mean; mark: one seed)", xlim=(0, 1.12), yticks=range(len(names)))
     axes.set_yticklabels(names)
     axes.set_xticks(np.linspace(0, 1, 6), [percent(tick) for tick in np.linspace(0, 1, 6)])
     axes.invert_yaxis()
