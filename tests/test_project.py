@@ -170,6 +170,8 @@ def test_the_wheel_alone_reaches_the_demos_report(installed: Installed, tmp_path
     assert solved["samples"] == BOARDS and solved["value"] > 0.85 and solved["baselines"][0]["verdict"] == "better"
     pages = {page.name: page.read_text(encoding="utf-8") for page in run.report.glob("*.html")}
     assert len(pages) == 8 and info["content_digest"] in pages["index.html"]
+    assert "solver that comes with the package" in pages["index.html"]
+    assert f"of {BOARDS} 9x9 Sudokus are solved from their images" in pages["08_solve.html"]
     installed.run("report", "outputs/demo", "--single-file", folder=tmp_path / "trm-nb-demo")
     assert run.single_report.stat().st_size < MOST_BYTES
     folders = [str(folder) for folder in (tmp_path, installed.environment.parent, ROOT)]

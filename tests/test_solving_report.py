@@ -10,13 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from trm_nb.batch.runner import run_notebooks
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.errors import UserError
 from trm_nb.notebook.shown import Gallery, Plot, Shown, Text
 from trm_nb.notebook.solving_report import ALL, FIRST_STEP, Puzzles, Solutions
 from trm_nb.pipeline.run import Run, build
-from trm_nb.report.report import write_report
 
 ROOT = Path(__file__).parents[1]
 
@@ -107,18 +105,3 @@ def test_a_run_without_such_puzzles_is_refused(source: str, size: int, got: str,
     run = run_in(tmp_path, source, image_size=size)
     with pytest.raises(UserError, match=f"expected 9x9 Sudokus with solutions, .*{got} pixels; .*sudoku:9:60"):
         Puzzles.of(run)
-
-
-@pytest.mark.slow
-def test_notebook_08_is_a_page_of_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    source = str(ROOT / "trm_nb/assets/demo/sudoku")
-    run_in(tmp_path, source, limit=4, solve_puzzles=4)
-    (tmp_path / "four.yaml").write_text(f"source_paths: [{source}]\noutput_dir: run\nencoder: tiny\nlimit: 4\n")
-    asked = {"solve_puzzles": 4, "torch_threads": 1, "workers": 0, "output_dir": str(tmp_path / "run")}
-    outcome = run_notebooks(tmp_path / "four.yaml", asked, first=8)
-    assert outcome.failure is None and outcome.executed == ("08_solve",)
-    index = write_report(tmp_path / "run")
-    page = index.with_name("08_solve.html").read_text(encoding="utf-8")
-    assert "solver that comes with the package" in index.read_text(encoding="utf-8")
-    assert "of 4 9x9 Sudokus are solved from their images" in page and "Can it solve puzzles" in page
