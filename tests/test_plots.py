@@ -101,8 +101,8 @@ def test_a_class_has_its_colour_whatever_is_shown(chosen: list[str]) -> None:
 
 
 def test_a_class_has_the_same_colour_in_the_confusion_matrix() -> None:
-    drawn = plots.confusion(np.diag([1, 0, 3]), ["a", "b", "c"], at_most=2)
-    marks = [(to_hex(line.get_color()), line.get_marker()) for line in drawn.axes[0].lines]
+    figure = plots.confusion(np.diag([1, 0, 3]), ["a", "b", "c"], at_most=2)
+    marks = [(to_hex(line.get_color()), line.get_marker()) for line in figure.axes[0].lines]
     styles = plots.class_style(["a", "b", "c"])
     assert marks == [styles[name] for name in "aacc"], "at both axes"
 

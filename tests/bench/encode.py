@@ -1,11 +1,12 @@
-"""How fast images become capsules, beside the encoder of version 1, plain vision transformers and the machine's peak.
+"""How fast images become capsules, compared with version 1, plain vision transformers and the machine's peak.
 
     python tests/bench/encode.py [THREADS] [DEVICE]    (default: 2 cpu)
 
 All arms encode the demo's images in the same run, in rounds that alternate between them; a figure is the median of the
 rounds. The floating-point operations (two for a multiply-add) are those of matrix products, counted by torch; their
-rate beside that of one large product of the same precision says how well an arm uses the machine. bfloat16 is measured
-where it is fast; a GPU gets larger batches. `make peers` has timm. Copy the table into the log, with the processor.
+rate divided by that of one large product of the same precision says how well an arm uses the machine. bfloat16 is
+measured where it is fast; a GPU gets larger batches. `make peers` has timm. Copy the table into the log, with the
+processor.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def main() -> None:
     parts = images.repeat(copies, 1, 1, 1).to(device).split(batch)
     speeds, operations = measured(arms, parts), {arm: counted(encode, parts) for arm, encode in arms.items()}
     peaks = {dtype: peak(dtype, device, side) for dtype in dtypes}
-    print("| encoder | precision | images/s | beside version 1 | GFLOP an image | of the peak |")
+    print("| encoder | precision | images/s | relative to version 1 | GFLOP an image | of the peak |")
     print("|---|---|---|---|---|---|")
     for arm, speed in sorted(speeds.items(), key=lambda pair: pair[1]):
         (name, dtype), share = arm, speed * operations[arm] / peaks[arm[1]]

@@ -177,7 +177,7 @@ class ImageStore:
         """Hold the cache's lock, and clear up what a killed writer left.
 
         Args:
-            purpose: what others are told who want to write.
+            purpose: what the error says to others who want to write.
 
         Raises:
             UserError: while another process holds the lock; it names which.

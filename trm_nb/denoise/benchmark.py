@@ -23,6 +23,7 @@ from trm_nb.denoise.ocr import character_errors, read_page
 from trm_nb.errors import UserError
 from trm_nb.render.grid import GridRenderer
 from trm_nb.render.text import TextRenderer
+from trm_nb.storage.files import write_file
 
 if TYPE_CHECKING:
     from trm_nb.denoise import AnyDenoiser
@@ -163,7 +164,7 @@ def panel(examples: Sequence[tuple[np.ndarray, Noise]], arms: Mapping[str, Resto
 def record(path: Path, **figures: Any) -> None:
     """Write figures as JSON, with dataclasses as objects. Raises ValueError where one is NaN or infinite."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(figures, indent=1, default=asdict, allow_nan=False) + "\n", encoding="utf-8")
+    write_file(path, (json.dumps(figures, indent=1, default=asdict, allow_nan=False) + "\n").encode())
 
 
 def psnr(restored: np.ndarray, image: np.ndarray) -> float:

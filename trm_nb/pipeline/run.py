@@ -161,7 +161,7 @@ class Run(RunStages):
         """Hold the folder's lock, also for what the block calls.
 
         Args:
-            purpose: what others are told who want to write, as "training".
+            purpose: what the error says to others who want to write, as "training".
             seconds: how long to wait for another process that holds it.
 
         Raises:

@@ -116,10 +116,10 @@ def _mark_classes(axes: Axes, names: Sequence[str], styles: Mapping[str, tuple[s
     axes.tick_params(length=0, pad=13)
     inches = axes.figure.dpi_scale_trans
     below = axes.get_xaxis_transform() + ScaledTranslation(0, -0.09, inches)
-    beside = axes.get_yaxis_transform() + ScaledTranslation(-0.09, 0, inches)
+    left = axes.get_yaxis_transform() + ScaledTranslation(-0.09, 0, inches)
     for place, name in enumerate(names):
         colour, marker = styles[name]
-        for x, y, transform in ((place, 0, below), (0, place, beside)):
+        for x, y, transform in ((place, 0, below), (0, place, left)):
             axes.plot(x, y, marker, color=colour, ms=6, mew=0, transform=transform, clip_on=False)
 
 
