@@ -113,7 +113,7 @@ def resident(process: psutil.Process) -> int:
     return total
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=1)
 def test_each_file_is_accounted_for_and_the_build_repeats(built: tuple[Path, list[str]]) -> None:
     folder, made = built
     rows = pq.read_table(folder / "run" / "samples.parquet", columns=["item_id", "source"]).to_pydict()

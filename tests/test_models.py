@@ -28,6 +28,7 @@ def _execute(name: str, executed: Path, **parameters: object) -> nbformat.Notebo
     return nbformat.read(executed, as_version=4)
 
 
+@pytest.mark.slow(minutes=2)
 def test_a_denoiser_is_trained_then_one_that_adapts(tmp_path: Path) -> None:
     for seed in range(3):
         coarse = np.random.default_rng(seed).integers(0, 256, (60, 90, 3), np.uint8)

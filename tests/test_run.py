@@ -44,7 +44,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=1)
 def test_a_run_whose_kernel_is_killed_and_that_is_continued_equals_a_build(built: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     run = ("run", SMOKE, "--output-dir", str(output), "--to", "04")  # the others change no digest
@@ -220,7 +220,7 @@ def test_in_a_process_of_its_own_a_users_mistake_is_one_sentence_too() -> None:
     assert re.search("device: .*got 'banana'", done.stderr) and len(done.stderr.strip().splitlines()) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=1)
 def test_puzzles_go_from_images_to_answers(tmp_path: Path) -> None:
     """Through notebooks, with an encoder that is fitted and a TRM that fills in grids; far too short to solve one."""
     short = ["source_paths=[sudoku:4:80]", "image_size=112", "fit_steps=6", "fit_batch_size=4", "train_steps=20"]

@@ -52,7 +52,9 @@ def made(folder: Path) -> dict[str, Any]:
     return {"stages": stages, "batches": batches, "times": times}
 
 
-@pytest.mark.parametrize("jobs", [pytest.param("2", marks=pytest.mark.slow), pytest.param("1", marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "jobs", [pytest.param("2", marks=pytest.mark.slow(minutes=1)), pytest.param("1", marks=pytest.mark.soak)]
+)
 def test_a_sweep_that_was_killed_ends_with_six_models_of_one_encoding(tmp_path: Path, jobs: str) -> None:
     folder = tmp_path / "smoke"
     output_of("build", "params/smoke.yaml", "--output-dir", str(folder))
