@@ -4,8 +4,9 @@ An image's words are simple facts of its content: the characters and pairs of ne
 colours, sizes, contacts and shapes of its grids; the colours and edges of a photograph. The histogram of each kind of
 word is rooted and scaled to unit length (the Hellinger kernel), so that the inner product of two bags measures how
 similar two images are. Each family of images has its own numbers in a bag, and in the target that is made of it: the
-mean bag is subtracted, directions in which related images differ are shrunk, and an orthogonal matrix distributes the
-result over all 1024 numbers.
+mean bag is subtracted, directions in which related images differ are shrunk, and a random matrix with orthonormal
+columns distributes the result over all 1024 numbers. A target hardly depends on which images the shrinking is fitted
+to, so that a training may go on with other texts.
 
 Sources: Gidaris et al., "Learning Representations by Predicting Bags of Visual Words", CVPR 2020, arXiv 2002.12247
 (BoWNet); the shrinking is the first half of linear discriminant analysis (Hastie et al., "The Elements of Statistical
@@ -94,10 +95,9 @@ class Targets:
     @classmethod
     def of(cls, bags: np.ndarray) -> Targets:
         """From bags (3, n, 2, 1184) of n pairs of related images of each family."""
-        projection, first = np.zeros((BAG, SIZE), np.float32), 0
+        projection = np.zeros((BAG, BAG), np.float32)
         for pairs, family, kept in zip(bags, FAMILIES, KEPT, strict=True):
-            projection[family, first : first + kept] = _discriminants(pairs[..., family].astype(np.float64), kept)
-            first += kept
+            projection[family, family] = _discriminants(pairs[..., family].astype(np.float64), kept)
         return cls(torch.from_numpy(bags.mean((1, 2))), torch.from_numpy(projection) @ _turn())
 
     def to(self, device: str) -> Targets:
@@ -110,19 +110,19 @@ class Targets:
 
 
 def _discriminants(pairs: np.ndarray, kept: int) -> np.ndarray:
-    """(d, kept), orthogonal after whitening what differs within pairs (n, 2, d); those that vary most come first."""
+    """(d, d), symmetric: whitens what differs within pairs (n, 2, d), and keeps the directions that then vary most."""
     differences = (pairs[:, 0] - pairs[:, 1]) / np.sqrt(2)
     values, vectors = np.linalg.eigh(differences.T @ differences / len(pairs))
-    white = vectors / np.sqrt(values.clip(0) + SHRINKAGE * values[-1] + np.finfo(float).eps)
+    white = vectors / np.sqrt(values.clip(0) + SHRINKAGE * values[-1] + np.finfo(float).eps) @ vectors.T
     means = pairs.mean(1) - pairs.mean((0, 1))
-    turned = np.linalg.eigh(white.T @ means.T @ means @ white / len(pairs))[1]
-    return np.asarray(white @ turned[:, ::-1][:, :kept])
+    turned = np.linalg.eigh(white @ means.T @ means @ white / len(pairs))[1][:, -kept:]
+    return np.asarray(white @ turned @ turned.T)
 
 
 @lru_cache(maxsize=1)
 def _turn() -> Tensor:
-    """A random orthogonal matrix, float32 (1024, 1024)."""
-    return torch.from_numpy(np.linalg.qr(np.random.default_rng(11).normal(size=(SIZE, SIZE)))[0].astype(np.float32))
+    """A random matrix, float32 (1184, 1024), with orthonormal columns."""
+    return torch.from_numpy(np.linalg.qr(np.random.default_rng(11).normal(size=(BAG, SIZE)))[0].astype(np.float32))
 
 
 def _unit(x: np.ndarray) -> np.ndarray:
