@@ -8,6 +8,7 @@ is done once for both kinds of documents; what differs in them is where the ids 
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +27,8 @@ from trm_nb.report.relative import Relative
 from trm_nb.report.sanitise import only_what_is_shown
 from trm_nb.report.summary import Summary
 
-MARK = "trm-nb-page--"  # before the ids of a page, until it is known in which document it stands
+# Before the ids of a page, until it is known in which document it stands; no notebook can hold it.
+MARK = f"p{secrets.token_hex(8)}--"
 _LINK = re.compile(r'(<a href=")(?:([0-9]{2}_\w+)\.html)?(?:#([\w.-]*))?(")')  # as nh3 writes links
 
 
