@@ -9,6 +9,9 @@ ifeq ($(strip $(HOME)),)
 export HOME := $(CURDIR)/.venv/home
 endif
 
+# With it each process would compile torch and Jupyter anew, which takes most of the time of a notebook.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Two processes. Of the many quick tests each takes half, and then from the other's. The few slow ones are given out
 # singly, the longest first, to four processes, as they often wait for a kernel or a browser.
 QUICK := -n 2 --dist worksteal --durations=15
