@@ -77,8 +77,8 @@ def main() -> None:
     given = arguments()
     every = max(1, given.steps // POINTS // 5)
     settings = Settings(
-        steps=given.steps, batch=given.batch, uses=given.uses, device=given.device, workers=given.workers,
-        torch_threads=1, log_every=every, measure_every=5 * every, bfloat16=fast_in_bfloat16(given.device),
+        steps=given.steps, batch=given.batch, device=given.device, workers=given.workers, torch_threads=1,
+        log_every=every, measure_every=5 * every, bfloat16=fast_in_bfloat16(given.device),
     )  # fmt: skip
     sides = load_material(given.texts, given.photographs)
     folders = {arm: given.folder / arm.replace(" ", "-") for arm in ARMS}
@@ -108,7 +108,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--arms", nargs="*", choices=list(ARMS), default=list(ARMS), help="that are trained here")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=24, help="about how many images a step")
-    parser.add_argument("--uses", type=int, default=1, help="of each batch, see trm_nb.training.pretrain")
     parser.add_argument("--measured", type=int, default=100, help="held-out images of each kind")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--workers", type=int, default=0, help="processes that prepare batches, for a GPU about 12")

@@ -31,7 +31,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             preset=given.preset,
             start=given.start,
             batch=given.batch,
-            uses=given.uses,
             seed=given.seed,
             bfloat16=fast_in_bfloat16(given.device),
             torch_threads=given.threads,
@@ -60,9 +59,6 @@ def _parser() -> argparse.ArgumentParser:
         help="from principal components, or from the weights that come with the package",
     )  # fmt: skip
     parser.add_argument("--batch", type=int, default=48, help="about how many images a step")
-    parser.add_argument(
-        "--uses", type=int, default=1, help="of each batch, on a GPU about 3: rendering is slower than training"
-    )
     parser.add_argument("--threads", type=int, default=2, help="of torch on the CPU")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--workers", type=int, default=0, help="processes that prepare batches, for a GPU about 8")

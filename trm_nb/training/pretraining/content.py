@@ -64,7 +64,6 @@ class Content:
         self._kind_chances = difficulty / difficulty.sum()
         sides = np.sqrt([np.mean([grid.size for grid in grids_of(task)]) for task in material.tasks])
         self._task_chances = sides / sides.sum()
-        self._grid_chances = (self._task_chances + 1 / len(sides)) / 2
         self._highlighted = [kind for kind in self._kinds if kind in HIGHLIGHTED] or self._kinds
         self._photographs: dict[int, Image.Image] = {}
 
@@ -143,7 +142,7 @@ class Content:
 
     def grid_pair(self, rng: np.random.Generator, augment: bool = True) -> Pair:
         """Two grids of one ARC task."""
-        task = self._task(rng, augment, self._grid_chances)
+        task = self._task(rng, augment)
         grids = grids_of(task)
         first, second = rng.choice(len(grids), 2, replace=False)
         return self.grid(grids[first]), self.grid(grids[second])
@@ -158,15 +157,15 @@ class Content:
 
     def task(self, rng: np.random.Generator, augment: bool = True) -> Example:
         """A page of an ARC task."""
-        pages = self.grids.task_pages(self._task(rng, augment, self._task_chances))
+        pages = self.grids.task_pages(self._task(rng, augment))
         return self._grid(pages[rng.integers(len(pages))], Kind.TASK)
 
     def grid(self, grid: np.ndarray) -> Example:
         """A grid alone."""
         return self._grid(self.grids.grid_page(grid), Kind.GRID)
 
-    def _task(self, rng: np.random.Generator, augment: bool, chances: np.ndarray) -> GridTask:
-        task = self.material.tasks[rng.choice(len(chances), p=chances)]
+    def _task(self, rng: np.random.Generator, augment: bool) -> GridTask:
+        task = self.material.tasks[rng.choice(len(self._task_chances), p=self._task_chances)]
         return augmented(task, rng) if augment else task
 
     def _grid(self, page: GridPage, kind: Kind) -> Example:

@@ -115,7 +115,7 @@ def _train(
     done: list[_Step] = []
     saved = time.monotonic()
     left = range(state.step, state.steps)
-    with feeding(content, settings.seed, left, settings.batch, settings.workers, settings.uses) as batches:
+    with feeding(content, settings.seed, left, settings.batch, settings.workers) as batches:
         for batch in batches:
             done.append(_step(state, batch, settings))
             last = state.step == state.steps
@@ -195,8 +195,7 @@ def _steps_in(minutes: float, state: State, content: Content, settings: Settings
     copied = copy.deepcopy(state)
     copied.steps = 1_000_000  # in the rehearsal only the time counts
     _compile(copied.model, settings)
-    steps = range(copied.steps)
-    with feeding(content, settings.seed, steps, settings.batch, settings.workers, settings.uses) as batches:
+    with feeding(content, settings.seed, range(copied.steps), settings.batch, settings.workers) as batches:
 
         def step() -> None:
             float(_step(copied, next(batches), settings).metrics["loss"])  # waits until a GPU is done

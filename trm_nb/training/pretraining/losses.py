@@ -33,7 +33,7 @@ from trm_nb.render.typesetting.glyphs import Atlas
 from trm_nb.training.pretraining.batch import FAMILY, Batch, Kind
 from trm_nb.training.pretraining.words import SIZE, Targets
 
-WEIGHTS = {"pixels": 2.0, "glyphs": 1.0, "colours": 0.3, "classes": 1.0, "contrast": 0.05, "bags": 5.0}
+WEIGHTS = {"pixels": 2.0, "glyphs": 1.0, "colours": 0.3, "classes": 1.0, "contrast": 0.05, "bags": 2.0}
 PIXEL_WEIGHTS = {Kind.PHOTOGRAPH: 6.0, Kind.OTHER: 3.0}  # of an image; 1 for the other kinds
 RANDOM_GLYPHS, BLANKS = 64, 0.1  # further candidates of a batch; part of the blank cells that count
 POSITIONS, CELLS_ASKED = 2048, 128  # pixels and text cells of a grid that are asked

@@ -44,7 +44,6 @@ class Settings:
     minutes: float | None = None
     preset: str = "base"
     batch: int = 48  # about so many images, see Content.batch
-    uses: int = 1  # of each batch, where a GPU is faster than the processes that prepare them
     matrix_rate: float = 4e-3  # Muon
     other_rate: float = 2e-3  # AdamW
     noise: float = 0.05  # standard deviation on the capsules
