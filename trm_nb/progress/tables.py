@@ -231,10 +231,10 @@ class RunTables:
     def loose_batches(self, per_chunk: int) -> dict[int, int]:
         """How many batches are encoded of each chunk that is not made yet, by the chunk's number, in order."""
         query = (
-            "SELECT batch / ?1, count(*) FROM batches WHERE batch / ?1 NOT IN (SELECT chunk FROM chunks)"
+            "SELECT batch / ?, count(*) FROM batches WHERE batch / ? NOT IN (SELECT chunk FROM chunks)"
             " GROUP BY 1 ORDER BY 1"
         )
-        return dict(self.query(query, (per_chunk,)))
+        return dict(self.query(query, (per_chunk, per_chunk)))
 
     def batch_file(self, batch: int) -> tuple[int, str]:
         """(nbytes, sha256) of an encoded batch's file."""
