@@ -9,7 +9,7 @@ ifeq ($(strip $(HOME)),)
 export HOME := $(CURDIR)/.venv/home
 endif
 
-# With it each process would compile torch and Jupyter anew, which takes most of the time of a notebook.
+# With it each process compiles torch and Jupyter again, which is half of what a notebook costs.
 unexport PYTHONDONTWRITEBYTECODE
 
 # Two processes. Of the many quick tests each takes half, and then from the other's. The few slow ones are given out

@@ -187,7 +187,7 @@ def test_the_wheel_alone_makes_a_project_runs_it_and_opens_it(installed: Install
     project = tmp_path / "my-study"
     installed.run("new", "my-study", folder=tmp_path)
     installed.run("run", "params/smoke.yaml", "--to", "1", folder=project)
-    assert (project / "outputs" / "smoke" / "notebooks" / "01_render.ipynb").is_file()
+    assert (project / "outputs" / "smoke" / "report" / "index.html").is_file()
     params = tmp_path / "elsewhere.yaml"
     params.write_text("source_paths: [my-study/data/demo/prose]\noutput_dir: own\nencoder: tiny\nlimit: 2\n")
     installed.run("run", "elsewhere.yaml", "--to", "1", folder=tmp_path)  # outside any project
