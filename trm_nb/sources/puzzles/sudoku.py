@@ -2,12 +2,14 @@
 
 A random full board is dug out, cell by cell in random order, as long as the solution stays the only one. How hard the
 result is for a person, its singles tell (`difficulty`).
-Cost: about 1 ms for 4x4, 8 ms for 6x6, 70 ms for 9x9, in plain Python.
+Cost: about 0.2 ms for 4x4, 0.5 ms for 6x6, 6 ms for 9x9, in plain Python.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from itertools import islice
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -36,7 +38,7 @@ def sudokus(side: int, seed: int) -> Iterator[Puzzle]:
 def solutions(cells: np.ndarray, most: int = 2, rng: np.random.Generator | None = None) -> list[np.ndarray]:
     """Up to `most` full boards int8 (side, side) that agree with `cells`, 0 for a blank; `rng` decides their order."""
     board = _Board(cells)
-    return list(board.solved(most, rng)) if board.consistent else []
+    return list(islice(board.solved(rng), most)) if board.consistent else []
 
 
 def difficulty(puzzle: np.ndarray) -> Difficulty:
@@ -82,15 +84,13 @@ def _full_board(side: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _dug_out(board: np.ndarray, rng: np.random.Generator) -> Puzzle:
-    cells = board.copy()
-    wanted = int(rng.uniform(*BLANKS) * cells.size)
-    for place in rng.permutation(cells.size):
-        if (cells == 0).sum() == wanted:
+    digging = _Board(board)
+    wanted = int(rng.uniform(*BLANKS) * board.size)
+    for place in rng.permutation(board.size).tolist():
+        if len(digging.blanks) == wanted:
             break
-        digit, cells.flat[place] = cells.flat[place], 0
-        if len(solutions(cells)) > 1:
-            cells.flat[place] = digit
-    return Puzzle("sudoku", cells, board)
+        digging.take_out_if_unique(place)
+    return Puzzle("sudoku", digging.as_array(), board)
 
 
 class _Board:
@@ -124,23 +124,50 @@ class _Board:
         for unit in self.units[place]:
             self.left[unit] |= bit
 
-    def solved(self, most: int, rng: np.random.Generator | None) -> Iterator[np.ndarray]:
-        """Depth first, at the blank with the fewest candidates."""
+    def as_array(self) -> np.ndarray:
+        return np.array(self.cells, np.int8).reshape(self.side, self.side)
+
+    def take_out_if_unique(self, place: int) -> None:
+        """Leave a cell blank, unless another digit there leads to a second solution."""
+        digit = self.cells[place]
+        self.take_back(place)
+        for other in self._digits(self.candidates(place) & ~(1 << digit)):
+            self.put(place, other)
+            with closing(self.solved()) as found:
+                solvable = next(found, None) is not None
+            self.take_back(place)
+            if solvable:
+                self.put(place, digit)
+                return
+
+    def solved(self, rng: np.random.Generator | None = None) -> Generator[np.ndarray]:
+        """Depth first, at the blank with the fewest candidates; the board is then as before, also when closed early."""
         if not self.blanks:
-            yield np.array(self.cells, np.int8).reshape(self.side, self.side)
+            yield self.as_array()
             return
-        place, bits = min(
-            ((p, self.candidates(p)) for p in sorted(self.blanks)), key=lambda found: found[1].bit_count()
-        )
-        digits = [digit for digit in range(1, self.side + 1) if bits >> digit & 1]
+        place, bits = self._most_constrained()
+        digits = self._digits(bits)
         for digit in digits if rng is None else rng.permutation(digits).tolist():
             self.put(place, digit)
-            for board in self.solved(most, rng):
-                yield board
-                most -= 1
-                if not most:
-                    return
-            self.take_back(place)
+            try:
+                yield from self.solved(rng)
+            finally:
+                self.take_back(place)
+
+    def _most_constrained(self) -> tuple[int, int]:
+        """The first of the blanks with the fewest candidates, and these."""
+        fewest, found = self.side + 1, (0, 0)
+        for place in sorted(self.blanks):
+            row, column, box = self.units[place]
+            bits = self.left[row] & self.left[column] & self.left[box]  # inline: all of the time is spent here
+            if (count := bits.bit_count()) < fewest:
+                fewest, found = count, (place, bits)
+                if not count:
+                    break
+        return found
+
+    def _digits(self, bits: int) -> list[int]:
+        return [digit for digit in range(1, self.side + 1) if bits >> digit & 1]
 
     def fill_singles(self, hidden: bool) -> None:
         """Fill in what has no alternative, until there is no such cell (or, `hidden`, digit of a unit)."""
