@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from trm_nb.errors import UserError
-from trm_nb.models.checkpoints import read_weights, save_weights
+from trm_nb.models.checkpoints import read_weights, refuse_another, save_weights
 
 WEIGHTS = {"b": torch.arange(6.0).view(2, 3).T, "a": torch.zeros(2, dtype=torch.int64)}
 VALUES = {"width": 3, "facts": {"steps": 7, "source": "grids"}}
@@ -53,3 +53,25 @@ def test_what_is_no_such_file_is_an_error_of_one_sentence(
     with pytest.raises(UserError, match=message) as caught:
         read_weights(path, "thing")
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("bound", "wanted", "message"),
+    [
+        ({"width": 3}, {"width": 3}, None),
+        ({"width": 3}, {"width": 4}, "this training has width=3, not 4"),
+        ({"width": 3}, {"width": 3, "columns": 0, "compiled": False, "patience": None}, None),
+        ({"width": 3}, {"width": 3, "columns": 6}, "this training has columns=None, not 6"),
+        ({"columns": 6}, {"columns": 0}, "this training has columns=6, not 0"),
+        (None, {"width": 3}, "this training has width=None, not 3"),
+    ],
+    ids=["same", "other", "later and off", "later and on", "no longer on", "nothing"],
+)
+def test_a_checkpoint_of_other_values_is_refused_but_for_those_that_came_later_and_are_off(
+    bound: dict[str, object] | None, wanted: dict[str, object], message: str | None
+) -> None:
+    if message is None:
+        refuse_another(Path("x.pt"), bound, wanted)
+        return
+    with pytest.raises(UserError, match=message):
+        refuse_another(Path("x.pt"), bound, wanted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -11,7 +12,16 @@ from beartype import beartype
 from jaxtyping import Float, jaxtyped
 from torch import Tensor, nn
 
-from trm_nb.models.trm import RecursiveNet, SwiGLU, recurse, rms_norm, rotary_angles, rotate, truncated_normal
+from trm_nb.models.trm import (
+    NeighbourMix,
+    RecursiveNet,
+    SwiGLU,
+    recurse,
+    rms_norm,
+    rotary_angles,
+    rotate,
+    truncated_normal,
+)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -81,6 +91,29 @@ def test_one_block_agrees_with_a_plain_reading_of_the_paper() -> None:
     gate, up = (x @ weights["mlp.gate_up_proj.weight"].T).chunk(2, -1)
     x = norm(x + (gate * gate.sigmoid() * up) @ weights["mlp.down_proj.weight"].T)
     assert torch.allclose(net(h, line(p, each)).double(), x, atol=2e-6)
+
+
+def test_neighbours_are_mixed_channel_by_channel_and_what_is_before_the_grid_is_left_alone() -> None:
+    """Written again as sums over the cells around each one."""
+    before, rows, columns, d = 2, 3, 4, 5
+    mix = NeighbourMix(d, (rows, columns), seeded())
+    h = torch.randn(2, before + rows * columns, d, generator=seeded(1))
+    wanted = torch.zeros_like(h)
+    for row, column, down, right in product(range(rows), range(columns), (-1, 0, 1), (-1, 0, 1)):
+        if 0 <= row + down < rows and 0 <= column + right < columns:
+            there = h[:, before + (row + down) * columns + column + right]
+            wanted[:, before + row * columns + column] += mix.weight[:, 0, down + 1, right + 1] * there
+    assert torch.allclose(mix(h), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("tokens", [None, 7], ids=["attention", "mlp_t"])
+def test_a_net_on_a_grid_adds_the_neighbours_to_what_is_mixed(tokens: int | None) -> None:
+    h = torch.randn(1, 7, 32, generator=seeded(1))
+    net = RecursiveNet(32, 4, seeded(), layers=1, tokens=tokens, grid=(2, 3))
+    plain = RecursiveNet(32, 4, seeded(), layers=1, tokens=tokens)
+    assert not torch.allclose(net(h), plain(h), atol=1e-2)
+    nn.init.zeros_(net.layers[0].near.weight)
+    assert torch.equal(net(h), plain(h))
 
 
 def test_rotation_depends_on_relative_places_only() -> None:

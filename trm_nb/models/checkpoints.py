@@ -119,10 +119,15 @@ def load_weights(module: nn.Module, weights: object, path: str | Path) -> None:
 
 
 def refuse_another(path: Path, got: object, wanted: Mapping[str, object]) -> None:
-    """Raise UserError when a checkpoint is of a training that follows from other values than those wanted."""
+    """Raise UserError when a checkpoint is of a training that follows from other values than those wanted.
+
+    A value that it does not have came later, and was off: 0, False or None.
+    """
     bound = got if isinstance(got, dict) else {}
     different = [
-        f"{name}={bound.get(name)!r}, not {value!r}" for name, value in wanted.items() if bound.get(name) != value
+        f"{name}={bound.get(name)!r}, not {value!r}"
+        for name, value in wanted.items()
+        if bound.get(name) != value and (name in bound or value)
     ]
     if different:
         raise UserError(f"{path}: this training has {'; '.join(different)}; use another folder, or remove the file")

@@ -11,7 +11,8 @@ A batch row stays in the carry until it halts; then the row of the batch that is
 Deviations: exploration samples from a generator that is handed in; `q_continue_logits` is returned and trained by
 nobody (as with the official no_ACT_continue, which all published configurations use); with `capsules` the prefix of the
 sequence is the twelve capsules instead of a puzzle's embedding, and without tokens each answer place has an embedding
-of its own and, with `read_heads`, what it reads of the capsules; `answering` keeps the surest answer.
+of its own and, with `read_heads`, what it reads of the capsules; with `columns` cells are mixed with their neighbours;
+`answering` keeps the surest answer.
 Axes: b batch, s answer places (seq_len), p prefix and answer places, d hidden_size.
 """
 
@@ -42,7 +43,8 @@ class TRMConfig:
     rows of puzzle_emb_ndim numbers (0: hidden_size) that fill the first of puzzle_emb_len places. capsules: the prefix
     is the twelve capsules. read_heads: each answer place also reads the capsules itself, with so many heads (see
     place_reader.py); 0: they are the prefix only. tokens: whether the batch has `inputs`. mlp_t: mix places by an MLP
-    instead of attention.
+    instead of attention. columns: the answer places are the cells of a grid with so many, and each layer also mixes a
+    cell with its eight neighbours; 0: it does not, as published.
     forward_dtype: what the net computes in; weights are float32.
     """
 
@@ -54,6 +56,7 @@ class TRMConfig:
     H_cycles: int = 3
     L_cycles: int = 6
     mlp_t: bool = False
+    columns: int = 0
     tokens: bool = True
     capsules: bool = False
     read_heads: int = 0
@@ -76,6 +79,8 @@ class TRMConfig:
             raise UserError("a model needs an input: tokens, capsules or both")
         if self.read_heads and not self.capsules:
             raise UserError("read_heads: answer places can only read capsules where there are some")
+        if self.columns and self.seq_len % self.columns:
+            raise UserError(f"columns={self.columns}: {self.seq_len} answer places do not fill their rows")
         if self.num_puzzle_identifiers and self.puzzle_emb_ndim > self.puzzle_emb_len * self.hidden_size:
             raise UserError(f"puzzle_emb_ndim={self.puzzle_emb_ndim} does not fit into {self.puzzle_emb_len} places")
 
@@ -124,8 +129,9 @@ class TinyRecursiveModel(nn.Module):
             nothing = torch.zeros(config.num_puzzle_identifiers, config.puzzle_emb_ndim or d)
             self.puzzle_emb = Embedding(nothing, sparse=True)
         self.net = RecursiveNet(
-            d, config.num_heads, generator, layers=config.L_layers, tokens=places if config.mlp_t else None
-        )
+            d, config.num_heads, generator, layers=config.L_layers, tokens=places if config.mlp_t else None,
+            grid=(config.seq_len // config.columns, config.columns) if config.columns else None,
+        )  # fmt: skip
         self.lm_head = Linear(d, config.vocab_size, generator)
         self.q_head = HaltHead(d)
         self.H_init: Tensor

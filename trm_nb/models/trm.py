@@ -6,7 +6,8 @@ weights. Names of the weights and numerics follow the official code (SamsungSAIL
 its weights of the recursive net load here. The vision encoder and the
 reasoning model share this file.
 
-Deviations: attention heads are not grouped, and weights are stored and used in one dtype (float32 here).
+Deviations: attention heads are not grouped, weights are stored and used in one dtype (float32 here), and the cells of a
+grid may also be mixed with their neighbours.
 Cost: one call of the net is about 24 D^2 multiply-adds a token (SwiGLU rounded up to 256) and the attention; a
 recursion makes H_cycles * (L_cycles + 1) calls, of which the last L_cycles + 1 keep their activations for backward.
 
@@ -130,14 +131,41 @@ class Attention(nn.Module):
         return out
 
 
+class NeighbourMix(nn.Module):
+    """A depthwise 3x3 convolution over the last rows x columns tokens, the cells of a grid: (b, p, d) -> (b, p, d).
+
+    It is 0 for the tokens before them, and takes 0 for cells outside of the grid. Recurrent convolutions solve mazes by
+    spreading from cell to cell (Schwarzschild et al., arXiv 2106.04537).
+    """
+
+    def __init__(self, width: int, grid: tuple[int, int], generator: torch.Generator) -> None:
+        super().__init__()
+        self.grid = grid
+        self.weight = nn.Parameter(truncated_normal(width, 1, 3, 3, std=1 / 3, generator=generator))
+
+    def forward(self, h: Tensor) -> Tensor:
+        b, p, d = h.shape
+        before = p - math.prod(self.grid)
+        cells = h[:, before:].transpose(1, 2).reshape(b, d, *self.grid)
+        mixed = F.conv2d(cells, self.weight.to(h.dtype), padding=1, groups=d)
+        return F.pad(mixed.flatten(2).transpose(1, 2), (0, 0, before, 0))
+
+
 class Block(nn.Module):
     """Post-norm: h = rms(h + mix(h)), then h = rms(h + mlp(h)).
 
     `mix` is attention, or, for a fixed number of `tokens`, a SwiGLU over the tokens (the paper's mlp_t: better on
-    small boards, and blind to RoPE).
+    small boards, and blind to RoPE). Where the last tokens are the cells of a `grid`, NeighbourMix is added to it.
     """
 
-    def __init__(self, width: int, heads: int, generator: torch.Generator, tokens: int | None = None) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        generator: torch.Generator,
+        tokens: int | None = None,
+        grid: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__()
         if tokens is None:
             self.self_attn = Attention(width, heads, generator)
@@ -145,27 +173,37 @@ class Block(nn.Module):
             self.mlp_t = SwiGLU(tokens, generator)
         self.mlp = SwiGLU(width, generator)
         self.mixes_by_mlp = tokens is not None
+        self.near = None if grid is None else NeighbourMix(width, grid, generator)
 
     def forward(self, h: Tensor, angles: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        kept = h if self.near is None else h + self.near(h)
         if self.mixes_by_mlp:
-            across = h.transpose(1, 2)
-            h = rms_norm(across + self.mlp_t(across)).transpose(1, 2)  # the official norm is over tokens here
+            mixed = self.mlp_t(h.transpose(1, 2))
+            h = rms_norm(kept.transpose(1, 2) + mixed).transpose(1, 2)  # the official norm is over tokens here
         else:
-            h = rms_norm(h + self.self_attn(h, angles, mask))
+            h = rms_norm(kept + self.self_attn(h, angles, mask))
         return rms_norm(h + self.mlp(h))
 
 
 class RecursiveNet(nn.Module):
     """The small net that is called again and again: float (b, p, d) -> the same shape, unit RMS.
 
-    `tokens` switches to mlp_t blocks for exactly so many tokens. `angles` is a table of `rotary_angles`, or None.
+    `tokens` switches to mlp_t blocks for exactly so many tokens; the last of them may be the cells of a `grid` of
+    (rows, columns). `angles` is a table of `rotary_angles`, or None.
     """
 
     def __init__(
-        self, width: int, heads: int, generator: torch.Generator, *, layers: int = 2, tokens: int | None = None
+        self,
+        width: int,
+        heads: int,
+        generator: torch.Generator,
+        *,
+        layers: int = 2,
+        tokens: int | None = None,
+        grid: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(Block(width, heads, generator, tokens) for _ in range(layers))
+        self.layers = nn.ModuleList(Block(width, heads, generator, tokens, grid) for _ in range(layers))
 
     def forward(self, h: Tensor, angles: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         for layer in self.layers:

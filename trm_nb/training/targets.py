@@ -65,7 +65,7 @@ class Targets(ABC):
         classes = int(self.labels.max()) + 1
         self.outside = classes - 1 if len({grid.shape for grid in grids}) > 1 else None
         cells = self.labels.shape[1]
-        size = {"mlp_t": cells <= SMALL_BOARD, **model}
+        size = {"mlp_t": cells <= SMALL_BOARD, "columns": self.shape[1] if cells > 1 else 0, **model}
         self.model = TRMConfig(classes, cells, tokens=False, capsules=True, **size)
         self.per_epoch = len(self.train)
         chosen = self.train.tobytes() + b"val" + self.val.tobytes()
