@@ -96,7 +96,8 @@ def test_one_block_agrees_with_a_plain_reading_of_the_paper() -> None:
 def test_neighbours_are_mixed_channel_by_channel_and_what_is_before_the_grid_is_left_alone() -> None:
     """Written again as sums over the cells around each one."""
     before, rows, columns, d = 2, 3, 4, 5
-    mix = NeighbourMix(d, (rows, columns), seeded())
+    mix = NeighbourMix(d, (rows, columns))
+    nn.init.normal_(mix.weight, generator=seeded())
     h = torch.randn(2, before + rows * columns, d, generator=seeded(1))
     wanted = torch.zeros_like(h)
     for row, column, down, right in product(range(rows), range(columns), (-1, 0, 1), (-1, 0, 1)):
@@ -107,13 +108,17 @@ def test_neighbours_are_mixed_channel_by_channel_and_what_is_before_the_grid_is_
 
 
 @pytest.mark.parametrize("tokens", [None, 7], ids=["attention", "mlp_t"])
-def test_a_net_on_a_grid_adds_the_neighbours_to_what_is_mixed(tokens: int | None) -> None:
+def test_a_net_on_a_grid_starts_as_one_without_and_learns_to_see_neighbours(tokens: int | None) -> None:
     h = torch.randn(1, 7, 32, generator=seeded(1))
-    net = RecursiveNet(32, 4, seeded(), layers=1, tokens=tokens, grid=(2, 3))
-    plain = RecursiveNet(32, 4, seeded(), layers=1, tokens=tokens)
-    assert not torch.allclose(net(h), plain(h), atol=1e-2)
-    nn.init.zeros_(net.layers[0].near.weight)
-    assert torch.equal(net(h), plain(h))
+    net, plain = (RecursiveNet(32, 4, seeded(), tokens=tokens, grid=grid) for grid in ((2, 3), None))
+    before = net(h)
+    assert torch.equal(before, plain(h))
+    before.square().mul(h).sum().backward()
+    weights = [layer.near.weight for layer in net.layers]
+    assert all(weight.grad is not None and weight.grad.any() for weight in weights)
+    with torch.no_grad():
+        weights[0] -= weights[0].grad
+    assert not torch.allclose(net(h), before, atol=1e-2)
 
 
 def test_rotation_depends_on_relative_places_only() -> None:

@@ -135,13 +135,14 @@ class NeighbourMix(nn.Module):
     """A depthwise 3x3 convolution over the last rows x columns tokens, the cells of a grid: (b, p, d) -> (b, p, d).
 
     It is 0 for the tokens before them, and takes 0 for cells outside of the grid. Recurrent convolutions solve mazes by
-    spreading from cell to cell (Schwarzschild et al., arXiv 2106.04537).
+    spreading from cell to cell (Schwarzschild et al., arXiv 2106.04537). The weights start at 0: otherwise a few
+    Sudokus, where neighbours mean little, are learnt worse (LOG.md, 2026-11-28).
     """
 
-    def __init__(self, width: int, grid: tuple[int, int], generator: torch.Generator) -> None:
+    def __init__(self, width: int, grid: tuple[int, int]) -> None:
         super().__init__()
         self.grid = grid
-        self.weight = nn.Parameter(truncated_normal(width, 1, 3, 3, std=1 / 3, generator=generator))
+        self.weight = nn.Parameter(torch.zeros(width, 1, 3, 3))
 
     def forward(self, h: Tensor) -> Tensor:
         b, p, d = h.shape
@@ -173,7 +174,7 @@ class Block(nn.Module):
             self.mlp_t = SwiGLU(tokens, generator)
         self.mlp = SwiGLU(width, generator)
         self.mixes_by_mlp = tokens is not None
-        self.near = None if grid is None else NeighbourMix(width, grid, generator)
+        self.near = None if grid is None else NeighbourMix(width, grid)
 
     def forward(self, h: Tensor, angles: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         kept = h if self.near is None else h + self.near(h)

@@ -26,7 +26,8 @@ from trm_nb.training.state import ROW, Examples
 # Recursion settings for targets of one cell. More recursion, or token-mixing MLPs, scored lower (LOG.md, 2026-11-24).
 BRIEF: Mapping[str, int] = {"H_cycles": 1, "L_cycles": 2, "halt_max_steps": 2, "mlp_t": False}
 # For answer grids. Where places did not read the capsules themselves, 55 % of the cells of 9x9 Sudokus were right when
-# 84 % of the boards were where they did (LOG.md, 2026-11-27).
+# 84 % of the boards were where they did (LOG.md, 2026-11-27). Cells are mixed with their neighbours (targets.py), which
+# mazes need (LOG.md, 2026-11-28).
 DEEP: Mapping[str, int] = {"H_cycles": 2, "L_cycles": 2, "halt_max_steps": 8, "read_heads": 16}
 
 
