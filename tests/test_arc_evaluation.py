@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,12 +18,17 @@ from trm_nb import CapsuleDataset, build
 from trm_nb.cli.main import main
 from trm_nb.dataset.nearest import nearest
 from trm_nb.errors import UserError
+from trm_nb.evaluation.arc.adapt import Adapter, demonstrations_of
 from trm_nb.evaluation.arc.baselines import identity, most_common_colour
-from trm_nb.evaluation.arc.evaluate import last_step, views_that_fit
-from trm_nb.evaluation.arc.questions import items_of, read_questions, views_of
+from trm_nb.evaluation.arc.candidates import candidates_of, last_step
+from trm_nb.evaluation.arc.evaluate import asked_of, encoded
+from trm_nb.evaluation.arc.questions import Asked, read_questions, views_of
 from trm_nb.evaluation.arc.submission import check_submission
 from trm_nb.models.tiny_recursive_model import TinyRecursiveModel, TRMConfig
+from trm_nb.pipeline.prediction.model import Model
+from trm_nb.pipeline.run import Run
 from trm_nb.progress.run_folder import RunPaths
+from trm_nb.records import Progress
 from trm_nb.sources.arc.augment import View
 
 TWO = {"train": TASK["train"], "test": [*TASK["test"], {"input": [[1, 2]], "output": [[2, 1]]}]}
@@ -41,6 +47,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     learning = {"objective": "grid", "train_steps": 40, "train_width": 64, "learning_rate": 1e-2, "test_fraction": 0.3}
     config = config_for(sources / "tasks", sources.parent / "run", train_batch_size=8, **learning)
     return build(config).output_dir
+
+
+class Silent:
+    """A Watch that shows nothing."""
+
+    @contextmanager
+    def encoding(self, run: Run, images: int) -> Iterator[Progress]:
+        yield lambda: None
+
+    @staticmethod
+    def predicting(done: int, total: int) -> None:
+        pass
 
 
 def write(folder: Path, **tasks: object) -> Path:
@@ -70,7 +88,7 @@ def test_every_test_input_is_a_question_of_its_own(tmp_path: Path) -> None:
         [[9, 8], [7, 6]], [[2, 1]], [[9, 8], [7, 6]], None,
     ]  # fmt: skip
     assert [q.asked.test_inputs[0].tolist() for q in questions.each[:2]] == [[[6, 7], [8, 9]], [[1, 2]]]
-    for item in items_of(questions, views_of(questions, 4, seed=0)):
+    for item in Asked(questions, views_of(questions, 4, seed=0)).items():
         assert len(item.payload.test_inputs) == 1 and item.payload.test_outputs == (), "no answer is rendered or stored"
 
 
@@ -80,7 +98,7 @@ def test_views_are_different_and_begin_with_the_task_itself(tmp_path: Path) -> N
     flat, one = views_of(questions, 20, seed=0)
     assert len(flat) == 1, "a task of one cell of colour 0 looks the same in every view"
     assert len(one) == 20 and one[0].grid(np.arange(4).reshape(2, 2)).tolist() == [[0, 1], [2, 3]]
-    ids = [item.item_id for item in items_of(questions, [flat, one])]
+    ids = [item.item_id for item in Asked(questions, [flat, one]).items()]
     assert ids == ["flat/0@0", *(f"one/0@{n}" for n in range(20))]
     assert views_of(questions, 20, seed=1)[1] != one == views_of(questions, 20, seed=0)[1]
 
@@ -97,6 +115,18 @@ def test_what_cannot_be_asked_is_said(tmp_path: Path, files: dict[str, object], 
         write(tmp_path / Path(name).parent, **{Path(name).name: task})
     with pytest.raises(UserError, match=said):
         read_questions(str(tmp_path))
+
+
+def test_each_demonstration_is_asked_with_the_others_as_demonstrations(tmp_path: Path) -> None:
+    single = {**UNKNOWN, "train": TASK["train"][:1]}
+    questions = read_questions(str(write(tmp_path / "tasks", single=single, two=TWO)))
+    pairs = [(pair["input"], pair["output"]) for pair in TASK["train"]]
+    own = demonstrations_of(questions)
+    assert [(one.task, one.number) for one in own.each] == [("two/demonstration", n) for n in range(len(pairs))]
+    for one, (asked, answer) in zip(own.each, pairs, strict=True):
+        assert (one.test_input.tolist(), one.answer.tolist()) == (asked, answer)
+        others = [(left.tolist(), right.tolist()) for left, right in one.asked.train]
+        assert others == [pair for pair in pairs if pair != (asked, answer)]
 
 
 @pytest.mark.parametrize(("data", "tasks", "inputs"), [("arcagi", 400, 419), ("arcagi2", 120, 167)])
@@ -140,7 +170,7 @@ def test_views_that_do_not_fit_on_one_image_are_left_out(tmp_path: Path) -> None
     """Grids of these sizes fit together on one image as they are, and on two when they are transposed."""
     pairs = [{name: [[2] * columns] * rows for name in ("input", "output")} for rows, columns in SIZES]
     data = write(tmp_path / "tasks", large=LARGE, one=TASK, wide={"train": pairs, "test": [{"input": [[3] * 26] * 22}]})
-    shown = views_that_fit(config_for(tmp_path, tmp_path / "run"), read_questions(str(data)), 20)
+    shown = asked_of(config_for(tmp_path, tmp_path / "run"), read_questions(str(data)), 20).shown
     assert [len(views) for views in shown[:2]] == [0, 20]
     sides = {View(view.symmetry).grid(np.zeros((22, 26), int)).shape for view in shown[2]}
     assert sides == {(22, 26)} and 1 < len(shown[2]) < 20
@@ -198,6 +228,36 @@ def test_views_vote_and_every_test_input_has_two_attempts(
     assert "longer side of the answer" in said and "per test input, as Kaggle scores" in said
 
 
+def test_a_model_learns_from_the_demonstrations_of_a_task_and_forgets_it_for_the_next(
+    trained: Path, tmp_path: Path
+) -> None:
+    pairs = [{"input": [[n, n], [1, n]], "output": [[1, 1], [1, 1]]} for n in range(2, 7)]
+    flat = {"train": pairs, "test": [{"input": [[1, 9], [8, 8]], "output": [[1, 1], [1, 1]]}]}
+    data = write(tmp_path / "tasks", flat=flat, single={**UNKNOWN, "train": TASK["train"][:1]})
+    model = Model.load(trained)
+    questions = read_questions(str(data))
+    asked, learnt = asked_of(model.config, questions, 1), asked_of(model.config, demonstrations_of(questions), 1)
+    assert learnt.count == len(pairs)
+    dataset = encoded(model.config, [asked, learnt], 1, Silent())
+    adapter = Adapter(model, dataset, learnt, seconds=60)
+    adapter.steps = 60  # instead of as many as fit the time
+    plain, adapted = (candidates_of(model, 2, dataset, asked, Silent.predicting, to) for to in (None, adapter))
+    assert plain[0][0].grid.tolist() == [[9, 8], [7, 6]], "what all tasks of its training had for an answer"
+    assert adapted[0][0].grid.tolist() == [[1, 1], [1, 1]]
+    (left,), (right,) = plain[1], adapted[1]  # of the task with one demonstration, from which nothing is learnt
+    assert left.grid.tolist() == right.grid.tolist() and left.q == pytest.approx(right.q, abs=1e-4)
+
+
+def test_a_time_for_each_task_becomes_steps(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write(tmp_path / "tasks", one=TASK, two=TWO)
+    _, results = evaluated(trained, "--data", str(data), "--views", "2", "--adapt", "0.01")
+    steps = results["steps_on_demonstrations"]
+    assert isinstance(steps, int) and steps >= 1
+    assert (
+        f"each task after {steps} steps of a model of its own on the task's demonstrations\n" in capsys.readouterr().out
+    )
+
+
 def test_a_second_evaluation_encodes_nothing_again(trained: Path, tmp_path: Path) -> None:
     data = write(tmp_path / "tasks", one=TASK)
     first = evaluated(trained, "--data", str(data), "--views", "3")
@@ -211,6 +271,7 @@ def test_a_second_evaluation_encodes_nothing_again(trained: Path, tmp_path: Path
     ("options", "said"),
     [
         pytest.param(["--model", "other"], "expected one of main, got 'other'", id="no such model"),
+        pytest.param(["--adapt", "0"], "adapt: expected seconds above 0, got 0.0", id="no time"),
         pytest.param(["--views", "0"], "views: expected at least 1, got 0", id="no views"),
         pytest.param(["--data", "nowhere"], "does not exist", id="no such data"),
         pytest.param(["--out", "nowhere/x.json"], "--out nowhere/x.json: expected a file", id="no such folder"),

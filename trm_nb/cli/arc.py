@@ -32,6 +32,10 @@ def evaluate_arc(
     device: Annotated[
         str | None, typer.Option("--device", metavar="NAME", help="cpu, cuda, ...; by default that of the run")
     ] = None,
+    adapt: Annotated[
+        float | None,
+        typer.Option("--adapt", metavar="SECONDS", help="first learn from each task's demonstrations, so long a task"),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Kaggle's file; models/NAME/arc/... if not given")
     ] = None,
@@ -49,7 +53,7 @@ def evaluate_arc(
     if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
         raise UserError(f"--out {out}: expected a file in a folder that exists; make the folder, or name another file")
     try:
-        result = evaluated(folder, model, data, views, _Shown(), device=device)
+        result = evaluated(folder, model, data, views, _Shown(), device=device, adapt=adapt)
     except KeyboardInterrupt:
         say("run the same command again: what is encoded is kept")
         raise

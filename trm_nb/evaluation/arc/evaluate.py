@@ -10,26 +10,26 @@ Cost: a view is an image to render and to encode, and a prediction; about 1 KB o
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import torch
 
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.dataset.capsule_dataset import CapsuleDataset
 from trm_nb.errors import RejectedError, UserError
 from trm_nb.evaluation.arc import baselines
-from trm_nb.evaluation.arc.questions import Question, Questions, items_of, name_of, read_questions, views_of
+from trm_nb.evaluation.arc.adapt import Adapter, demonstrations_of
+from trm_nb.evaluation.arc.candidates import candidates_of
+from trm_nb.evaluation.arc.questions import Asked, Question, Questions, read_questions, views_of
 from trm_nb.evaluation.arc.result import ArcResult
-from trm_nb.evaluation.arc.scoring import Candidate, grids_at_top_left, ranked
 from trm_nb.evaluation.arc.submission import check_submission
-from trm_nb.models.hardware import cpu_threads
-from trm_nb.models.tiny_recursive_model import TinyRecursiveModel
 from trm_nb.pipeline.encode_task import precision_of
 from trm_nb.pipeline.prediction.model import Model
 from trm_nb.pipeline.run import Run
@@ -37,7 +37,6 @@ from trm_nb.records import IN_MEMORY, Item, Progress
 from trm_nb.render.renderer import Renderer, RenderSettings
 from trm_nb.sources.arc.augment import View
 from trm_nb.storage.files import write_file
-from trm_nb.training.state import to_device
 from trm_nb.training.targets import CapsuleTargets
 
 
@@ -49,12 +48,19 @@ class Watch(Protocol):
         ...
 
     def predicting(self, done: int, total: int) -> None:
-        """Called before every batch of views, and at the end."""
+        """Called now and then, and at the end."""
         ...
 
 
 def evaluate_arc(
-    folder: Path, name: str, data: str, count: int, watch: Watch, *, device: str | None = None
+    folder: Path,
+    name: str,
+    data: str,
+    count: int,
+    watch: Watch,
+    *,
+    device: str | None = None,
+    adapt: float | None = None,
 ) -> ArcResult:
     """Ask a model of the objective `grid` about every test input of some tasks, in up to `count` views, and score it.
 
@@ -65,12 +71,15 @@ def evaluate_arc(
         count: views of a task, itself among them.
         watch: receives the progress.
         device: as `Model.load` takes it.
+        adapt: seconds for which a copy of the model learns from each task's own demonstrations (adapt.py).
 
     Raises:
         UserError: for a model of another objective, and as `Model.load` and `read_questions` do.
     """
     if count < 1:
         raise UserError(f"views: expected at least 1, got {count}")
+    if adapt is not None and not 0 < adapt < math.inf:
+        raise UserError(f"adapt: expected seconds above 0, got {adapt}")
     model = Model.load(folder, name, device=device)
     if model.config.objective != "grid":
         raise UserError(
@@ -78,10 +87,14 @@ def evaluate_arc(
             "`trm-nb train DIR --model NAME -p objective=grid`"
         )
     questions = read_questions(data)
-    shown = views_that_fit(model.config, questions, count)
-    dataset = _encoded(model.config, questions, shown, count, watch)
-    rows = _rows(questions, shown, dataset)
+    asked = asked_of(model.config, questions, count)
+    if not asked.count:
+        raise UserError(f"{data}: none of these tasks fits on one image of {model.config.image_size} pixels")
+    learnt = asked_of(model.config, demonstrations_of(questions), count) if adapt else None
+    dataset = encoded(model.config, [asked, learnt] if learnt else [asked], count, watch)
+    rows = asked.rows(dataset.sample_ids)
     assert isinstance(model.objective, CapsuleTargets)
+    adapter = Adapter(model, dataset, learnt, adapt) if learnt and adapt else None
     steps = model.config.test_steps or model.network.config.halt_max_steps
     return ArcResult(
         model=name,
@@ -89,14 +102,15 @@ def evaluate_arc(
         questions=questions,
         views=count,
         asked=sum(map(len, rows)),
-        candidates=_candidates(model, steps, dataset, shown, rows, watch),
+        candidates=candidates_of(model, steps, dataset, asked, watch.predicting, adapter),
+        adapted=adapter.steps if adapter else 0,
         baselines=_baselines(model.objective, dataset, questions, rows),
         learnt=_learnt(model.objective, dataset),
     )
 
 
-def views_that_fit(config: MultimodalDatasetConfig, questions: Questions, count: int) -> list[list[View]]:
-    """The views of each question that fit on one image, as a model reads one."""
+def asked_of(config: MultimodalDatasetConfig, questions: Questions, count: int) -> Asked:
+    """Each question in those of up to `count` views that fit on one image, as a model reads one."""
     renderer = Renderer(RenderSettings.of(config))
 
     def fits(question: Question, symmetry: int) -> bool:
@@ -110,17 +124,16 @@ def views_that_fit(config: MultimodalDatasetConfig, questions: Questions, count:
     for question, views in zip(questions.each, views_of(questions, count, config.seed), strict=True):
         fitting = {symmetry for symmetry in {view.symmetry for view in views} if fits(question, symmetry)}
         shown.append([view for view in views if view.symmetry in fitting])
-    if not any(shown):
-        raise UserError(f"{questions.data}: none of these tasks fits on one image of {config.image_size} pixels")
-    return shown
+    return Asked(questions, shown)
 
 
-def _encoded(
-    config: MultimodalDatasetConfig, questions: Questions, shown: Sequence[Sequence[View]], count: int, watch: Watch
-) -> CapsuleDataset:
-    """The capsules of the views, of a run of their own, as those of the run of `config` were made."""
+def encoded(config: MultimodalDatasetConfig, asked: Sequence[Asked], count: int, watch: Watch) -> CapsuleDataset:
+    """The capsules of up to `count` views, of a run of their own, as those of the run of `config` were made."""
+    first = asked[0].questions
     with closing(Run(config, sources_needed=False)) as run:
-        frozen, name = run.tracker.frozen(), f"{file_name(questions.data)}-{count}-views-{questions.digest}"
+        frozen, name = run.tracker.frozen(), f"{file_name(first.data)}-{count}-views-{first.digest}"
+        if len(asked) > 1:
+            name += "-with-demonstrations"
         if config.device != frozen["device"]:  # another one may compute other last bits
             name = f"{name}-{file_name(config.device)}"
         changed = config.with_changes(
@@ -136,30 +149,20 @@ def _encoded(
             arc_forms=0,
             train_steps=0,
         )
-        with closing(Run(changed, samples=_Samples(questions, shown), encoder=run.encoder)) as views_run:
-            with watch.encoding(views_run, sum(map(len, shown))) as tick:
+        with closing(Run(changed, samples=_Samples(asked), encoder=run.encoder)) as views_run:
+            with watch.encoding(views_run, sum(one.count for one in asked)) as tick:
                 views_run.build(tick)
             return CapsuleDataset(views_run.path)
-
-
-def _rows(questions: Questions, shown: Sequence[Sequence[View]], dataset: CapsuleDataset) -> list[dict[int, int]]:
-    """For each question, view -> place in the dataset; one that takes several images, or failed, is not there."""
-    place = {name: number for number, name in enumerate(dataset.sample_ids)}
-    return [
-        {at: place[name_of(question, at)] for at in range(len(views)) if name_of(question, at) in place}
-        for question, views in zip(questions.each, shown, strict=True)
-    ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Samples:
     """The items of the views, made again each time they are iterated over."""
 
-    questions: Questions
-    shown: Sequence[Sequence[View]]
+    asked: Sequence[Asked]
 
     def __iter__(self) -> Iterator[Item]:
-        return items_of(self.questions, self.shown)
+        return chain.from_iterable(one.items() for one in self.asked)
 
 
 def file_name(data: str) -> str:
@@ -174,55 +177,6 @@ def write_result(result: ArcResult, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     write_file(file, json.dumps(submission).encode())
     write_file(file.with_suffix(".results.json"), json.dumps(result.as_json(), indent=1).encode())
-
-
-def _candidates(
-    model: Model,
-    steps: int,
-    dataset: CapsuleDataset,
-    shown: Sequence[Sequence[View]],
-    rows: Sequence[Mapping[int, int]],
-    watch: Watch,
-) -> tuple[list[Candidate], ...]:
-    """The predictions for the views of each question, taken back and ranked."""
-    asked = [place for of in rows for place in of.values()]
-    predictions = _predictions(model, steps, dataset, asked, watch.predicting)
-    found = []
-    for views, of in zip(shown, rows, strict=True):
-        grids, q = [], []
-        for at in of:
-            grid, sure = next(predictions)
-            grids.append(None if grid is None else views[at].undone(grid))
-            q.append(sure)
-        found.append(ranked(grids, q))
-    return tuple(found)
-
-
-def _predictions(
-    model: Model, steps: int, dataset: CapsuleDataset, places: Sequence[int], predicting: Callable[[int, int], None]
-) -> Iterator[tuple[np.ndarray | None, float]]:
-    """The grid for each of these samples after the last recursion step, and q: how sure the model is of it, 0 to 1."""
-    config, objective = model.config, model.objective
-    assert isinstance(objective, CapsuleTargets)
-    for first in range(0, len(places), config.train_batch_size):
-        predicting(first, len(places))
-        batch = {"capsules": dataset.capsules(places[first : first + config.train_batch_size])}
-        with cpu_threads(config.torch_threads):
-            classes, q = last_step(model.network, to_device(batch, config.device), steps)
-        grids = grids_at_top_left(classes.reshape(-1, *objective.shape), objective.outside)
-        yield from zip(grids, q.tolist(), strict=True)
-    predicting(len(places), len(places))
-
-
-@torch.inference_mode()
-def last_step(net: TinyRecursiveModel, batch: dict[str, torch.Tensor], steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """The classes int64 (b, s) after the last of `steps` recursion steps, and q float64 (b,).
-
-    q is the sigmoid of the halting logit, taken in float64 as published, so that sure predictions stay apart.
-    """
-    *_, (_, outputs) = net.unrolled(batch, steps)
-    q = outputs["q_halt_logits"].double().sigmoid()
-    return outputs["logits"].argmax(-1).cpu().numpy(), q.cpu().numpy()
 
 
 def _baselines(

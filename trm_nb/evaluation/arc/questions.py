@@ -123,11 +123,31 @@ def views_of(questions: Questions, count: int, seed: int) -> list[list[View]]:
     return [views(question.asked, count, seed) for question in questions.each]
 
 
-def items_of(questions: Questions, shown: Sequence[Sequence[View]]) -> Iterator[Item]:
-    """An item for each view of each question, without the answer; `name_of` gives its id."""
-    for question, seen in zip(questions.each, shown, strict=True):
-        for number, view in enumerate(seen):
-            yield Item(name_of(question, number), "grid", view.task(question.asked), questions.data)
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """Questions, and for each the views in which it is asked."""
+
+    questions: Questions
+    shown: Sequence[Sequence[View]]
+
+    @property
+    def count(self) -> int:
+        """Of the views of all questions."""
+        return sum(map(len, self.shown))
+
+    def items(self) -> Iterator[Item]:
+        """An item for each view of each question, without the answer; `name_of` gives its id."""
+        for question, seen in zip(self.questions.each, self.shown, strict=True):
+            for number, view in enumerate(seen):
+                yield Item(name_of(question, number), "grid", view.task(question.asked), self.questions.data)
+
+    def rows(self, sample_ids: Sequence[str]) -> list[dict[int, int]]:
+        """For each question, view -> its place among the samples; one that failed is not there."""
+        place = {name: number for number, name in enumerate(sample_ids)}
+        return [
+            {at: place[name] for at in range(len(views)) if (name := name_of(question, at)) in place}
+            for question, views in zip(self.questions.each, self.shown, strict=True)
+        ]
 
 
 def name_of(question: Question, view: int) -> str:

@@ -30,8 +30,9 @@ class ArcResult:
     """The candidates for each test input of a set of tasks, by the model and by the baselines.
 
     `model`, `steps`: its name and recursion steps. `questions`: what was asked. `views`: that were wanted of each;
-    `asked` counts those that were predicted. `candidates`: of each test input, the best first. `baselines`: name ->
-    one grid int8 for each test input. `learnt`: the tasks of which the model has learnt from a view.
+    `asked` counts those that were predicted. `adapted`: the optimiser steps on each task's demonstrations before it was
+    asked. `candidates`: of each test input, the best first. `baselines`: name -> one grid int8 for each test input.
+    `learnt`: the tasks of which the model has learnt from a view.
     """
 
     model: str
@@ -39,6 +40,7 @@ class ArcResult:
     questions: Questions
     views: int
     asked: int
+    adapted: int
     candidates: tuple[list[Candidate], ...]
     baselines: dict[str, tuple[np.ndarray | None, ...]]
     learnt: frozenset[str]
@@ -86,6 +88,8 @@ class ArcResult:
             f"model {self.model}, {self.steps} recursion steps, up to {self.views:,} views of a test input, "
             f"{self.asked:,} in all; ranked by votes, then by mean q",
         ]
+        if self.adapted:
+            found.append(f"each task after {self.adapted:,} steps of a model of its own on the task's demonstrations")
         silent = sum(not candidates for candidates in self.candidates)
         for what, count in (
             (
@@ -166,6 +170,7 @@ class ArcResult:
             "content": self.questions.digest,
             "views": self.views,
             "views_predicted": self.asked,
+            "steps_on_demonstrations": self.adapted,
             "tasks": len(self.questions.test_inputs),
             "test_inputs": len(self.questions.each),
             "learnt_from": sorted(self.learnt),
