@@ -249,13 +249,14 @@ def test_a_model_learns_from_the_demonstrations_of_a_task_and_forgets_it_for_the
 
 
 def test_a_time_for_each_task_becomes_steps(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = write(tmp_path / "tasks", one=TASK, two=TWO)
+    single = {**UNKNOWN, "train": TASK["train"][:1]}
+    data = write(tmp_path / "tasks", one=TASK, single=single, two=TWO)
     _, results = evaluated(trained, "--data", str(data), "--views", "2", "--adapt", "0.01")
     steps = results["steps_on_demonstrations"]
-    assert isinstance(steps, int) and steps >= 1
-    assert (
-        f"each task after {steps} steps of a model of its own on the task's demonstrations\n" in capsys.readouterr().out
-    )
+    assert isinstance(steps, int) and steps >= 1 and results["without_demonstrations"] == 1
+    said = capsys.readouterr().out
+    assert "tasks without a demonstration to learn from: 1\n" in said
+    assert f"each task after {steps} steps of a model of its own on the task's demonstrations\n" in said
 
 
 def test_a_second_evaluation_encodes_nothing_again(trained: Path, tmp_path: Path) -> None:

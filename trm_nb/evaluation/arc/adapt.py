@@ -98,12 +98,13 @@ class Adapter:
         learnt: `demonstrations_of` the questions, in their views.
         seconds: for each task.
 
-    `steps` is how many optimiser steps that is, once the first task was asked for.
+    `steps` is how many optimiser steps that is, once the first task was asked for; `without` counts the tasks that had
+    nothing to learn from.
     """
 
     def __init__(self, model: Model, dataset: CapsuleDataset, learnt: Asked, seconds: float) -> None:
         assert isinstance(model.objective, CapsuleTargets)
-        self.steps = 0
+        self.steps = self.without = 0
         self._model, self._objective, self._dataset, self._seconds = model, model.objective, dataset, seconds
         self._settings = replace(settings_of(model.config), cool_down=0.0, logger=None, patience=None)
         self._learnt: dict[str, list[tuple[int, np.ndarray]]] = {}  # by task, place in the dataset and label
@@ -118,6 +119,7 @@ class Adapter:
         """The model that has learnt from this task's demonstrations; as it was where none could be learnt from."""
         learnt = self._learnt.get(task)
         if not learnt:
+            self.without += 1
             return self._model.network
         capsules = self._dataset.capsules([place for place, _ in learnt])
         labels = torch.from_numpy(np.stack([label for _, label in learnt]))

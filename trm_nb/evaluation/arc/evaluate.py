@@ -104,6 +104,7 @@ def evaluate_arc(
         asked=sum(map(len, rows)),
         candidates=candidates_of(model, steps, dataset, asked, watch.predicting, adapter),
         adapted=adapter.steps if adapter else 0,
+        not_adapted=adapter.without if adapter else 0,
         baselines=_baselines(model.objective, dataset, questions, rows),
         learnt=_learnt(model.objective, dataset),
     )

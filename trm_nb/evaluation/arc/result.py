@@ -31,8 +31,9 @@ class ArcResult:
 
     `model`, `steps`: its name and recursion steps. `questions`: what was asked. `views`: that were wanted of each;
     `asked` counts those that were predicted. `adapted`: the optimiser steps on each task's demonstrations before it was
-    asked. `candidates`: of each test input, the best first. `baselines`: name -> one grid int8 for each test input.
-    `learnt`: the tasks of which the model has learnt from a view.
+    asked; `not_adapted` counts the tasks that had nothing to learn from. `candidates`: of each test input, the best
+    first. `baselines`: name -> one grid int8 for each test input. `learnt`: the tasks of which the model has learnt
+    from a view.
     """
 
     model: str
@@ -41,6 +42,7 @@ class ArcResult:
     views: int
     asked: int
     adapted: int
+    not_adapted: int
     candidates: tuple[list[Candidate], ...]
     baselines: dict[str, tuple[np.ndarray | None, ...]]
     learnt: frozenset[str]
@@ -96,6 +98,7 @@ class ArcResult:
                 "test inputs without a prediction, as their tasks do not fit on one image or no grid was predicted",
                 silent,
             ),
+            ("tasks without a demonstration to learn from", self.not_adapted),
             ("tasks that could not be read", questions.refused),
             ("test inputs without a known answer, which are not scored", inputs - len(self.known)),
             ("tasks that the model has learnt from, so that their scores are too high", len(self.learnt)),
@@ -171,6 +174,7 @@ class ArcResult:
             "views": self.views,
             "views_predicted": self.asked,
             "steps_on_demonstrations": self.adapted,
+            "without_demonstrations": self.not_adapted,
             "tasks": len(self.questions.test_inputs),
             "test_inputs": len(self.questions.each),
             "learnt_from": sorted(self.learnt),
