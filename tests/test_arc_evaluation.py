@@ -241,7 +241,10 @@ def test_a_model_learns_from_the_demonstrations_of_a_task_and_forgets_it_for_the
     dataset = encoded(model.config, [asked, learnt], 1, Silent())
     adapter = Adapter(model, dataset, learnt, seconds=60)
     adapter.steps = 60  # instead of as many as fit the time
-    plain, adapted = (candidates_of(model, 2, dataset, asked, Silent.predicting, to) for to in (None, adapter))
+    plain, adapted = (
+        candidates_of(model, 2, dataset, asked, asked.rows(dataset.sample_ids), Silent.predicting, to)
+        for to in (None, adapter)
+    )
     assert plain[0][0].grid.tolist() == [[9, 8], [7, 6]], "what all tasks of its training had for an answer"
     assert adapted[0][0].grid.tolist() == [[1, 1], [1, 1]]
     (left,), (right,) = plain[1], adapted[1]  # of the task with one demonstration, from which nothing is learnt

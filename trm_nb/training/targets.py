@@ -198,7 +198,12 @@ def _canvases(grids: Sequence[np.ndarray]) -> tuple[np.ndarray, tuple[int, int]]
     """The grids on canvases of the largest rows and columns: int32 (n, cells), and that size."""
     shape = (max(grid.shape[0] for grid in grids), max(grid.shape[1] for grid in grids))
     outside = max(int(grid.max()) for grid in grids) + 1
+    return on_canvases(grids, shape, outside), shape
+
+
+def on_canvases(grids: Sequence[np.ndarray], shape: tuple[int, int], outside: int) -> np.ndarray:
+    """Grids that are no larger than `shape` at the top left of canvases: int32 (n, cells), `outside` around them."""
     canvases = np.full((len(grids), *shape), outside, np.int32)
     for canvas, grid in zip(canvases, grids, strict=True):
         canvas[: grid.shape[0], : grid.shape[1]] = grid
-    return canvases.reshape(len(grids), -1), shape
+    return canvases.reshape(len(grids), -1)

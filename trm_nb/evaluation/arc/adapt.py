@@ -29,7 +29,7 @@ from trm_nb.records import GridTask
 from trm_nb.training.budget import cost_of
 from trm_nb.training.reasoning import shuffled, train
 from trm_nb.training.state import ROW, Settings
-from trm_nb.training.targets import CapsuleTargets
+from trm_nb.training.targets import CapsuleTargets, on_canvases
 from trm_nb.training.train_objective import settings_of
 
 LEARNT = "/demonstration"  # behind the name of a task: its demonstrations as questions
@@ -124,10 +124,9 @@ class Adapter:
         capsules = self._dataset.capsules([place for place, _ in learnt])
         labels = torch.from_numpy(np.stack([label for _, label in learnt]))
         examples = Demonstrations(self._model.network, self._objective.shape, capsules, labels, task)
-        settings = replace(self._settings, batch=min(self._settings.batch, len(learnt)))
         if not self.steps:
-            self.steps = cost_of(examples, settings).steps_in(self._seconds / 60)
-        return _trained(examples, replace(settings, steps=self.steps, warm_up=round(WARM_UP * self.steps)))
+            self.steps = cost_of(examples, self._settings).steps_in(self._seconds / 60)
+        return _trained(examples, replace(self._settings, steps=self.steps, warm_up=round(WARM_UP * self.steps)))
 
     def _label(self, answer: np.ndarray) -> np.ndarray | None:
         """The answer on the model's canvas, int64 (cells,); None where it does not fit there, or has other colours."""
@@ -137,9 +136,8 @@ class Adapter:
         smaller = answer.shape[0] <= rows and answer.shape[1] <= columns and outside is not None
         if not (smaller or answer.shape == (rows, columns)) or answer.max() >= most:
             return None
-        canvas = np.full((rows, columns), outside or 0, np.int64)
-        canvas[: answer.shape[0], : answer.shape[1]] = answer
-        return canvas.ravel()
+        label: np.ndarray = on_canvases([answer], (rows, columns), outside or 0)[0].astype(np.int64)
+        return label
 
 
 def _trained(examples: Demonstrations, settings: Settings) -> TinyRecursiveModel:

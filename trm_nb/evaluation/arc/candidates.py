@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 import numpy as np
@@ -24,6 +24,7 @@ def candidates_of(
     steps: int,
     dataset: CapsuleDataset,
     asked: Asked,
+    rows: Sequence[Mapping[int, int]],
     predicting: Callable[[int, int], None],
     adapter: Adapter | None = None,
 ) -> tuple[list[Candidate], ...]:
@@ -34,10 +35,10 @@ def candidates_of(
         steps: of the recursion.
         dataset: the capsules of the views.
         asked: the questions in their views, by task.
+        rows: for each question, view -> its place in the dataset.
         predicting: called now and then with how many views are done and how many there are, and at the end.
         adapter: gives each task a model of its own; None: all are asked of `model`.
     """
-    rows = asked.rows(dataset.sample_ids)
     total, done = sum(map(len, rows)), 0
     each = zip(asked.questions.each, asked.shown, rows, strict=True)
     found = []

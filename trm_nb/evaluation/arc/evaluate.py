@@ -102,11 +102,11 @@ def evaluate_arc(
         questions=questions,
         views=count,
         asked=sum(map(len, rows)),
-        candidates=candidates_of(model, steps, dataset, asked, watch.predicting, adapter),
+        candidates=candidates_of(model, steps, dataset, asked, rows, watch.predicting, adapter),
         adapted=adapter.steps if adapter else 0,
         not_adapted=adapter.without if adapter else 0,
         baselines=_baselines(model.objective, dataset, questions, rows),
-        learnt=_learnt(model.objective, dataset),
+        learnt=_learnt(model.objective, dataset, questions, rows),
     )
 
 
@@ -193,10 +193,13 @@ def _baselines(
     }
 
 
-def _learnt(objective: CapsuleTargets, dataset: CapsuleDataset) -> frozenset[str]:
+def _learnt(
+    objective: CapsuleTargets, dataset: CapsuleDataset, questions: Questions, rows: Sequence[Mapping[int, int]]
+) -> frozenset[str]:
     """The tasks of which a view is an image that the model has learnt from, or was chosen by."""
     keys = objective.dataset.column("key")
-    rows = objective.rows[np.concatenate([objective.train, objective.val])]
-    seen = {keys[place] for place in objective.dataset.rows.searchsorted(rows).tolist()}
-    pairs = zip(dataset.sample_ids, dataset.column("key"), strict=True)
-    return frozenset(name.rpartition("/")[0] for name, key in pairs if key in seen)
+    learnt = objective.rows[np.concatenate([objective.train, objective.val])]
+    seen = {keys[place] for place in objective.dataset.rows.searchsorted(learnt).tolist()}
+    asked = dataset.column("key")
+    known = zip(questions.each, rows, strict=True)
+    return frozenset(question.task for question, of in known if any(asked[place] in seen for place in of.values()))
