@@ -13,9 +13,10 @@ endif
 unexport PYTHONDONTWRITEBYTECODE
 
 # Two processes. Of the many quick tests each takes half, and then from the other's. The few slow ones are given out
-# singly, the longest first, to four processes, as they often wait for a kernel or a browser.
+# singly, or with those that share a run, the longest first, to four processes, as they often wait for a kernel or a
+# browser.
 QUICK := -n 2 --dist worksteal --durations=15
-SLOW := -m slow -n 4 --dist load --maxschedchunk 1 --durations=15
+SLOW := -m slow -n 4 --dist loadgroup --no-loadscope-reorder --durations=15
 
 .DEFAULT_GOAL := help
 .PHONY: help demo smoke test slow docs bench peers study study-denoiser soak lint format lab clean venv

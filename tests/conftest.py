@@ -66,14 +66,22 @@ def config_for(sources: Path, output: Path, **changes: object) -> MultimodalData
     return MultimodalDatasetConfig.parse(values, "the test")
 
 
+# The slow tests of each share a run, a wheel or a training that takes long to make, so one process takes them all.
+TOGETHER = {"test_damage", "test_distributed", "test_docs", "test_experiments", "test_many_models", "test_pretraining",
+            "test_project", "test_run", "test_side_by_side"}  # fmt: skip
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow tests that say how many minutes they take come first, so that none of them is the last to end."""
 
-    def minutes(item: pytest.Item) -> float:
+    def length(item: pytest.Item) -> tuple[float, bool]:
         mark = item.get_closest_marker("slow")
-        return mark.kwargs.get("minutes", 0.0) if mark else 0.0
+        return (mark.kwargs.get("minutes", 0.0) if mark else 0.0, item.path.stem in TOGETHER)
 
-    items.sort(key=minutes, reverse=True)
+    items.sort(key=length, reverse=True)
+    for item in items:
+        if item.path.stem in TOGETHER:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture

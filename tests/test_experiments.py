@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import pytest
 from conftest import config_for, make_sources
 
 from trm_nb import build
+from trm_nb.batch.outcome import status_of
 from trm_nb.batch.sweep import Trial, sweep, trials_of, values_of
 from trm_nb.cli.main import main
 from trm_nb.errors import UserError
@@ -75,22 +74,6 @@ def test_one_that_fails_does_not_stop_the_others(
     said = capsys.readouterr().out
     assert "w_train_width-63" in said and "multiple of 64" in said and "1 of 2 models are trained" in said
     assert RunPaths(folder).model("w_train_width-64").is_finished()
-
-
-@pytest.mark.slow
-def test_a_sweep_that_was_killed_continues(
-    swept: Path, tmp_path: Path, run_python: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
-    folder = Path(shutil.copytree(swept, tmp_path / "run"))
-    for path in RunPaths(folder).models.glob("train_seed*"):
-        shutil.rmtree(path)
-    program = "import sys; from trm_nb.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    killed = run_python(program, "sweep", str(folder), *SWEEP, fault="train-step:8")
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert 0 < sum(model.state == "done" for model in trained_models([folder])) < 5
-    assert main(["sweep", str(folder), *SWEEP]) == 0
-    predictions = {model.name: model.paths.predictions.read_bytes() for model in trained_models([folder])}
-    assert predictions == {model.name: model.paths.predictions.read_bytes() for model in trained_models([swept])}
 
 
 def test_a_model_of_other_settings_is_refused(swept: Path) -> None:
@@ -284,6 +267,8 @@ def test_the_notebook_of_the_comparison_is_a_page_of_the_report(
     assert main(["compare", str(folder), "--notebook"]) == 0
     page = (RunPaths(folder).report / "07_compare.html").read_text(encoding="utf-8")
     assert "Which model is better" in page and page.count("<img") >= 4
+    assert status_of(folder / "notebooks" / "07_compare.ipynb") == "done"
+    assert "07_compare" in (RunPaths(folder).report / "index.html").read_text(encoding="utf-8")
     assert capsys.readouterr().out.endswith(f"report: {RunPaths(folder).report / '07_compare.html'}\n")
     assert main(["compare", str(folder), "--notebook", "--model", "main", "--model", "x"]) == 2
     (folder / "notebooks" / "07_compare.ipynb").unlink()

@@ -35,7 +35,7 @@ def test_a_denoiser_is_trained_then_one_that_adapts(tmp_path: Path) -> None:
         (tmp_path / "photographs").mkdir(exist_ok=True)
         Image.fromarray(coarse).resize((900, 600), Image.Resampling.BICUBIC).save(tmp_path / f"photographs/{seed}.png")
     both = {"photographs": tmp_path / "photographs", "work": tmp_path / "work", "torch_threads": 1, "most": 1}
-    trained = _execute("models/train_denoiser", tmp_path / "1.ipynb", **both, steps=40, crop=32, others=False)
+    trained = _execute("models/train_denoiser", tmp_path / "1.ipynb", **both, steps=12, crop=32, others=False)
     plain = load_denoiser(tmp_path / "work" / "run" / "n2n_denoiser.pt")
     assert plain is not None and not plain.adapts
     recorded = json.loads((tmp_path / "work" / "metrics.json").read_text(encoding="utf-8"))

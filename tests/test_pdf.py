@@ -10,6 +10,7 @@ import sys
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -212,9 +213,9 @@ def test_a_page_tree_without_end_is_refused_in_time(tmp_path: Path, monkeypatch:
 
 
 EXHAUSTING = {
-    "time": (packed(SLOW, 2_000_000), {"SECONDS": 3.0}, "a PDF document that takes longer than 3 s"),
+    "time": (partial(packed, SLOW, 2_000_000), {"SECONDS": 3.0}, "a PDF document that takes longer than 3 s"),
     "memory": (
-        packed(bytes(2**20), 600),
+        partial(packed, bytes(2**20), 600),
         {"MEMORY_MIB": 192},
         "a PDF document at which PDFium crashes or takes too much memory",
     ),
@@ -223,14 +224,14 @@ EXHAUSTING = {
 
 @pytest.mark.parametrize(("content", "limits", "reason"), EXHAUSTING.values(), ids=EXHAUSTING.keys())
 def test_a_page_that_exhausts_its_process_ends_the_document(
-    tmp_path: Path, content: bytes, limits: dict[str, float], reason: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, content: Callable[[], bytes], limits: dict[str, float], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, limit in limits.items():
         monkeypatch.setattr(f"trm_nb.render.pdf.{name}", limit)
     bad = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 99 99]/Contents 4 0 R>>"
     good = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 99 99]/Contents 6 0 R>>"
     kids: Sequence[bytes] = (b"5 0 R", b"3 0 R", b"3 0 R")
-    images, failed = rendered(tmp_path, pdf(CATALOG, pages_of(3, *kids), bad, content, good, stream(BLUE)))
+    images, failed = rendered(tmp_path, pdf(CATALOG, pages_of(3, *kids), bad, content(), good, stream(BLUE)))
     assert failed == {number: Failure(reason, retryable=True) for number in (1, 2)}
     assert images[0].any()
 

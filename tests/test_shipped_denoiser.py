@@ -19,10 +19,10 @@ PROSE = sorted((Path(__file__).parents[1] / "trm_nb/assets/demo/prose").glob("*.
 
 
 LEAST = [
-    ("base", Noise("gaussian", 15), 33.8),
     ("base", Noise("gaussian", 25), 31.4),
-    ("base", Noise("gaussian", 50), 28.2),
-    ("base", Noise("poisson", 30), 30.5),
+    pytest.param("base", Noise("gaussian", 15), 33.8, marks=pytest.mark.study),
+    pytest.param("base", Noise("gaussian", 50), 28.2, marks=pytest.mark.study),
+    pytest.param("base", Noise("poisson", 30), 30.5, marks=pytest.mark.study),
     pytest.param("large", Noise("gaussian", 25), 32.1, marks=pytest.mark.slow),
 ]
 

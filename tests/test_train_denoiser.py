@@ -55,10 +55,10 @@ def _fewer_pages(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(training_images, "GRIDS", 8)
 
 
-@pytest.mark.slow
 def test_tiles_are_the_same_each_time_and_flat_ones_are_left_out(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    _fewer_pages(monkeypatch)
     Image.new("RGB", (450, 300), "blue").save(tmp_path / "flat.png")
     with pytest.raises(UserError, match="texture"):
         load_images(tmp_path)
