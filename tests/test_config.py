@@ -187,7 +187,7 @@ def test_config_survives_yaml(seed: int, encoder: str, flag: bool) -> None:
 
 
 def test_the_params_files() -> None:
-    puzzles = ["maze10", "sudoku4", "sudoku6", "sudoku9"]
+    puzzles = ["maze10", "maze30", "sudoku4", "sudoku6", "sudoku9", "sudoku9_hard"]
     assert sorted(path.stem for path in PARAMS) == sorted(["arc", "demo", "full", "smoke", "text", *puzzles])
 
 

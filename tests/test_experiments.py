@@ -132,7 +132,7 @@ def test_in_a_terminal_each_training_has_a_line(swept: Path, tmp_path: Path) -> 
     folder = Path(shutil.copytree(swept, tmp_path / "run"))
     leader, terminal = os.openpty()
     command = [sys.executable, "-m", "trm_nb.cli", "sweep", str(folder), "--name", "long"]
-    command += ["-p", "train_steps=60", "-p", "train_seed=1,2"]
+    command += ["-p", "train_steps=40", "-p", "train_seed=1,2"]
     with subprocess.Popen(command, stdout=terminal, stderr=terminal) as process:
         os.close(terminal)
         said = b""
@@ -141,8 +141,8 @@ def test_in_a_terminal_each_training_has_a_line(swept: Path, tmp_path: Path) -> 
                 said += part
     os.close(leader)
     assert process.returncode == 0, said.decode()
-    assert b"0 of 2 models done, 1 at work" in said and b" of 60 steps" in said and b"2 of 2 models are trained" in said
-    assert b"1 of 2  long_train_steps-60_train_seed-1  " in said
+    assert b"0 of 2 models done, 1 at work" in said and b" of 40 steps" in said and b"2 of 2 models are trained" in said
+    assert b"1 of 2  long_train_steps-40_train_seed-1  " in said
     hidden, shown = said.count(b"\x1b[?25l"), said.count(b"\x1b[?25h")
     assert hidden == shown == 1, "the lines take the cursor away, and give it back"
 

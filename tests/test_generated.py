@@ -46,6 +46,15 @@ def test_they_follow_from_the_seed_and_a_larger_count_only_adds() -> None:
     assert len(items("sudoku:6:6", limit=2)) == 2
 
 
+def test_few_digits_are_a_source_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = items("sudoku:6:3:10")
+    assert [item.item_id for item in found] == [f"sudoku-6x6-10/{n:07d}" for n in range(3)]
+    assert all(np.count_nonzero(item.payload.puzzle) <= 10 for item in found)  # type: ignore[union-attr]
+    monkeypatch.setattr("trm_nb.sources.puzzles.sudoku.MOST_REPEATS", 10)
+    with pytest.raises(UserError, match="sudoku:6:3:8: only 0 different ones were found; ask for as many, or for more"):
+        items("sudoku:6:3:8")
+
+
 def test_more_than_there_are_are_refused_in_the_end() -> None:
     with pytest.raises(UserError, match=r"maze:5:200: only 13\d different ones were found"):
         items("maze:5:200")
@@ -65,6 +74,10 @@ def test_grids_that_are_left_out_are_not_made() -> None:
         ("maze:31:10", "expected a side of 5 to 30, got 31"),
         ("sudoku:4", "expected sudoku:SIDE:COUNT, for example"),
         ("sudoku:4:ten", "expected sudoku:SIDE:COUNT, for example"),
+        ("maze:7:10:5", "expected maze:SIDE:COUNT, for example"),
+        ("sudoku:9:10:25:1", "expected sudoku:SIDE:COUNT, for example"),
+        ("sudoku:9:10:16", "expected 17 to 80 digits, as fewer leave more than one solution, got 16"),
+        ("sudoku:4:10:16", "expected 4 to 15 digits"),
         ("maze:7:0", "expected a count of 1 to 10,000,000, got 0"),
     ],
 )

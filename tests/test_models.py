@@ -21,10 +21,10 @@ pytestmark = pytest.mark.slow
 
 
 def _execute(name: str, executed: Path, **parameters: object) -> nbformat.NotebookNode:
-    given = [part for key, value in parameters.items() for part in ("-p", key, str(value))]
+    plain = {name: str(value) if isinstance(value, Path) else value for name, value in parameters.items()}
     source = ROOT / "notebooks" / f"{name}.ipynb"
     command = [sys.executable, "-m", "papermill", "--cwd", str(ROOT), "--no-progress-bar", str(source), str(executed)]
-    subprocess.run([*command, *given], check=True, capture_output=True, timeout=900)
+    subprocess.run([*command, "-y", yaml.safe_dump(plain)], check=True, capture_output=True, timeout=900)
     return nbformat.read(executed, as_version=4)
 
 
@@ -84,3 +84,17 @@ def test_a_run_of_sudokus_is_set_beside_its_controls(tmp_path: Path) -> None:
     shown = json.dumps([cell.get("outputs", []) for cell in executed.cells])
     arms = ("this run", "untrained encoder", "capsules of another puzzle", "tokens")
     assert all(name in shown for name in arms) and "image/png" in shown
+
+
+def test_the_arms_of_the_puzzles_are_set_beside_each_other(tmp_path: Path) -> None:
+    params = tmp_path / "small.yaml"
+    fields = {
+        "source_paths": ["sudoku:4:60"], "output_dir": str(tmp_path / "run"), "encoder": "tiny", "image_size": 112,
+        "objective": "grid", "train_steps": 3, "train_batch_size": 8, "train_width": 64, "batch_size": 40,
+        "test_steps": 10,
+    }  # fmt: skip
+    params.write_text(yaml.safe_dump(fields), encoding="utf-8")
+    executed = _execute("studies/puzzles", tmp_path / "6.ipynb", params=params, work=tmp_path / "arms", seeds=[0])
+    shown = json.dumps([cell.get("outputs", []) for cell in executed.cells])
+    arms = ("random encoder", "tokens", "prefix only", "no neighbours", "no recursion, equal weights")
+    assert all(f"the arm {name}" in shown for name in arms) and shown.count("image/png") >= 2

@@ -7,7 +7,6 @@ import json
 import os
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -81,19 +80,6 @@ def _kill_session(process: subprocess.Popen[bytes]) -> None:
         except ProcessLookupError:
             continue
     process.wait()
-
-
-@pytest.mark.slow
-def test_the_last_notebook_completes_a_new_run(tmp_path: Path) -> None:
-    """No parameter is injected: this is Run All, in a project whose default params are the smoke params."""
-    for name in ("notebooks", "params"):
-        shutil.copytree(ROOT / name, tmp_path / name)
-    (tmp_path / "trm_nb").symlink_to(ROOT / "trm_nb")  # for the paths in the params file, not for imports
-    shutil.copy(SMOKE, tmp_path / "params" / "demo.yaml")
-    command = [sys.executable, "-m", "papermill", "06_train.ipynb", str(tmp_path / "out.ipynb"), "--no-progress-bar"]
-    folder = tmp_path / "notebooks"
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting a small disk needs root")

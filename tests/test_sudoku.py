@@ -46,6 +46,17 @@ def test_each_has_one_solution_and_it_is_the_one_given(side: int, count: int) ->
         assert 0.25 < blanks < 0.8
 
 
+@pytest.mark.parametrize(("side", "digits"), [(4, 5), (6, 10), (9, 24)])
+def test_with_few_digits_none_can_be_left_out(side: int, digits: int) -> None:
+    for puzzle in islice(sudokus(side, seed=3, most_givens=digits), 3):
+        places = np.argwhere(puzzle.puzzle)
+        assert len(places) <= digits and len(solutions(puzzle.puzzle)) == 1
+        for place in places:
+            fewer = puzzle.puzzle.copy()
+            fewer[tuple(place)] = 0
+            assert len(solutions(fewer)) == 2
+
+
 def test_they_follow_from_the_seed() -> None:
     first, again, other = ([p.puzzle.tobytes() for p in islice(sudokus(4, seed), 10)] for seed in (0, 0, 1))
     assert first == again != other

