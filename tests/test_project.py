@@ -101,6 +101,7 @@ def test_the_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
 # --------------------------------------------------------------------------------------- what a wheel alone can do
 
 SAMPLES, BOARDS = 621, 60  # of the demo
+PART = {"limit": "30", "train_steps": "60", "solve_puzzles": "24"}  # of the demo, and shorter
 MOST_BYTES = 5_000_000  # of its report as one file
 ALONE = ["unshare", "--net", "--map-root-user"]  # a network namespace in which even the loopback device is down
 
@@ -155,23 +156,37 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     return found
 
 
-@pytest.mark.slow(minutes=4)
-def test_the_wheel_alone_reaches_the_demos_report(installed: Installed, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param(PART, id="a part of it", marks=pytest.mark.slow(minutes=3)),
+        pytest.param({}, id="all of it", marks=pytest.mark.study),
+    ],
+)
+def test_the_wheel_alone_reaches_the_demos_report(
+    installed: Installed, tmp_path: Path, changed: dict[str, str]
+) -> None:
     """In an empty folder, without a network where this machine allows that."""
+    if changed:
+        installed.run("new", "trm-nb-demo", folder=tmp_path)
+        params = tmp_path / "trm-nb-demo" / "params" / "demo.yaml"
+        lines = [line for line in params.read_text("utf-8").splitlines() if line.partition(":")[0] not in changed]
+        params.write_text("\n".join([*lines, *(": ".join(value) for value in changed.items())]), encoding="utf-8")
     said = installed.run("demo", folder=tmp_path)
-    assert said.startswith("made the project trm-nb-demo\n")
+    assert said.startswith("made the project trm-nb-demo\n") is not bool(changed)
     assert said.endswith("report: trm-nb-demo/outputs/demo/report/index.html\n")
     run = RunPaths(tmp_path / "trm-nb-demo" / "outputs" / "demo")
     info = json.loads(run.info.read_text(encoding="utf-8"))
-    assert info["counts"]["rows"] == SAMPLES
+    assert info["counts"]["rows"] == SAMPLES or changed
+    boards = int(changed.get("solve_puzzles", BOARDS))
     with closing(TrainingProgressTracker(run.root)) as tracker:
         solved, notebooks = tracker.get(SOLVED), tracker.get_stats()["notebooks"]
     assert len(notebooks) == 7 and set(notebooks.values()) == {"done"}
-    assert solved["samples"] == BOARDS and solved["value"] > 0.85 and solved["baselines"][0]["verdict"] == "better"
+    assert solved["samples"] == boards and solved["value"] > 0.85 and solved["baselines"][0]["verdict"] == "better"
     pages = {page.name: page.read_text(encoding="utf-8") for page in run.report.glob("*.html")}
     assert len(pages) == 8 and info["content_digest"] in pages["index.html"]
     assert "solver that comes with the package" in pages["index.html"]
-    assert f"of {BOARDS} 9x9 Sudokus are solved from their images" in pages["08_solve.html"]
+    assert f"of {boards} 9x9 Sudokus are solved from their images" in pages["08_solve.html"]
     installed.run("report", "outputs/demo", "--single-file", folder=tmp_path / "trm-nb-demo")
     assert run.single_report.stat().st_size < MOST_BYTES
     folders = [str(folder) for folder in (tmp_path, installed.environment.parent, ROOT)]
