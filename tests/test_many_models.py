@@ -450,6 +450,19 @@ def _plain(value: Any) -> object:
     return [_plain(one) for one in value] if isinstance(value, np.ndarray) else value
 
 
+@pytest.mark.parametrize(("mixing", "local"), [("all", False), ("neighbours", True)])
+def test_cells_are_mixed_as_the_settings_say_and_a_training_stays_with_it(
+    tmp_path: Path, mixing: str, local: bool
+) -> None:
+    _, paths = trained(tmp_path, "grid", mixing=mixing)
+    held, _ = read_weights(paths.weights, KIND)
+    assert any(".self_attn." in name or ".mlp_t." in name for name in held) is not local
+    assert f"| mixing | {mixing} |" in paths.card.read_text(encoding="utf-8")
+    other = "all" if local else "neighbours"
+    with pytest.raises(UserError, match=f"mixing='{mixing}', not mixing='{other}'"):
+        trained(tmp_path, "grid", mixing=other)
+
+
 @pytest.mark.parametrize("objective", ["label", "grid", "next"])
 def test_validation_chooses_the_step_and_its_predictions_are_kept(tmp_path: Path, objective: str) -> None:
     result, paths = trained(tmp_path, objective, val=True, validate_every=4)

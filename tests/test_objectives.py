@@ -238,5 +238,13 @@ def test_an_unknown_objective_is_refused_before_anything_is_written(tmp_path: Pa
     assert str(refused.value) == f"objective: {message}" and not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("objective", ["label", "next"])
+def test_single_answers_have_no_neighbours_to_mix_with(tmp_path: Path, objective: str) -> None:
+    values = {"output_dir": str(tmp_path / "run"), "objective": objective, "mixing": "neighbours"}
+    with pytest.raises(UserError, match=rf"mixing=neighbours: an answer of objective={objective} is one cell"):
+        Run(MultimodalDatasetConfig(source_paths=["."], **values))  # type: ignore[arg-type]
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_default_objective_is_in_the_table(tmp_path: Path) -> None:
     assert MultimodalDatasetConfig(source_paths=["."], output_dir=str(tmp_path)).objective in OBJECTIVES

@@ -204,11 +204,15 @@ def batch_of(config: TRMConfig, b: int = 3) -> dict[str, Tensor]:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("tokens", "capsules"), [(True, False), (False, True), (True, True)])
 @pytest.mark.parametrize("mlp_t", [False, True])
-@pytest.mark.parametrize("columns", [0, 3])
+@pytest.mark.parametrize(
+    "mixing",
+    [{}, {"columns": 3}, {"columns": 3, "local": True}],
+    ids=["all places", "neighbours as well", "neighbours alone"],
+)
 def test_any_input_gives_an_answer_for_each_place(
-    tokens: bool, capsules: bool, mlp_t: bool, columns: int, dtype: str
+    tokens: bool, capsules: bool, mlp_t: bool, mixing: dict[str, Any], dtype: str
 ) -> None:
-    config = replace(SMALL, tokens=tokens, capsules=capsules, mlp_t=mlp_t, columns=columns, forward_dtype=dtype)
+    config = replace(SMALL, tokens=tokens, capsules=capsules, mlp_t=mlp_t, forward_dtype=dtype, **mixing)
 
     @jaxtyped(typechecker=beartype)
     def step(batch: dict[str, Tensor]) -> tuple[Float[Tensor, "3 6 5"], Float[Tensor, " 3"]]:
@@ -284,6 +288,7 @@ def test_weights_that_do_not_fit_are_named() -> None:
         ({"capsules": True, "num_puzzle_identifiers": 3}, "not both"),
         ({"tokens": False}, "needs an input"),
         ({"columns": 5}, "columns=5: 6 answer places do not fill their rows"),
+        ({"local": True}, "mixing=neighbours: only the cells of an answer grid"),
         ({"num_puzzle_identifiers": 3, "puzzle_emb_len": 1, "puzzle_emb_ndim": 64}, "does not fit into 1 places"),
     ],
 )

@@ -93,13 +93,16 @@ def test_one_block_agrees_with_a_plain_reading_of_the_paper() -> None:
     assert torch.allclose(net(h, line(p, each)).double(), x, atol=2e-6)
 
 
-def test_neighbours_are_mixed_channel_by_channel_and_what_is_before_the_grid_is_left_alone() -> None:
+@pytest.mark.parametrize("alone", [False, True], ids=["added to another mix", "alone"])
+def test_neighbours_are_mixed_channel_by_channel_and_only_alone_what_is_before_the_grid(alone: bool) -> None:
     """Written again as sums over the cells around each one."""
     before, rows, columns, d = 2, 3, 4, 5
-    mix = NeighbourMix(d, (rows, columns))
+    mix = NeighbourMix(d, (rows, columns), seeded(), alone)
     nn.init.normal_(mix.weight, generator=seeded())
     h = torch.randn(2, before + rows * columns, d, generator=seeded(1))
     wanted = torch.zeros_like(h)
+    if alone:
+        wanted[:, :before] = h[:, before:].mean(1, keepdim=True)
     for row, column, down, right in product(range(rows), range(columns), (-1, 0, 1), (-1, 0, 1)):
         if 0 <= row + down < rows and 0 <= column + right < columns:
             there = h[:, before + (row + down) * columns + column + right]
@@ -119,6 +122,25 @@ def test_a_net_on_a_grid_starts_as_one_without_and_learns_to_see_neighbours(toke
     with torch.no_grad():
         weights[0] -= weights[0].grad
     assert not torch.allclose(net(h), before, atol=1e-2)
+
+
+def test_a_local_net_sees_as_far_as_it_has_layers_and_tells_the_prefix_of_every_cell() -> None:
+    """Two layers of a 5 x 5 grid after one token: the centre sees all, a corner does not see the other ones."""
+    net = RecursiveNet(32, 4, seeded(), grid=(5, 5), local=True)
+    h = torch.randn(26, 32, generator=seeded(1), requires_grad=True)
+    seen = {}
+    for place in (0, 1, 13):  # the prefix, a corner, the centre
+        (gradient,) = torch.autograd.grad(net(h[None])[0, place].square().mul(h.detach()[place]).sum(), h)
+        seen[place] = gradient.any(1).nonzero()[:, 0].tolist()
+    assert seen[0] == list(range(26))
+    assert seen[1] == [1 + 5 * row + column for row in range(3) for column in range(3)]
+    assert seen[13] == list(range(1, 26))
+    assert not hasattr(net.layers[0], "self_attn") and net.layers[0].near.weight.any()
+
+
+def test_a_local_net_needs_a_grid() -> None:
+    with pytest.raises(ValueError, match="only the cells of a grid"):
+        RecursiveNet(32, 4, seeded(), local=True)
 
 
 def test_rotation_depends_on_relative_places_only() -> None:

@@ -150,6 +150,11 @@ class MultimodalDatasetConfig(BaseModel):
     )
     train_batch_size: int = _field("train", 64, "samples in a training batch", ge=1)
     train_width: int = _field("train", 128, "width of the trained TRM, a multiple of 64", ge=64, multiple_of=64)
+    mixing: Literal["all", "neighbours"] = _field(
+        "train", "all",
+        "what a cell of an answer grid is mixed with in a layer of the TRM: all (every cell, and its neighbours once "
+        "more) or neighbours (the eight around it alone, for mazes)",
+    )  # fmt: skip
     learning_rate: float = _field("train", 1e-3, "peak learning rate of the TRM", gt=0)
     weight_decay: float = _field("train", 0.1, "weight decay of the TRM", ge=0)
     cool_down: float = _field(

@@ -44,7 +44,8 @@ class TRMConfig:
     is the twelve capsules. read_heads: each answer place also reads the capsules itself, with so many heads (see
     place_reader.py); 0: they are the prefix only. tokens: whether the batch has `inputs`. mlp_t: mix places by an MLP
     instead of attention. columns: the answer places are the cells of a grid with so many, and each layer also mixes a
-    cell with its eight neighbours; 0: it does not, as published.
+    cell with its eight neighbours; 0: it does not, as published. local: with its neighbours alone, without MLP or
+    attention; the prefix is given the mean of all cells.
     forward_dtype: what the net computes in; weights are float32.
     """
 
@@ -57,6 +58,7 @@ class TRMConfig:
     L_cycles: int = 6
     mlp_t: bool = False
     columns: int = 0
+    local: bool = False
     tokens: bool = True
     capsules: bool = False
     read_heads: int = 0
@@ -81,6 +83,8 @@ class TRMConfig:
             raise UserError("read_heads: answer places can only read capsules where there are some")
         if self.columns and self.seq_len % self.columns:
             raise UserError(f"columns={self.columns}: {self.seq_len} answer places do not fill their rows")
+        if self.local and not self.columns:
+            raise UserError("mixing=neighbours: only the cells of an answer grid have neighbours; use mixing=all")
         if self.num_puzzle_identifiers and self.puzzle_emb_ndim > self.puzzle_emb_len * self.hidden_size:
             raise UserError(f"puzzle_emb_ndim={self.puzzle_emb_ndim} does not fit into {self.puzzle_emb_len} places")
 
@@ -130,7 +134,7 @@ class TinyRecursiveModel(nn.Module):
             self.puzzle_emb = Embedding(nothing, sparse=True)
         self.net = RecursiveNet(
             d, config.num_heads, generator, layers=config.L_layers, tokens=places if config.mlp_t else None,
-            grid=(config.seq_len // config.columns, config.columns) if config.columns else None,
+            grid=(config.seq_len // config.columns, config.columns) if config.columns else None, local=config.local,
         )  # fmt: skip
         self.lm_head = Linear(d, config.vocab_size, generator)
         self.q_head = HaltHead(d)
@@ -139,7 +143,8 @@ class TinyRecursiveModel(nn.Module):
         self.register_buffer("H_init", truncated_normal(d, std=1.0, generator=generator))
         self.register_buffer("L_init", truncated_normal(d, std=1.0, generator=generator))
         self.angles: Tensor | None
-        angles = None if config.mlp_t else rotary_angles(torch.arange(places)[:, None], d // config.num_heads)
+        no_angles = config.mlp_t or config.local
+        angles = None if no_angles else rotary_angles(torch.arange(places)[:, None], d // config.num_heads)
         self.register_buffer("angles", angles, persistent=False)
 
     def initial_carry(self, batch: Mapping[str, Tensor]) -> Carry:

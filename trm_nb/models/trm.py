@@ -134,29 +134,37 @@ class Attention(nn.Module):
 class NeighbourMix(nn.Module):
     """A depthwise 3x3 convolution over the last rows x columns tokens, the cells of a grid: (b, p, d) -> (b, p, d).
 
-    It is 0 for the tokens before them, and takes 0 for cells outside of the grid. Recurrent convolutions solve mazes by
-    spreading from cell to cell (Schwarzschild et al., arXiv 2106.04537). The weights start at 0: otherwise a few
-    Sudokus, where neighbours mean little, are learnt worse (LOG.md, 2026-11-28).
+    It takes 0 for cells outside of the grid. Recurrent convolutions solve mazes by spreading from cell to cell
+    (Schwarzschild et al., arXiv 2106.04537). Added to another mix it is 0 for the tokens before the cells, and the
+    weights start at 0: otherwise a few Sudokus, where neighbours mean little, are learnt worse (LOG.md, 2026-11-28).
+    With `alone` it is all that mixes tokens: those before the cells are given the mean of all cells, and the weights
+    start as others do.
     """
 
-    def __init__(self, width: int, grid: tuple[int, int]) -> None:
+    def __init__(self, width: int, grid: tuple[int, int], generator: torch.Generator, alone: bool = False) -> None:
         super().__init__()
-        self.grid = grid
-        self.weight = nn.Parameter(torch.zeros(width, 1, 3, 3))
+        self.grid, self.alone = grid, alone
+        shape = (width, 1, 3, 3)
+        self.weight = nn.Parameter(
+            truncated_normal(*shape, std=1 / 3, generator=generator) if alone else torch.zeros(shape)
+        )
 
     def forward(self, h: Tensor) -> Tensor:
         b, p, d = h.shape
         before = p - math.prod(self.grid)
         cells = h[:, before:].transpose(1, 2).reshape(b, d, *self.grid)
-        mixed = F.conv2d(cells, self.weight.to(h.dtype), padding=1, groups=d)
-        return F.pad(mixed.flatten(2).transpose(1, 2), (0, 0, before, 0))
+        mixed = F.conv2d(cells, self.weight.to(h.dtype), padding=1, groups=d).flatten(2).transpose(1, 2)
+        if self.alone:
+            return torch.cat((h[:, before:].mean(1, keepdim=True).expand(b, before, d), mixed), dim=1)
+        return F.pad(mixed, (0, 0, before, 0))
 
 
 class Block(nn.Module):
     """Post-norm: h = rms(h + mix(h)), then h = rms(h + mlp(h)).
 
     `mix` is attention, or, for a fixed number of `tokens`, a SwiGLU over the tokens (the paper's mlp_t: better on
-    small boards, and blind to RoPE). Where the last tokens are the cells of a `grid`, NeighbourMix is added to it.
+    small boards, and blind to RoPE). Where the last tokens are the cells of a `grid`, NeighbourMix is added to it, or
+    with `local` takes its place.
     """
 
     def __init__(
@@ -166,21 +174,27 @@ class Block(nn.Module):
         generator: torch.Generator,
         tokens: int | None = None,
         grid: tuple[int, int] | None = None,
+        local: bool = False,
     ) -> None:
         super().__init__()
-        if tokens is None:
+        if local:
+            if grid is None:
+                raise ValueError("local: only the cells of a grid have neighbours")
+        elif tokens is None:
             self.self_attn = Attention(width, heads, generator)
         else:
             self.mlp_t = SwiGLU(tokens, generator)
         self.mlp = SwiGLU(width, generator)
-        self.mixes_by_mlp = tokens is not None
-        self.near = None if grid is None else NeighbourMix(width, grid)
+        self.mixes_by_mlp, self.local = tokens is not None and not local, local
+        self.near = None if grid is None else NeighbourMix(width, grid, generator, local)
 
     def forward(self, h: Tensor, angles: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         kept = h if self.near is None else h + self.near(h)
         if self.mixes_by_mlp:
             mixed = self.mlp_t(h.transpose(1, 2))
             h = rms_norm(kept.transpose(1, 2) + mixed).transpose(1, 2)  # the official norm is over tokens here
+        elif self.local:
+            h = rms_norm(kept)
         else:
             h = rms_norm(kept + self.self_attn(h, angles, mask))
         return rms_norm(h + self.mlp(h))
@@ -190,7 +204,7 @@ class RecursiveNet(nn.Module):
     """The small net that is called again and again: float (b, p, d) -> the same shape, unit RMS.
 
     `tokens` switches to mlp_t blocks for exactly so many tokens; the last of them may be the cells of a `grid` of
-    (rows, columns). `angles` is a table of `rotary_angles`, or None.
+    (rows, columns), which `local` mixes with their neighbours alone. `angles` is a table of `rotary_angles`, or None.
     """
 
     def __init__(
@@ -202,9 +216,10 @@ class RecursiveNet(nn.Module):
         layers: int = 2,
         tokens: int | None = None,
         grid: tuple[int, int] | None = None,
+        local: bool = False,
     ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(Block(width, heads, generator, tokens, grid) for _ in range(layers))
+        self.layers = nn.ModuleList(Block(width, heads, generator, tokens, grid, local) for _ in range(layers))
 
     def forward(self, h: Tensor, angles: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         for layer in self.layers:

@@ -49,9 +49,14 @@ def check(config: MultimodalDatasetConfig, tracker: TrainingProgressTracker, cac
 
 
 def check_names(config: MultimodalDatasetConfig) -> None:
-    """Raise UserError for a name that is not in its table."""
+    """Raise UserError for a name that is not in its table, or a mixing that the objective has no cells for."""
     refuse_unknown("encoder", config.encoder, ENCODERS)
     refuse_unknown("objective", config.objective, OBJECTIVES)
+    if config.mixing == "neighbours" and config.objective in ("label", "next"):
+        raise UserError(
+            f"mixing=neighbours: an answer of objective={config.objective} is one cell, which has no neighbours; "
+            "use objective=grid, or mixing=all"
+        )
 
 
 def refuse_overlap(config: MultimodalDatasetConfig) -> None:

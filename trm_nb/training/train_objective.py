@@ -137,9 +137,10 @@ def examples_of(output_dir: str | Path, config: MultimodalDatasetConfig, **sizes
     `sizes` are those of `TRMConfig` that differ from the objective's recipe, for studies.
     """
     objective, width = objective_named(config.objective), config.train_width
+    local = {"local": True} if config.mixing == "neighbours" else {}
     return objective(
         CapsuleDataset(output_dir), hidden_size=width, num_heads=width // HEAD_WIDTH,
-        forward_dtype=dtype_on(config.device), **{**objective.recursion, **sizes},
+        forward_dtype=dtype_on(config.device), **{**objective.recursion, **local, **sizes},
     )  # fmt: skip
 
 
