@@ -15,6 +15,7 @@ from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.pipeline.splits import group_of
 from trm_nb.records import GridTask, Item
 from trm_nb.sources.arc.augment import SYMMETRIES, common_form, forms, task_bytes, turned
+from trm_nb.sources.files import Skipped
 from trm_nb.sources.reader import list_files, read_items
 
 ARC = Path(__file__).parents[1] / "trm_nb" / "assets" / "demo" / "arc"
@@ -75,6 +76,29 @@ def test_forms_are_items_of_their_own_in_their_task_s_group(tmp_path: Path) -> N
     assert all(len(of) == 1 for of in groups.values())
     assert len(set.union(*groups.values())) == len(groups), "each task has a group of its own"
     assert len({group_of(item, 0) for item in after}) == len(after), "by their content alone forms are apart"
+
+
+@pytest.mark.parametrize(("side", "forms_each"), [(10, 0), (10, 2), (3, 0), (30, 1)])
+def test_tasks_with_a_larger_grid_are_left_out_with_their_forms(tmp_path: Path, side: int, forms_each: int) -> None:
+    everything = config_for(tmp_path)
+    largest: dict[str, int] = {}
+    for file in list_files(everything):
+        for item in read_items(file, everything):
+            if isinstance(item, Item) and isinstance(item.payload, GridTask):
+                task = item.payload
+                shown = [grid for pair in task.train for grid in pair]
+                largest[item.item_id] = max(max(g.shape) for g in (*shown, *task.test_inputs, *task.test_outputs))
+    config = config_for(tmp_path, arc_side=side, arc_forms=forms_each)
+    entries = [entry for file in list_files(config) for entry in read_items(file, config)]
+    kept = {entry.item_id.split("@")[0] for entry in entries if isinstance(entry, Item)}
+    left_out = {entry.path: entry.reason for entry in entries if isinstance(entry, Skipped)}
+    assert kept >= {name for name, most in largest.items() if most <= side}
+    assert left_out == {
+        name: f"a grid of {most} rows or columns; arc_side is {side}" for name, most in largest.items() if most > side
+    }
+    assert not kept & left_out.keys() and (left_out or side == 30)
+    tasks = [entry for entry in entries if isinstance(entry, Item) and isinstance(entry.payload, GridTask)]
+    assert len(tasks) == (1 + forms_each) * (len(largest) - len(left_out))
 
 
 @pytest.mark.slow

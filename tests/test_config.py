@@ -188,7 +188,7 @@ def test_config_survives_yaml(seed: int, encoder: str, flag: bool) -> None:
 
 def test_the_params_files() -> None:
     puzzles = ["maze10", "maze30", "sudoku4", "sudoku6", "sudoku9", "sudoku9_hard"]
-    assert sorted(path.stem for path in PARAMS) == sorted(["arc", "demo", "full", "smoke", "text", *puzzles])
+    assert sorted(path.stem for path in PARAMS) == sorted(["arc", "arc10", "demo", "full", "smoke", "text", *puzzles])
 
 
 @pytest.mark.parametrize("path", PARAMS, ids=lambda path: path.stem)
@@ -200,7 +200,10 @@ def test_params_load_and_each_line_is_explained(path: Path) -> None:
     assert all("  # " in line for line in fields)
 
 
-@pytest.mark.parametrize("path", [path for path in PARAMS if path.stem != "full"], ids=lambda path: path.stem)
+SHIPPED = [path for path in PARAMS if path.stem not in ("arc10", "full")]  # these read data of others
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_data_is_used_whole(path: Path) -> None:
     config = load_params(path)
     made = config.source_paths[0].startswith(GENERATED_SOURCES)  # tens of thousands, of which a few will do

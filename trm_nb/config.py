@@ -80,6 +80,9 @@ class MultimodalDatasetConfig(BaseModel):
         "plan", 0, "number of augmented copies of each ARC task (turned, mirrored, recoloured), all in its split",
         ge=0, le=1000,
     )  # fmt: skip
+    arc_side: int | None = _field(
+        "plan", None, "most rows or columns of a grid; ARC tasks with a larger one are left out; null: none is", ge=1
+    )
     image_size: int = _field("plan", 224, "side of an image in pixels", ge=28, le=1792, multiple_of=28)
     text_column: str | None = _field("plan", None, "column of a table's texts; null: `text` where there is one")
     image_column: str | None = _field("plan", None, "column of a table's images; null: `image` where there is one")

@@ -54,6 +54,12 @@ class GridTask:
     test_inputs: tuple[np.ndarray, ...]
     test_outputs: tuple[np.ndarray, ...] = ()
 
+    @property
+    def side(self) -> int:
+        """Most rows or columns of any of its grids, the answers among them."""
+        grids = (*(grid for pair in self.train for grid in pair), *self.test_inputs, *self.test_outputs)
+        return max(side for grid in grids for side in grid.shape)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Puzzle:

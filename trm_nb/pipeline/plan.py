@@ -230,5 +230,6 @@ def _nothing_usable(tracker: TrainingProgressTracker) -> str:
     if bad:
         return f"nothing usable in the sources: {len(bad)} quarantined, the first {bad[0].path}: {bad[0].reason}"
     if left_out:
-        return f"nothing usable in the sources: all {left_out} files are left out by include_text, _images, _grids"
+        settings = "include_text, _images, _grids or arc_side"
+        return f"nothing usable in the sources: all {left_out} files are left out by {settings}"
     return "nothing usable in the sources: they hold no items"

@@ -126,9 +126,20 @@ def read_items(file: SourceFile, config: MultimodalDatasetConfig) -> Iterator[En
 def read(file: SourceFile, config: MultimodalDatasetConfig, named_images: Container[Path] = ()) -> Reading:
     """Open one file, an image among `named_images` without entries. Never raises for what the file holds."""
     reading = _opened(file, config, named_images)
+    if config.arc_side is not None:
+        reading.entries = _with_small_grids(reading.entries, config.arc_side)
     if config.arc_forms:
         reading.entries = _with_forms(reading.entries, config.arc_forms, config.seed)
     return reading
+
+
+def _with_small_grids(entries: Iterator[Entry], most: int) -> Iterator[Entry]:
+    """The entries, with ARC tasks left out that have a grid of more rows or columns than `most`."""
+    for entry in entries:
+        if isinstance(entry, Item) and isinstance(entry.payload, GridTask) and (side := entry.payload.side) > most:
+            yield Skipped(entry.item_id, f"a grid of {side} rows or columns; arc_side is {most}")
+        else:
+            yield entry
 
 
 def _with_forms(entries: Iterator[Entry], count: int, seed: int) -> Iterator[Entry]:

@@ -148,6 +148,7 @@ def encoded(config: MultimodalDatasetConfig, asked: Sequence[Asked], count: int,
             test_fraction=0,
             val_fraction=0,
             arc_forms=0,
+            arc_side=None,
             train_steps=0,
         )
         with closing(Run(changed, samples=_Samples(asked), encoder=run.encoder)) as views_run:

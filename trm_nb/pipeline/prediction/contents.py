@@ -54,7 +54,7 @@ def contents_of(values: Any, config: MultimodalDatasetConfig) -> Iterator[Conten
     for value in given:
         if isinstance(value, os.PathLike):
             list_source_files([str(Path(value).absolute())])
-    reading = config.with_changes(limit=None, arc_forms=0)
+    reading = config.with_changes(limit=None, arc_forms=0, arc_side=None)
     return (content for position, value in enumerate(given) for content in _contents(value, position, reading))
 
 
