@@ -58,7 +58,7 @@ class GridTask:
     def side(self) -> int:
         """Most rows or columns of any of its grids, the answers among them."""
         grids = (*(grid for pair in self.train for grid in pair), *self.test_inputs, *self.test_outputs)
-        return max(side for grid in grids for side in grid.shape)
+        return max(max(map(int, grid.shape)) for grid in grids)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
