@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import pytest
 
-from trm_nb.cli.terminal import result_of, say_what_came_out
+from trm_nb.cli.terminal import TerminalView, result_of, say_what_came_out
 from trm_nb.notebook.prose import finding
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import Rejected
@@ -52,6 +55,27 @@ def test_a_run_ends_with_its_findings_the_quarantine_and_the_report(
         "1 quarantined, reasons: outputs/demo/quarantine.jsonl",
         "report: outputs/demo/report/index.html",
     ]
+
+
+class Terminal(io.TextIOWrapper):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("encoding", "bars"), [("ascii", "...."), ("cp1252", "...."), ("utf-8", "░░░░")])
+def test_bars_that_are_redrawn_are_of_characters_that_the_terminal_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, bars: str
+) -> None:
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", Terminal(shown, encoding))
+    monkeypatch.setenv("TERM", "xterm")
+    with closing(TrainingProgressTracker(tmp_path / "run", create=True)) as tracker, TerminalView(tracker, "x") as view:
+        for _ in range(2):  # at the first time, rich puts its own output in the place of sys.stdout
+            view._next = 0
+            view.tick()
+        sys.stdout.flush()
+        text = shown.getvalue().decode(encoding)
+    assert text.count(bars) > 1 and "\\u25" not in text
 
 
 @pytest.mark.parametrize(

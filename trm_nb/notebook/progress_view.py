@@ -52,7 +52,8 @@ class Snapshot:
 
     def __str__(self) -> str:
         """The text, with bars and curves of ASCII where standard output cannot take it as it is."""
-        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        output = getattr(sys.stdout, "rich_proxied_file", sys.stdout)  # behind what rich puts in its place
+        encoding = getattr(output, "encoding", None) or "utf-8"
         try:
             self.text.encode(encoding, "surrogateescape")
         except UnicodeEncodeError:
