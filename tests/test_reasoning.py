@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ from trm_nb.records import Puzzle
 from trm_nb.sources.puzzles.mazes import mazes
 from trm_nb.sources.puzzles.sudoku import sudokus
 from trm_nb.training.predictions import evaluate
-from trm_nb.training.state import ROW, Settings
+from trm_nb.training.state import ROW, Settings, open_state
 from trm_nb.training.verdicts import accuracy
 
 SMALL = {"hidden_size": 32, "num_heads": 2, "H_cycles": 1, "L_cycles": 2, "mlp_t": True, "halt_max_steps": 4}
@@ -90,13 +90,39 @@ def test_an_embedding_of_the_task_is_learnt_too(tmp_path: Path) -> None:
     assert len(saved["optimisers"]) == 2
 
 
-@pytest.mark.parametrize("kind", ["sudoku", "maze"])
-def test_stopped_in_the_middle_it_ends_with_the_same_weights(kind: str, tmp_path: Path) -> None:
+def test_matrices_between_features_are_trained_by_muon_where_its_rate_is_given(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, muon_rate=1e-2, weight_decay=0.2, learning_rate=1e-3)
+    task = {"num_puzzle_identifiers": 1, "puzzle_emb_len": 2, "mlp_t": True}
+    state = open_state(tmp_path / "none.pt", tokens(**task), settings)  # type: ignore[arg-type]
+    names = {id(p): name for name, p in state.model.named_parameters()}
+    found = {
+        type(optimiser).__name__: (rate, {names[id(p)] for p in optimiser.param_groups[0]["params"]})
+        for optimiser, rate in zip(state.optimisers, state.rates, strict=True)
+    }
+    parts = product((0, 1), ("mlp_t", "mlp"), ("gate_up", "down"))
+    assert found == {
+        "AdamATan2": (1e-3, {"embed_tokens.weight", "lm_head.weight", "q_head.weight", "q_head.bias"}),
+        "Muon": (1e-2, {f"net.layers.{layer}.{mix}.{part}_proj.weight" for layer, mix, part in parts}),
+        "SignSGD": (1e-2, {"puzzle_emb.weight"}),
+    }
+    assert state.optimisers[1].param_groups[0]["weight_decay"] == pytest.approx(0.2 * 1e-3 / 1e-2)
+    assert len(open_state(tmp_path / "none.pt", tokens(), SETTINGS).optimisers) == 1
+    train(tmp_path, tokens(), replace(SETTINGS, steps=1))
+    with pytest.raises(UserError, match=r"muon_rate=0\.0, not 0\.01"):
+        train(tmp_path, tokens(), replace(SETTINGS, muon_rate=1e-2))
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [("sudoku", SETTINGS), ("maze", SETTINGS), ("sudoku", replace(SETTINGS, muon_rate=1e-2))],
+    ids=["sudoku", "maze", "by Muon"],
+)
+def test_stopped_in_the_middle_it_ends_with_the_same_weights(kind: str, settings: Settings, tmp_path: Path) -> None:
     examples = tokens(kind)
-    train(tmp_path / "whole", examples, SETTINGS)
+    train(tmp_path / "whole", examples, settings)
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "stopped", examples, SETTINGS, stop_at(27))
-    train(tmp_path / "stopped", examples, SETTINGS)
+        train(tmp_path / "stopped", examples, settings, stop_at(27))
+    train(tmp_path / "stopped", examples, settings)
     assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
     assert (tmp_path / "stopped" / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
 

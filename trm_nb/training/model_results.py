@@ -28,8 +28,8 @@ from trm_nb.training.state import KIND
 SAMPLES_AT_ONCE = 1_000  # while predictions are written
 MOST_CLASSES = 100  # in the card; result.json has all
 _SHOWN = (
-    "train_steps", "train_batch_size", "learning_rate", "weight_decay", "train_width", "mixing", "train_seed",
-    "validate_every", "early_stopping", "device",
+    "train_steps", "train_batch_size", "learning_rate", "muon_rate", "weight_decay", "train_width", "mixing",
+    "train_seed", "validate_every", "early_stopping", "device",
 )  # fmt: skip
 _UNSET = {"validate_every": "an epoch, 10 steps at least", "early_stopping": "off"}
 

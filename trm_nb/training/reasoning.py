@@ -168,8 +168,7 @@ def _step(state: State, examples: Examples, settings: Settings, folder: Path) ->
     if not nn.utils.clip_grad_norm_(dense, CLIP).isfinite():
         raise _no_number("gradient", state, folder)
     state.step += 1
-    rates = (settings.learning_rate, settings.embedding_rate)
-    for optimiser, rate in zip(state.optimisers, rates, strict=False):
+    for optimiser, rate in zip(state.optimisers, state.rates, strict=True):
         optimiser.param_groups[0]["lr"] = rate * _part_of_rate(state.step, settings)
         optimiser.step()
     follow(state.average, state.model, settings.average, state.step)

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim import Muon
 
 from trm_nb.errors import UserError
 from trm_nb.models.checkpoints import load_checkpoint, load_weights, refuse_another, save_checkpoint
@@ -28,6 +29,7 @@ from trm_nb.workers.distributed import ranks
 KIND = "reasoning TRM"
 ROW = "row"  # the batch's entry that says which examples it holds
 # What may differ when a training goes on: it was begun on a GPU in bfloat16, and is looked at on a laptop.
+_NO_MATRICES = ("places", "embed_tokens.weight", "lm_head.weight", "q_head.weight")  # but a row a place or a class
 FREE = ("steps", "torch_threads", "device", "forward_dtype", "bfloat16", "log_every", "checkpoint_every", "logger")
 
 
@@ -36,7 +38,8 @@ class Settings:
     """How to train. `steps` may be raised from call to call; threads, device and intervals change no result on a CPU.
 
     `cool_down` is the last part of the steps, in which the rate falls linearly to nothing; `steps` is fixed then. With
-    `bfloat16` the steps compute in it; weights, and what measures them, stay as they are.
+    `bfloat16` the steps compute in it; weights, and what measures them, stay as they are. `muon_rate` is the highest
+    rate of the matrices where Muon trains them, see `_optimisers`; 0: AdamATan2 does, as published.
 
     The defaults are the published ones but for batch, warm_up and the intervals, which suit small models on a CPU.
     `validate_every` steps come between two validations (None: see `validation.interval`), and the last step is
@@ -48,6 +51,7 @@ class Settings:
     batch: int = 64
     learning_rate: float = 1e-3
     embedding_rate: float = 1e-2
+    muon_rate: float = 0.0
     weight_decay: float = 0.1
     warm_up: int = 100
     cool_down: float = 0.0
@@ -97,6 +101,7 @@ class State:
     model: TinyRecursiveModel
     average: TinyRecursiveModel
     optimisers: list[torch.optim.Optimizer]
+    rates: list[float]  # the highest ones of the optimisers
     step: int = 0
     carry: Carry | None = None
     best: Best | None = None
@@ -117,15 +122,11 @@ def open_state(path: Path, examples: Examples, settings: Settings) -> State:
         for part in (*model.modules(), *average.modules()):
             if isinstance(part, RecursiveNet):
                 part.compile()
-    embedding = {id(p) for name, p in model.named_parameters() if name.startswith("puzzle_emb")}
-    dense = [p for p in model.parameters() if id(p) not in embedding]
-    optimisers: list[torch.optim.Optimizer] = [AdamATan2(dense, weight_decay=settings.weight_decay)]
-    if embedding:
-        optimisers.append(SignSGD(model.puzzle_emb.parameters(), weight_decay=settings.weight_decay))
-    state = State(model, average, optimisers)
+    made = _optimisers(model, settings)
+    state = State(model, average, list(made), list(made.values()))
     group = ranks()
     model.batch_part = group.part(settings.batch)
-    if embedding and group.size > 1:
+    if model.config.num_puzzle_identifiers and group.size > 1:
         raise UserError("puzzle embeddings are trained by one process, and this is one of several; start it alone")
     if not path.is_file():
         return state
@@ -133,7 +134,7 @@ def open_state(path: Path, examples: Examples, settings: Settings) -> State:
     refuse_another(path, values.get("bound"), _bound(examples, settings))
     load_weights(model, values.get("model"), path)
     load_weights(average, values.get("average"), path)
-    for optimiser, saved in zip(optimisers, values["optimisers"], strict=True):
+    for optimiser, saved in zip(state.optimisers, values["optimisers"], strict=True):
         optimiser.load_state_dict(saved)
     state.step, state.sums = values["step"], values["sums"]
     if values["best"]:
@@ -143,6 +144,28 @@ def open_state(path: Path, examples: Examples, settings: Settings) -> State:
         carry, data = (to_device(group.own(values[name]), settings.device) for name in ("carry", "data"))
         state.carry = Carry(**carry, current_data=data)
     return state
+
+
+def _optimisers(model: TinyRecursiveModel, settings: Settings) -> dict[torch.optim.Optimizer, float]:
+    """The optimisers with their highest rates: AdamATan2 and, for a puzzle's embedding, SignSGD, as published.
+
+    With `muon_rate`, Muon (Jordan et al., 2024) trains the matrices between features in place of AdamATan2; the weights
+    decay as fast as the others do. On mazes it needs a small part of the steps (LOG.md, 2026-11-28).
+    """
+    named = dict(model.named_parameters())
+    embedding = {name for name in named if name.startswith("puzzle_emb.")}
+    matrices = {name for name, p in named.items() if settings.muon_rate and p.ndim == 2 and name not in _NO_MATRICES}
+    matrices -= embedding
+    others = [p for name, p in named.items() if name not in embedding | matrices]
+    decay = settings.weight_decay
+    made: dict[torch.optim.Optimizer, float] = {AdamATan2(others, weight_decay=decay): settings.learning_rate}
+    if matrices:
+        kept = decay * settings.learning_rate / settings.muon_rate
+        muon = Muon([named[name] for name in sorted(matrices)], 0.0, kept, adjust_lr_fn="match_rms_adamw")
+        made[muon] = settings.muon_rate
+    if embedding:
+        made[SignSGD([named[name] for name in embedding], weight_decay=decay)] = settings.embedding_rate
+    return made
 
 
 def _bound(examples: Examples, settings: Settings) -> dict[str, object]:

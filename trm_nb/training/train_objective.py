@@ -148,7 +148,7 @@ def settings_of(config: MultimodalDatasetConfig) -> Settings:
     """How `config` trains its TRM."""
     return Settings(
         config.train_steps, batch=config.train_batch_size, learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay, cool_down=config.cool_down,
+        muon_rate=config.muon_rate, weight_decay=config.weight_decay, cool_down=config.cool_down,
         bfloat16=config.train_precision == "auto" and fast_in_bfloat16(config.device), average=AVERAGE, warm_up=WARM_UP,
         seed=config.training_fields()["train_seed"], log_every=LOG_EVERY, checkpoint_every=CHECKPOINT_EVERY,
         torch_threads=config.torch_threads, device=config.device, validate_every=config.validate_every,
