@@ -545,12 +545,28 @@ BOARD, FILLED = "1030040200430021", "1234341221434321"  # a 4x4 Sudoku and its s
         pytest.param({"puzzle": [BOARD] * 2, "solution": [FILLED] * 2, "from": "x"}, id="lists"),
         pytest.param({"Puzzle": {"0": BOARD}, "Solution": {"0": FILLED}}, id="pandas"),
         pytest.param([{"quiz": BOARD, "answer": FILLED}], id="list-of-objects"),
+        pytest.param({"data": [{"puzzle": BOARD, "solution": FILLED}] * 2, "count": 2}, id="list in an object"),
+        pytest.param({"easy": {"all": [{"puzzle": BOARD, "solution": FILLED}]}, "hard": []}, id="deeper"),
+        pytest.param({"train": {"puzzle": [BOARD] * 3, "solution": [FILLED] * 3}}, id="columns in an object"),
     ],
 )
 def test_puzzles_in_one_json_document_show_no_solution(tmp_path: Path, value: Any) -> None:
     (tmp_path / "p.json").write_text(json.dumps(value, indent=1))
     found = items(entries(tmp_path))
     assert found and all(isinstance(item.payload, Puzzle) and item.payload.solution is not None for item in found)
+
+
+@pytest.mark.parametrize("bad", [1, 2])
+def test_a_table_of_few_puzzles_keeps_those_that_can_be_read(tmp_path: Path, bad: int) -> None:
+    rows = [{"puzzle": BOARD, "solution": FILLED}] * bad + [{"puzzle": "not one", "solution": "?"}] * bad
+    (tmp_path / "t.jsonl").write_bytes(jsonl(rows))
+    found = entries(tmp_path)
+    assert len(items(found)) == bad and len(reasons(found)) == bad
+
+
+def test_a_table_with_tabs_may_be_called_so(tmp_path: Path) -> None:
+    (tmp_path / "t.tab").write_text("text\tlabel\nwords\tone\n", encoding="utf-8")
+    assert [item.payload for item in items(entries(tmp_path))] == ["words"]
 
 
 def test_questions_that_are_no_puzzles(tmp_path: Path) -> None:

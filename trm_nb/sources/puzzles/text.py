@@ -1,4 +1,4 @@
-"""Sudokus and mazes out of the tables in which they are published: a column of questions and one of answers.
+"""Sudokus and mazes out of the tables and JSON in which they are published: a column of questions, one of answers.
 
 A Sudoku is its cells row by row, 16, 36 or 81 of them, with one of `0._*-?` or a space for a blank. A maze is a square
 of `#` wall, `S` start, `G` goal, a space or one of `._0*-` for a free cell and, in the answer, `o` for the path, as in
@@ -9,7 +9,8 @@ contradicts its question is refused, not repaired.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -58,6 +59,36 @@ def resembles_puzzle(value: object) -> bool:
     letters = [cell for cell in cells if cell not in _USUAL]
     one_word = len(cells) >= _LONG_WORD and " " not in cells and all(map(str.isalnum, letters))
     return one_word or len(letters) * 5 <= len(cells)
+
+
+def puzzles_in(value: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """The rows of a JSON object that is one puzzle, has columns of them as pandas writes them, or holds such objects at
+    any depth; None for any other."""
+    rows = [row for one in _with_questions(value) for row in _puzzle_rows(one)]
+    first = [cell for row in rows[:10] for name, cell in row.items() if name.lower() in QUESTIONS]
+    return rows if any(is_puzzle(cell) or resembles_puzzle(cell) for cell in first) else None
+
+
+def _with_questions(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The objects in a JSON value that have a key for questions, in their order."""
+    waiting: list[Any] = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict) and puzzle_columns(one) is not None:
+            yield one
+        elif isinstance(one, dict | list):
+            waiting += reversed(list(one.values()) if isinstance(one, dict) else one)
+
+
+def _puzzle_rows(value: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a JSON object that is one puzzle, or has a column of them under each key."""
+    question, _ = puzzle_columns(value) or ("", None)
+    columns = {name: list(held.values()) if isinstance(held, dict) else held for name, held in value.items()}
+    if not isinstance(columns[question], list):
+        return [value]
+    count = len(columns[question])
+    whole = {name: held for name, held in columns.items() if isinstance(held, list) and len(held) == count}
+    return [dict(zip(whole, cells, strict=True)) for cells in zip(*whole.values(), strict=True)]
 
 
 def to_puzzle(question: str, answer: str | None = None) -> Puzzle:

@@ -38,7 +38,8 @@ _SIGHT = 10  # rows looked at for a puzzle
 
 Kind: TypeAlias = Literal["jsonl", "json", "csv", "parquet"]
 _KINDS: dict[str, Kind] = {
-    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet",
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "csv", ".tab": "csv",
+    ".parquet": "parquet",
 }  # fmt: skip
 
 
@@ -187,7 +188,7 @@ def _puzzles(table: Table, label: str | None) -> Columns | None:
     except RefusedError:
         return None
     alike = [value for value in seen if is_puzzle(value) or resembles_puzzle(value)]
-    if len(alike) * 2 <= len(seen):
+    if not alike or len(alike) * 2 < len(seen):
         return None
     if not any(map(is_puzzle, alike)):
         first = str(alike[0])

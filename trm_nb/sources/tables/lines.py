@@ -20,7 +20,7 @@ from typing import Any
 from trm_nb.sources.arc import tasks as arc_tasks
 from trm_nb.sources.arc.task_files import MAX_JSON_BYTES
 from trm_nb.sources.byte_streams import BLOCK_BYTES, Recoded, RefusedError, lines, open_unpacked
-from trm_nb.sources.puzzles.text import QUESTIONS, is_puzzle, puzzle_columns, resembles_puzzle
+from trm_nb.sources.puzzles.text import QUESTIONS, puzzles_in
 from trm_nb.sources.text.decoding import (
     Encoding,
     NotTextError,
@@ -251,7 +251,7 @@ def is_json_lines(path: Path, alone: bool) -> bool:
 
 
 def json_records(path: Path) -> list[dict[str, Any]] | None:
-    """The objects of a JSON file that holds a list of nothing else, or puzzles in one object; None for all others.
+    """The objects of a JSON file that holds a list of nothing else, or puzzles in an object; None for all others.
 
     Raises RefusedError for what cannot be read, and for a list above MAX_JSON_BYTES or MAX_VALUES objects.
     """
@@ -270,23 +270,8 @@ def json_records(path: Path) -> list[dict[str, Any]] | None:
     except (arc_tasks.ArcError, NotTextError):
         return None
     if isinstance(value, dict):
-        return _puzzles_in(value)
+        return puzzles_in(value)
     return value if isinstance(value, list) and value and all(isinstance(row, dict) for row in value) else None
-
-
-def _puzzles_in(value: dict[str, Any]) -> list[dict[str, Any]] | None:
-    """The rows of an object that is one puzzle, or holds columns of them as pandas writes them; None for any other."""
-    question, _ = puzzle_columns(value) or (None, None)
-    if question is None:
-        return None
-    columns = {name: list(held.values()) if isinstance(held, dict) else held for name, held in value.items()}
-    count = len(columns[question]) if isinstance(columns[question], list) else None
-    if count is None:
-        rows = [value]
-    else:
-        whole = {name: held for name, held in columns.items() if isinstance(held, list) and len(held) == count}
-        rows = [dict(zip(whole, cells, strict=True)) for cells in zip(*whole.values(), strict=True)]
-    return rows if any(is_puzzle(row[question]) or resembles_puzzle(row[question]) for row in rows[:10]) else None
 
 
 def record_rows(records: list[dict[str, Any]]) -> Iterator[Row | BadRow]:
