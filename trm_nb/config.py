@@ -161,8 +161,8 @@ class MultimodalDatasetConfig(BaseModel):
     learning_rate: float = _field("train", 1e-3, "peak learning rate of the TRM", gt=0)
     muon_rate: float = _field(
         "train", 0.0,
-        "peak learning rate of the TRM's matrices where Muon trains them, which needs fewer steps on puzzles; 0: "
-        "AdamATan2 does, as published", ge=0,
+        "peak learning rate of the TRM's matrices where Muon trains them, which is faster at first; 0: AdamATan2 "
+        "does, as published", ge=0,
     )  # fmt: skip
     weight_decay: float = _field("train", 0.1, "weight decay of the TRM", ge=0)
     cool_down: float = _field(

@@ -150,7 +150,7 @@ def _optimisers(model: TinyRecursiveModel, settings: Settings) -> dict[torch.opt
     """The optimisers with their highest rates: AdamATan2 and, for a puzzle's embedding, SignSGD, as published.
 
     With `muon_rate`, Muon (Jordan et al., 2024) trains the matrices between features in place of AdamATan2; the weights
-    decay as fast as the others do. On mazes it needs a small part of the steps (LOG.md, 2026-11-28).
+    decay as fast as the others do. On mazes it learns the first half much faster (LOG.md, 2026-11-28).
     """
     named = dict(model.named_parameters())
     embedding = {name for name in named if name.startswith("puzzle_emb.")}
