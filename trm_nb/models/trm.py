@@ -177,13 +177,12 @@ class Block(nn.Module):
         local: bool = False,
     ) -> None:
         super().__init__()
-        if local:
-            if grid is None:
-                raise ValueError("local: only the cells of a grid have neighbours")
-        elif tokens is None:
-            self.self_attn = Attention(width, heads, generator)
-        else:
+        if local and grid is None:
+            raise ValueError("local: only the cells of a grid have neighbours")
+        if tokens is not None and not local:
             self.mlp_t = SwiGLU(tokens, generator)
+        elif not local:
+            self.self_attn = Attention(width, heads, generator)
         self.mlp = SwiGLU(width, generator)
         self.mixes_by_mlp, self.local = tokens is not None and not local, local
         self.near = None if grid is None else NeighbourMix(width, grid, generator, local)

@@ -4,7 +4,8 @@ As in the official training: a new batch is taken at every step and only rows th
 with linear warm-up and then a constant rate, SignSGD for puzzle embeddings; what is measured is the average of the
 weights. `cool_down` lets the rate fall at the end of a training whose length is fixed. Where there are validation
 examples, the weights of the best step are kept and returned (validation.py).
-Deviation: gradients are clipped at norm 1 (which atan2 hardly notices, as it does not see their scale).
+Deviations: gradients are clipped at norm 1 (which atan2 hardly notices, as it does not see their scale), and
+`muon_rate` lets Muon train the matrices (state.py).
 
 Everything a step does follows from the seed and its number, and the checkpoint holds model, average, optimisers, carry
 and the best step, so a training that was killed ends with the weights of one that was not, bit for bit on a CPU (same

@@ -29,8 +29,9 @@ from trm_nb.workers.distributed import ranks
 KIND = "reasoning TRM"
 ROW = "row"  # the batch's entry that says which examples it holds
 # What may differ when a training goes on: it was begun on a GPU in bfloat16, and is looked at on a laptop.
-_NO_MATRICES = ("places", "embed_tokens.weight", "lm_head.weight", "q_head.weight")  # but a row a place or a class
 FREE = ("steps", "torch_threads", "device", "forward_dtype", "bfloat16", "log_every", "checkpoint_every", "logger")
+# Not between features, but a row a place, a class or a puzzle.
+_NO_MATRICES = ("places", "embed_tokens.weight", "lm_head.weight", "q_head.weight", "puzzle_emb.weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,15 +154,14 @@ def _optimisers(model: TinyRecursiveModel, settings: Settings) -> dict[torch.opt
     decay as fast as the others do. On mazes it learns the first half much faster (LOG.md, 2026-11-28).
     """
     named = dict(model.named_parameters())
-    embedding = {name for name in named if name.startswith("puzzle_emb.")}
-    matrices = {name for name, p in named.items() if settings.muon_rate and p.ndim == 2 and name not in _NO_MATRICES}
-    matrices -= embedding
-    others = [p for name, p in named.items() if name not in embedding | matrices]
+    embedding = [name for name in named if name.startswith("puzzle_emb.")]
+    matrices = [name for name, p in named.items() if settings.muon_rate and p.ndim == 2 and name not in _NO_MATRICES]
+    others = [p for name, p in named.items() if name not in (*embedding, *matrices)]
     decay = settings.weight_decay
     made: dict[torch.optim.Optimizer, float] = {AdamATan2(others, weight_decay=decay): settings.learning_rate}
     if matrices:
         kept = decay * settings.learning_rate / settings.muon_rate
-        muon = Muon([named[name] for name in sorted(matrices)], 0.0, kept, adjust_lr_fn="match_rms_adamw")
+        muon = Muon([named[name] for name in matrices], 0.0, kept, adjust_lr_fn="match_rms_adamw")
         made[muon] = settings.muon_rate
     if embedding:
         made[SignSGD([named[name] for name in embedding], weight_decay=decay)] = settings.embedding_rate
