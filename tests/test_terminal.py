@@ -11,10 +11,13 @@ import nbformat
 import numpy as np
 import pytest
 
+from trm_nb.cli.sweep_view import SweepView
 from trm_nb.cli.terminal import TerminalView, result_of, say_what_came_out
 from trm_nb.notebook.prose import finding
+from trm_nb.progress.run_folder import RunPaths
 from trm_nb.progress.tracker import TrainingProgressTracker
 from trm_nb.records import Rejected
+from trm_nb.storage.files import locked
 from trm_nb.training.objectives import objective_named
 from trm_nb.training.predictions import Predictions
 from trm_nb.training.results import Result
@@ -75,6 +78,23 @@ def test_bars_that_are_redrawn_are_of_characters_that_the_terminal_has(
             view.tick()
         sys.stdout.flush()
         text = shown.getvalue().decode(encoding)
+    assert text.count(bars) > 1 and "\\u25" not in text
+
+
+@pytest.mark.parametrize(("encoding", "bars"), [("ascii", "...."), ("cp1252", "...."), ("utf-8", "░░░░")])
+def test_so_are_those_of_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, bars: str) -> None:
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", Terminal(shown, encoding))
+    monkeypatch.setenv("TERM", "xterm")
+    training = RunPaths(tmp_path / "run").model("a").root
+    with closing(TrainingProgressTracker(tmp_path / "run", create=True)) as tracker:
+        training.mkdir(parents=True)
+        with locked(training, "training"), tracker.stage("train/a", 10), SweepView(tracker, ["a"]) as view:
+            for _ in range(2):
+                view._next = 0
+                view.tick()
+            sys.stdout.flush()
+            text = shown.getvalue().decode(encoding)
     assert text.count(bars) > 1 and "\\u25" not in text
 
 

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from trm_nb.batch.sweep import Trained
-from trm_nb.progress.stats_text import bar
+from trm_nb.progress.stats_text import bar, for_output
 from trm_nb.progress.tracker import TrainingProgressTracker
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class SweepView:
             self._live = Live(auto_refresh=False, transient=True)
             self._live.start()
         head = f"{len(self.done)} of {len(self.names)} models done, {len(lines)} at work"
-        self._live.update(Text("\n".join([head, *lines]), no_wrap=True, overflow="crop"), refresh=True)
+        self._live.update(Text(for_output("\n".join([head, *lines])), no_wrap=True, overflow="crop"), refresh=True)
 
     def __enter__(self) -> Self:
         return self

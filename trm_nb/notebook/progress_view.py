@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import time
 from dataclasses import dataclass
 from html import escape
@@ -20,11 +19,11 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 
 from trm_nb.progress.following import followed
 from trm_nb.progress.stats_text import (
-    IN_ASCII,
     bar,
     count,
     curve,
     duration,
+    for_output,
     headline,
     notes_of,
     part_done,
@@ -52,13 +51,7 @@ class Snapshot:
 
     def __str__(self) -> str:
         """The text, with bars and curves of ASCII where standard output cannot take it as it is."""
-        output = getattr(sys.stdout, "rich_proxied_file", sys.stdout)  # behind what rich puts in its place
-        encoding = getattr(output, "encoding", None) or "utf-8"
-        try:
-            self.text.encode(encoding, "surrogateescape")
-        except UnicodeEncodeError:
-            return self.text.translate(IN_ASCII).encode(encoding, "backslashreplace").decode(encoding)
-        return self.text
+        return for_output(self.text)
 
 
 _Line: TypeAlias = tuple[str, str, str, str]

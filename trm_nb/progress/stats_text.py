@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 _LEVELS = "▁▂▃▄▅▆▇█"
-IN_ASCII = str.maketrans(_LEVELS + "░", "_.-~=+*#.")  # of bars and curves
+_IN_ASCII = str.maketrans(_LEVELS + "░", "_.-~=+*#.")  # of bars and curves
 _BAR_CELLS, _CURVE_CELLS = 24, 40
 
 
@@ -133,3 +134,14 @@ def rate(a_second: float, unit: str) -> str:
     """A rate with three digits, a second or a minute."""
     many, span = (a_second, "s") if a_second >= 1 else (60 * a_second, "min")
     return f"{many:,.0f} {unit}/{span}" if many >= 99.5 else f"{many:.3g} {unit}/{span}"
+
+
+def for_output(text: str) -> str:
+    """The text, with bars and curves of ASCII where standard output cannot take it as it is."""
+    output = getattr(sys.stdout, "rich_proxied_file", sys.stdout)  # behind what rich puts in its place
+    encoding = getattr(output, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding, "surrogateescape")
+    except UnicodeEncodeError:
+        return text.translate(_IN_ASCII).encode(encoding, "backslashreplace").decode(encoding)
+    return text
