@@ -17,7 +17,7 @@ from trm_nb.cache.image_cache import ImageCache
 from trm_nb.denoise import SHIPPED, adaptive_path, load_denoiser
 from trm_nb.denoise.noise2noise import Denoiser, Noise2NoiseUNet, Shape
 from trm_nb.errors import UserError
-from trm_nb.records import DenoiserSize, Item, Puzzle, Sample
+from trm_nb.records import DenoiserSize, Item, Precision, Puzzle, Sample
 from trm_nb.render.grid import GridRenderer
 from trm_nb.render.puzzle import PuzzleRenderer
 from trm_nb.render.renderer import RenderSettings
@@ -197,14 +197,19 @@ def test_no_denoiser_means_none_and_says_so(tmp_path: Path, caplog: pytest.LogCa
     assert "absent.pt does not exist" in caplog.text
 
 
-@pytest.mark.parametrize(("size", "workers"), [("base", 0), ("base", 1), ("large", 0), ("large", 1)])
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("size", "precision"), [("base", "float32"), ("large", "float32"), ("base", "bfloat16"), ("large", "bfloat16")]
+)
 def test_without_a_path_it_is_a_denoiser_that_comes_with_the_package(
-    tmp_path: Path, size: DenoiserSize, workers: int
+    tmp_path: Path, size: DenoiserSize, precision: Precision, workers: int
 ) -> None:
-    shipped = load_denoiser(SHIPPED[size])
+    shipped = load_denoiser(SHIPPED[size], precision=precision)
     assert shipped is not None
     plain = ImageCache(tmp_path / "a")
-    denoising = ImageCache(tmp_path / "b", use_denoiser=True, denoiser=size, workers=workers)
+    denoising = ImageCache(
+        tmp_path / "b", use_denoiser=True, denoiser=size, denoiser_precision=precision, workers=workers
+    )
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8))
     before, after = plain.populate([image]).keys, denoising.populate([image]).keys
     expected, denoise_results = shipped.restore_images(plain.get_many(before))

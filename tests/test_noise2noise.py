@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from trm_nb.denoise import SHIPPED
 from trm_nb.denoise.noise import Noise
-from trm_nb.denoise.noise2noise import Denoiser, Noise2NoiseUNet, Shape, from_pixels, noise_level
+from trm_nb.denoise.noise2noise import Denoiser, Noise2NoiseUNet, Shape, from_pixels, noise_level, to_pixels
 from trm_nb.render.grid import GridRenderer
 from trm_nb.render.text import TextRenderer
 
@@ -62,6 +64,32 @@ def test_each_image_of_a_batch_is_restored_for_itself(network: Noise2NoiseUNet) 
 def test_other_shapes_are_refused(network: Noise2NoiseUNet, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="multiples of 8"):
         network(torch.zeros(shape))
+
+
+@pytest.fixture(scope="module")
+def rounded() -> Denoiser:
+    denoiser = Denoiser.load(SHIPPED["base"], "bfloat16")
+    assert denoiser.fingerprint != Denoiser.load(SHIPPED["base"]).fingerprint
+    return denoiser
+
+
+@pytest.mark.parametrize("sigma", [0, 25, 50])
+def test_bfloat16_restores_as_well_and_is_another_image(rounded: Denoiser, sigma: float) -> None:
+    x = _noisy(sigma)
+    ramp = torch.linspace(0.3, 0.7, 96)
+    exact, found = Denoiser.load(SHIPPED["base"]).restore(x), rounded.restore(x)
+    assert found.dtype == torch.float32
+    assert not torch.equal(found, exact)
+    torch.testing.assert_close(
+        (found - ramp).square().mean().sqrt(), (exact - ramp).square().mean().sqrt(), rtol=0.02, atol=2e-4
+    )
+
+
+def test_in_bfloat16_an_image_is_restored_the_same_whatever_its_batch_mates(rounded: Denoiser) -> None:
+    images = np.stack([to_pixels(_noisy(sigma)[:1], (64, 96, 3))[0] for sigma in (0, 5, 25, 60, 90)])
+    together, _ = rounded.restore_images(images)
+    for one, expected in zip(images, together, strict=True):
+        assert np.array_equal(rounded.restore_images(one[None])[0][0], expected)
 
 
 def test_a_checkpoint_of_half_precision_is_half_as_large_and_has_the_rounded_weights(tmp_path: Path) -> None:

@@ -23,14 +23,18 @@ from PIL import Image
 import trm_nb
 from trm_nb.config import MultimodalDatasetConfig
 from trm_nb.dataset.capsule_dataset import CapsuleDataset
+from trm_nb.denoise import SHIPPED, load_denoiser
 from trm_nb.errors import UserError
 from trm_nb.models import hardware
 from trm_nb.models.vision_encoder import TRMVisionEncoder
 from trm_nb.pipeline.builder import StreamingEncoderBuilder
+from trm_nb.pipeline.check import DENOISED_IN
+from trm_nb.pipeline.encode_task import denoiser_precision_of
 from trm_nb.pipeline.maintenance import reset
 from trm_nb.pipeline.run import Run, build, open_run
 from trm_nb.pipeline.verify import verify
 from trm_nb.progress.tracker import TrainingProgressTracker
+from trm_nb.records import Precision
 from trm_nb.storage.files import locked
 
 MakeConfig = Callable[..., MultimodalDatasetConfig]
@@ -178,6 +182,44 @@ def test_the_precision_of_the_first_batch_is_kept(
     assert build(other).content_digest != digest
     info = json.loads((Path(other.output_dir) / "dataset_info.json").read_text())
     assert info["encoder"]["computed_in"] == ("float32" if fast else "bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("frozen", "use_denoiser", "expected"),
+    [
+        pytest.param({}, True, "bfloat16", id="not planned yet"),
+        pytest.param({}, False, "float32", id="nothing to denoise"),
+        pytest.param({"renderers": {}}, True, "float32", id="planned before there was a choice"),
+        pytest.param({"renderers": {}, DENOISED_IN: "float32"}, True, "float32", id="planned elsewhere"),
+        pytest.param({"renderers": {}, DENOISED_IN: "bfloat16"}, True, "bfloat16", id="planned here"),
+    ],
+)
+def test_the_denoisers_precision_is_that_of_the_plan(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, frozen: dict[str, object], use_denoiser: bool,
+    expected: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(hardware, "fast_in_bfloat16", lambda device: True)
+    assert denoiser_precision_of(frozen, make_config(use_denoiser=use_denoiser)) == expected
+
+
+def test_a_run_goes_on_denoising_in_the_precision_that_it_began_with(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(use_denoiser=True, include_text=False, include_grids=False)
+    monkeypatch.setattr(hardware, "fast_in_bfloat16", lambda device: False)
+    begun = Run(config)
+    begun.up_to("render")
+    begun.close()
+    monkeypatch.setattr(hardware, "fast_in_bfloat16", lambda device: True)
+    other = make_config("other", use_denoiser=True, include_text=False, include_grids=False)
+    expected: list[tuple[MultimodalDatasetConfig, Precision]] = [(config, "float32"), (other, "bfloat16")]
+    for one, precision in expected:
+        build(one)
+        info = json.loads((Path(one.output_dir) / "dataset_info.json").read_text())
+        denoiser = load_denoiser(SHIPPED["base"], precision=precision)
+        assert denoiser is not None
+        assert (info["denoiser"], info["denoiser_computed_in"]) == (denoiser.fingerprint, precision)
+        assert f"computed in {precision}" in (Path(one.output_dir) / "README.md").read_text()
 
 
 def test_a_lost_image_does_not_bring_a_quarantined_sample_back(make_config: MakeConfig, sources: Path) -> None:

@@ -23,11 +23,12 @@ from trm_nb import ImageCache, Item, Model, TextRenderer, TRMVisionEncoder, buil
 from trm_nb.cli.main import main
 from trm_nb.denoise import SHIPPED, load_denoiser
 from trm_nb.errors import UserError
+from trm_nb.models import hardware
 from trm_nb.models.checkpoints import read_weights, save_weights
 from trm_nb.models.tiny_recursive_model import TinyRecursiveModel, TRMConfig
 from trm_nb.pipeline.run import open_run
 from trm_nb.progress.run_folder import RunPaths
-from trm_nb.records import GridTask
+from trm_nb.records import GridTask, Precision
 from trm_nb.training.objective import DEEP
 from trm_nb.training.state import KIND
 
@@ -457,12 +458,14 @@ def test_another_encoder_than_the_datasets_is_refused(tmp_path: Path) -> None:
         Model.load(run)
 
 
-def test_a_noisy_image_is_denoised_as_the_runs_are(tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_noisy_image_is_denoised_as_the_runs_are(tmp_path: Path, precision: Precision) -> None:
     shutil.copy(Path(SHIPPED["base"]), tmp_path / "denoiser.pt")
-    run = small_run(tmp_path, use_denoiser=True, denoiser_path=str(tmp_path / "denoiser.pt"))
+    given = {"use_denoiser": True, "denoiser_path": str(tmp_path / "denoiser.pt")}
+    run = small_run(tmp_path, **given, denoiser_precision=precision)
     clean = np.asarray(Image.open(new_photo(tmp_path)).convert("RGB"), np.float64)
     noisy = np.clip(clean + np.random.default_rng(0).normal(0, 25, clean.shape), 0, 255).astype(np.uint8)
-    denoiser = load_denoiser(tmp_path / "denoiser.pt")
+    denoiser = load_denoiser(tmp_path / "denoiser.pt", precision=precision)
     assert denoiser
     restored, _ = denoiser.restore_images(noisy[None])
     assert np.square(restored[0] - clean).mean() < np.square(noisy - clean).mean() / 3
@@ -470,13 +473,18 @@ def test_a_noisy_image_is_denoised_as_the_runs_are(tmp_path: Path) -> None:
     _, probabilities = by_hand(run, "main", restored)
     np.testing.assert_allclose(frame["probability"], np.concatenate(probabilities), atol=TOLERANCE)
     (tmp_path / "denoiser.pt").unlink()
-    with pytest.raises(UserError, match=r"denoised by [0-9a-f]+, and here that is nothing"):
+    with pytest.raises(UserError, match=r"denoised by [0-9a-f]+( bfloat16)?, and here that is nothing"):
         Model.load(run).predict([noisy])
 
 
-def test_the_large_denoiser_is_chosen_by_its_name(tmp_path: Path) -> None:
+def test_the_large_denoiser_is_chosen_by_its_name_and_computes_as_in_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = small_run(tmp_path, use_denoiser=True, denoiser="large")
-    large = load_denoiser(SHIPPED["large"])
+    info = json.loads((run / "dataset_info.json").read_text(encoding="utf-8"))
+    large = load_denoiser(SHIPPED["large"], precision=info["denoiser_computed_in"])
     assert large is not None
-    assert json.loads((run / "dataset_info.json").read_text(encoding="utf-8"))["denoiser"] == large.fingerprint
+    assert info["denoiser"] == large.fingerprint
+    fast = hardware.fast_in_bfloat16("cpu")
+    monkeypatch.setattr(hardware, "fast_in_bfloat16", lambda device: not fast)
     assert len(Model.load(run).predict([np.full((64, 64, 3), 99, np.uint8)])) == 2  # a row for each step

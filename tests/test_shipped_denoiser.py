@@ -11,7 +11,7 @@ import pytest
 from trm_nb.denoise import SHIPPED, load_denoiser
 from trm_nb.denoise.benchmark import noisy, ours, photographs, psnr, read_errors
 from trm_nb.denoise.noise import Noise
-from trm_nb.records import DenoiserSize
+from trm_nb.records import DenoiserSize, Precision
 from trm_nb.render.grid import GridRenderer
 from trm_nb.render.text import TextRenderer
 
@@ -19,18 +19,21 @@ PROSE = sorted((Path(__file__).parents[1] / "trm_nb/assets/demo/prose").glob("*.
 
 
 LEAST = [
-    ("base", Noise("gaussian", 25), 31.4),
-    pytest.param("base", Noise("gaussian", 15), 33.8, marks=pytest.mark.study),
-    pytest.param("base", Noise("gaussian", 50), 28.2, marks=pytest.mark.study),
-    pytest.param("base", Noise("poisson", 30), 30.5, marks=pytest.mark.study),
-    pytest.param("large", Noise("gaussian", 25), 32.1, marks=pytest.mark.slow),
+    ("base", "float32", Noise("gaussian", 25), 31.4),
+    pytest.param("base", "bfloat16", Noise("gaussian", 25), 31.4, marks=pytest.mark.slow),
+    pytest.param("base", "float32", Noise("gaussian", 15), 33.8, marks=pytest.mark.study),
+    pytest.param("base", "float32", Noise("gaussian", 50), 28.2, marks=pytest.mark.study),
+    pytest.param("base", "float32", Noise("poisson", 30), 30.5, marks=pytest.mark.study),
+    pytest.param("large", "float32", Noise("gaussian", 25), 32.1, marks=pytest.mark.slow),
 ]
 
 
-@pytest.mark.parametrize(("size", "noise", "least"), LEAST, ids=str)
-def test_photographs_that_training_never_saw(size: DenoiserSize, noise: Noise, least: float) -> None:
+@pytest.mark.parametrize(("size", "precision", "noise", "least"), LEAST, ids=str)
+def test_photographs_that_training_never_saw(
+    size: DenoiserSize, precision: Precision, noise: Noise, least: float
+) -> None:
     pytest.importorskip("skimage")
-    plain = load_denoiser(SHIPPED[size], adaptive=False)
+    plain = load_denoiser(SHIPPED[size], adaptive=False, precision=precision)
     assert plain is not None
     found = []
     for number, image in enumerate(photographs().values()):
@@ -56,9 +59,20 @@ def test_of_the_characters_on_noisy_pages_half_as_many_are_read_wrong(size: Deno
     assert wrong[str(noise), "ours"] < wrong[str(noise), "noisy"] / 2
 
 
-@pytest.mark.parametrize(("size", "adaptive"), [("base", "auto"), ("base", False), ("large", False)])
-def test_clean_pages_and_grids_stay_as_they_are(size: DenoiserSize, adaptive: Literal["auto", False]) -> None:
-    denoiser = load_denoiser(SHIPPED[size], adaptive)
+@pytest.mark.parametrize(
+    ("size", "adaptive", "precision"),
+    [
+        ("base", "auto", "float32"),
+        ("base", False, "float32"),
+        ("large", False, "float32"),
+        pytest.param("base", "auto", "bfloat16", marks=pytest.mark.slow),
+        pytest.param("large", False, "bfloat16", marks=pytest.mark.slow),
+    ],
+)
+def test_clean_pages_and_grids_stay_as_they_are(
+    size: DenoiserSize, adaptive: Literal["auto", False], precision: Precision
+) -> None:
+    denoiser = load_denoiser(SHIPPED[size], adaptive, precision)
     assert denoiser is not None
     rng = np.random.default_rng(3)
     pages = np.concatenate([TextRenderer().render_pages(path.read_text("utf-8"))[:2] for path in PROSE[:4]])

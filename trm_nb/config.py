@@ -106,6 +106,11 @@ class MultimodalDatasetConfig(BaseModel):
         "denoise", "base", "which of the package's denoisers: base, or large, which is better and takes twice as long"
     )
     denoiser_path: str | None = _field("denoise", None, "checkpoint of another denoiser; null: see denoiser")
+    denoiser_precision: Literal["auto", "float32", "bfloat16"] = _field(
+        "denoise",
+        "auto",
+        "arithmetic of the denoiser; auto: bfloat16 where the processor computes it fast, else float32",
+    )
 
     encoder: str = _field("encode", "base", "the encoder's name in `models/encoders.py`, such as base or tiny")
     encoder_weights: Literal["trained", "random"] | None = _field(

@@ -21,6 +21,7 @@ Progress: TypeAlias = Callable[[], None]  # called often by a stage at work; mus
 Modality: TypeAlias = str  # what a sample is called in samples.parquet; render/modalities.py is the table
 CAPSULES, FEATURES = 12, 512  # of every sample
 DenoiserSize: TypeAlias = Literal["base", "large"]  # the denoisers that come with the package
+Precision: TypeAlias = Literal["float32", "bfloat16"]  # what a network's inputs and weights are rounded to in products
 CONFIGURED: tuple[Modality, ...] = ("text", "image", "grid")  # those that config fields name: include_*, use_denoiser
 GENERATED_SOURCES = ("sudoku:", "maze:")  # beginnings of source paths that ask for puzzles to be made
 IN_MEMORY = "memory:"  # the source of a run whose samples a program handed over

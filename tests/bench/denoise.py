@@ -4,7 +4,7 @@
 
 96 noisy photographs of 224x224 pixels in PNG files go through an ImageCache with two workers: rendered alone, denoised
 by the checkpoint's plain network and, where it has a companion, adapted to each image. Beside it the same network, as
-PyTorch runs it with nothing done about it, and as ours, on one thread.
+PyTorch runs it with nothing done about it, and as ours, on one thread. bfloat16 is measured where it is fast.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from trm_nb.denoise import SHIPPED, adaptive_path
 from trm_nb.denoise.benchmark import noisy, photographs
 from trm_nb.denoise.noise import Noise
 from trm_nb.denoise.noise2noise import BATCH, Denoiser, Noise2NoiseUNet, from_pixels
-from trm_nb.models.hardware import cpu_threads
-from trm_nb.records import ImageFile, Item
+from trm_nb.models.hardware import cpu_threads, fast_in_bfloat16
+from trm_nb.records import ImageFile, Item, Precision
 from trm_nb.storage.files import sha256_of
 
 TURNS, IMAGES, WORKERS = 5, 96, 2
@@ -52,12 +52,16 @@ def make_images(folder: Path) -> list[Item]:
     return items
 
 
-def stage(items: list[Item], checkpoint: Path | None, folder: Path) -> Callable[[], None]:
+def stage(
+    items: list[Item], checkpoint: Path | None, folder: Path, precision: Precision = "float32"
+) -> Callable[[], None]:
     """Rendering all of them into a new cache."""
 
     def fill() -> None:
         with tempfile.TemporaryDirectory(dir=folder) as here:
-            cache = ImageCache(here, checkpoint is not None, checkpoint, shard_size=12, workers=WORKERS)
+            cache = ImageCache(
+                here, checkpoint is not None, checkpoint, denoiser_precision=precision, shard_size=12, workers=WORKERS
+            )
             report = cache.populate(items)
             assert report.misses == IMAGES
             cache.close()
@@ -95,15 +99,17 @@ def main() -> None:
         plain.write_bytes(checkpoint.read_bytes())
         items = make_images(folder)
         images = np.stack([np.asarray(Image.open(item.payload.path)) for item in items])  # type: ignore[union-attr]
-        denoiser = Denoiser.load(plain)
         ways = {
             "cache stage, not denoised": stage(items, None, folder),
-            "cache stage, denoised": stage(items, plain, folder),
-            "the network alone, eager, one thread": alone(denoiser, images, eager=True),
-            "the network alone, ours, one thread": alone(denoiser, images, eager=False),
+            "the network alone, eager, one thread": alone(Denoiser.load(plain), images, eager=True),
         }
-        if adaptive_path(checkpoint).is_file():
-            ways["cache stage, adapted"] = stage(items, checkpoint, folder)
+        precisions: list[Precision] = ["float32", "bfloat16"] if fast_in_bfloat16("cpu") else ["float32"]
+        for precision in precisions:
+            ours = alone(Denoiser.load(plain, precision), images, eager=False)
+            ways[f"the network alone, ours, one thread, {precision}"] = ours
+            ways[f"cache stage, denoised, {precision}"] = stage(items, plain, folder, precision)
+            if adaptive_path(checkpoint).is_file():
+                ways[f"cache stage, adapted, {precision}"] = stage(items, checkpoint, folder, precision)
         taken: dict[str, list[float]] = {way: [] for way in ways}
         for turn in range(TURNS + 1):
             for way, work in ways.items():

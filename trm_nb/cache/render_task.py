@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from trm_nb.denoise import checkpoint_of, load_denoiser
 from trm_nb.errors import Failure, UserError
-from trm_nb.records import DenoiseResult, DenoiserSize, Modality, Sample
+from trm_nb.records import DenoiseResult, DenoiserSize, Modality, Precision, Sample
 from trm_nb.render.modalities import is_untrusted
 from trm_nb.render.renderer import Renderer, RenderSettings
 from trm_nb.storage.arrays import Layout
@@ -41,6 +41,7 @@ class Recipe:
     render: RenderSettings
     denoiser_path: str | None
     denoiser_size: DenoiserSize
+    denoiser_precision: Precision
     denoiser: str  # its fingerprint, "" for none
     denoised: tuple[Modality, ...]
 
@@ -63,7 +64,7 @@ class RenderedShard:
 def _tools(recipe: Recipe) -> tuple[Renderer, AnyDenoiser | None]:
     """One renderer and one denoiser a process."""
     checkpoint = checkpoint_of(recipe.denoiser_path, recipe.denoiser_size)
-    denoiser = load_denoiser(checkpoint) if recipe.denoiser else None
+    denoiser = load_denoiser(checkpoint, precision=recipe.denoiser_precision) if recipe.denoiser else None
     found = denoiser.fingerprint if denoiser else ""
     if found != recipe.denoiser:  # else images would be kept under keys that say something else
         raise UserError(

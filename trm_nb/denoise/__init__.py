@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from trm_nb.errors import UserError
-from trm_nb.records import DenoiserSize
+from trm_nb.records import DenoiserSize, Precision
 
 if TYPE_CHECKING:
     from trm_nb.denoise.noise2noise import Denoiser
@@ -42,12 +42,15 @@ def adaptive_path(path: str | Path) -> Path:
     return plain.with_name(f"{plain.stem}_adaptive{plain.suffix}")
 
 
-def load_denoiser(path: str | Path | None, adaptive: Literal["auto", False] = "auto") -> AnyDenoiser | None:
+def load_denoiser(
+    path: str | Path | None, adaptive: Literal["auto", False] = "auto", precision: Precision = "float32"
+) -> AnyDenoiser | None:
     """Read the denoiser of a checkpoint; the log says which one was taken.
 
     Args:
         path: of the plain denoiser's checkpoint.
         adaptive: "auto": adapt to each image where the companion is there that `adaptive_path` names; False: never.
+        precision: that of the convolutions; bfloat16 is about twice as fast where the processor has it.
 
     Returns:
         The denoiser, whose `restore` takes float32 (b, 3, h, w) around [0, 1] and returns the same; None where `path`
@@ -64,7 +67,7 @@ def load_denoiser(path: str | Path | None, adaptive: Literal["auto", False] = "a
         return None
     from trm_nb.denoise.noise2noise import Denoiser  # torch, only when it is needed
 
-    denoiser = Denoiser.load(plain)
+    denoiser = Denoiser.load(plain, precision)
     companion = adaptive_path(plain)
     if adaptive == "auto" and companion.is_file():
         from trm_nb.denoise.seal import AdaptiveDenoiser

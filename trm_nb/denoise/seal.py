@@ -72,7 +72,7 @@ def apply(edit: Edit, denoiser: Denoiser, x: Tensor) -> Tensor:
     with torch.inference_mode():
         channels = F.pixel_unshuffle(x[0], edit.stride)  # (3 * apart, h / stride, w / stride)
         images = channels.reshape(3, apart, *channels.shape[1:]).transpose(0, 1)
-        found = (images - network(images, edit.scale)).transpose(0, 1).flatten(0, 1)
+        found = (images - denoiser.run(network, images, edit.scale)).transpose(0, 1).flatten(0, 1)
         restored: Tensor = x - edit.strength * F.pixel_shuffle(found, edit.stride)
     return restored
 
@@ -159,7 +159,7 @@ class Policy(nn.Module):
 
 
 class AdaptiveDenoiser:
-    """A denoiser with a policy. Its fingerprint covers the base weights, the edits and the policy."""
+    """A denoiser with a policy. Its fingerprint covers the base denoiser, the edits and the policy."""
 
     adapts = True
 
@@ -206,7 +206,7 @@ class AdaptiveDenoiser:
 
     def save(self, path: str | Path, rewards: Sequence[dict[str, float]] = ()) -> None:
         """Write a checkpoint that `load` reads beside the base's; `rewards` is the log of the policy's training."""
-        values: dict[str, Any] = {"base": self.base.fingerprint, "edits": json.dumps([asdict(e) for e in self.edits])}
+        values: dict[str, Any] = {"base": self.base.weights, "edits": json.dumps([asdict(e) for e in self.edits])}
         save_checkpoint(
             path, KIND, {**values, "policy": self.policy.state_dict(), "rewards": json.dumps(list(rewards))}
         )
@@ -215,9 +215,9 @@ class AdaptiveDenoiser:
     def load(cls, path: str | Path, base: Denoiser) -> AdaptiveDenoiser:
         """Read a checkpoint; raises UserError when the file does not fit, or is for other base weights."""
         values = load_checkpoint(path, KIND)
-        if values.get("base") != base.fingerprint:
+        if values.get("base") != base.weights:
             raise UserError(
-                f"{path}: this policy is for a denoiser {values.get('base')}, the one beside it is {base.fingerprint}; "
+                f"{path}: this policy is for a denoiser {values.get('base')}, the one beside it is {base.weights}; "
                 "train the policy for it, or move the file away"
             )
         try:

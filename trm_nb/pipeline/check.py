@@ -21,6 +21,7 @@ from trm_nb.training.objectives import OBJECTIVES
 if TYPE_CHECKING:
     from trm_nb.cache.image_cache import ImageCache
 
+DENOISED_IN = "denoiser_computed_in"  # the precision that "auto" stood for when the plan began
 ADVICE = "; a run's plan is fixed: put the sources back, or use another output_dir, or `trm-nb reset` this one"
 
 
@@ -70,7 +71,8 @@ def refuse_overlap(config: MultimodalDatasetConfig) -> None:
 def plan_settings(config: MultimodalDatasetConfig, cache: ImageCache) -> dict[str, Any]:
     """What is frozen before the first row is recorded."""
     fields = config.stage_fields("plan") | config.stage_fields("denoise")
-    return {**fields, "renderers": cache.fingerprints()}
+    denoised = {DENOISED_IN: cache.denoiser_precision} if cache.denoiser else {}
+    return {**fields, "renderers": cache.fingerprints(), **denoised}
 
 
 def encode_settings(config: MultimodalDatasetConfig) -> dict[str, Any]:

@@ -134,8 +134,7 @@ def write_dataset(
          "sha256": sha256_of(consolidator.chunk.file(consolidator.array, c.number))}
         for c in _receipts(consolidator)
     ]  # fmt: skip
-    denoiser = cache.denoiser.fingerprint if cache.denoiser else None
-    info = _info(settings, tracker, shards, weights, denoiser, classes)
+    info = _info(settings, tracker, shards, weights, cache, classes)
     write_file(paths.card, _card(info).encode())
     written = [
         *(path for path in paths.tables if path != paths.info),
@@ -212,7 +211,7 @@ def _info(
     tracker: TrainingProgressTracker,
     shards: list[dict[str, Any]],
     encoder: dict[str, Any],
-    denoiser: str | None,
+    cache: ImageCache,
     classes: list[str],
 ) -> dict[str, Any]:
     stats = tracker.get_stats()
@@ -230,7 +229,8 @@ def _info(
         },
         "classes": classes,
         "encoder": encoder,
-        "denoiser": denoiser,
+        "denoiser": cache.denoiser.fingerprint if cache.denoiser else None,
+        "denoiser_computed_in": cache.denoiser_precision if cache.denoiser else None,
         "config": settings,
         "shards": shards,
         "versions": {
@@ -247,7 +247,8 @@ def _card(info: dict[str, Any]) -> str:
     untrained = "UNTRAINED (random weights from the seed)" if info["encoder"]["weights"] else "a fixed transform"
     trained = "trained" if info["encoder"]["trained"] else untrained
     autocast = " autocast" if info["encoder"]["computed_in"] == "bfloat16" else ""
-    denoised = f"by the denoiser {info['denoiser']}" if info["denoiser"] else "by nothing, they are as rendered"
+    by = f"by the denoiser {info['denoiser']}, computed in {info['denoiser_computed_in']}"
+    denoised = by if info["denoiser"] else "by nothing, they are as rendered"
     return f"""---
 pretty_name: {json.dumps(info["name"])}
 tags: [capsules, tiny-recursive-model]

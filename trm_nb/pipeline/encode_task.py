@@ -13,12 +13,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
 from trm_nb.config import MultimodalDatasetConfig
-from trm_nb.records import CAPSULES, FEATURES
+from trm_nb.pipeline.check import DENOISED_IN
+from trm_nb.records import CAPSULES, FEATURES, Precision
 from trm_nb.storage.arrays import Layout
 from trm_nb.storage.files import Staged
 from trm_nb.storage.shards import read_places, stage_batch
@@ -115,8 +116,8 @@ def encoding_of(fingerprint: str, precision: str) -> str:
     return fingerprint if precision == "float32" else f"{fingerprint} {precision}"
 
 
-def precision_for(wanted: str, device: str) -> str:
-    """The precision that `encoder_precision` means on a device: "float32" or "bfloat16".
+def precision_for(wanted: Literal["auto"] | Precision, device: str) -> Precision:
+    """The precision that `encoder_precision` or `denoiser_precision` means on a device.
 
     "auto" goes by what the device can do and not by a timing, as two builds on one machine must give equal bytes.
     """
@@ -127,9 +128,17 @@ def precision_for(wanted: str, device: str) -> str:
     return "bfloat16" if fast_in_bfloat16(device) else "float32"
 
 
-def precision_of(frozen: Mapping[str, Any], config: MultimodalDatasetConfig) -> str:
-    """The precision of a run: that of its first batch, or else what its config means here."""
+def precision_of(frozen: Mapping[str, Any], config: MultimodalDatasetConfig) -> Precision:
+    """The encoder's precision in a run: that of its first batch, or else what its config means here."""
     return frozen.get(COMPUTED_IN) or precision_for(config.encoder_precision, config.device)
+
+
+def denoiser_precision_of(frozen: Mapping[str, Any], config: MultimodalDatasetConfig) -> Precision:
+    """The denoiser's precision in a run: that of its plan, float32 in runs that were planned before there was a
+    choice, or else what its config means here."""
+    if "renderers" in frozen or not config.use_denoiser:
+        return cast(Precision, frozen.get(DENOISED_IN, "float32"))
+    return precision_for(config.denoiser_precision, "cpu")
 
 
 def encode_images(encoder: Encoder, images: np.ndarray, device: str, precision: str) -> np.ndarray:

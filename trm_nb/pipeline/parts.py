@@ -19,7 +19,7 @@ from trm_nb.models.encoders import encoder_for
 from trm_nb.pipeline.check import check_names
 from trm_nb.pipeline.consolidate import Consolidator
 from trm_nb.pipeline.dataset_files import samples_frame
-from trm_nb.pipeline.encode_task import encode_images, precision_of
+from trm_nb.pipeline.encode_task import denoiser_precision_of, encode_images, precision_of
 from trm_nb.pipeline.plan import as_noted
 from trm_nb.progress.run_folder import RunPaths, is_run, refuse_foreign
 from trm_nb.progress.tracker import TrainingProgressTracker
@@ -82,6 +82,7 @@ class RunParts(Described):
             c = self.config
             self._cache = ImageCache(
                 self.paths.images, c.use_denoiser, c.denoiser_path, denoiser=c.denoiser,
+                denoiser_precision=denoiser_precision_of(self.tracker.frozen(), c),
                 render=RenderSettings.of(c), shard_size=c.batch_size, workers=c.workers, cluster=c.cluster,
             )  # fmt: skip
         return self._cache

@@ -29,7 +29,7 @@ from trm_nb.errors import RejectedError, UserError
 from trm_nb.models.checkpoints import load_weights, read_weights
 from trm_nb.models.hardware import cpu_threads
 from trm_nb.models.tiny_recursive_model import TinyRecursiveModel
-from trm_nb.pipeline.encode_task import ENCODER, encode_images, precision_of
+from trm_nb.pipeline.encode_task import ENCODER, denoiser_precision_of, encode_images, precision_of
 from trm_nb.pipeline.prediction.checks import compare_renderers, finished_model, refuse_foreign, run_of
 from trm_nb.pipeline.prediction.contents import Content, contents_of
 from trm_nb.pipeline.run import Run
@@ -175,8 +175,9 @@ class Model(Described):
         c = self.config
         with tempfile.TemporaryDirectory(prefix="trm-nb-") as folder:
             cache = ImageCache(
-                folder, c.use_denoiser, c.denoiser_path, denoiser=c.denoiser, render=RenderSettings.of(c),
-                workers=c.workers,
+                folder, c.use_denoiser, c.denoiser_path, denoiser=c.denoiser,
+                denoiser_precision=denoiser_precision_of(self._frozen, c),
+                render=RenderSettings.of(c), workers=c.workers,
             )  # fmt: skip
             with closing(cache):
                 compare_renderers(cache.fingerprints(), self._frozen.get("renderers") or {}, self._run.path)
