@@ -45,6 +45,11 @@ def test_every_arm_but_an_untrained_one_restores(image: np.ndarray) -> None:
     assert all(row.ms > 0 for row in rows.values())
 
 
+def test_bm3d_leaves_an_image_alone_whose_noise_is_a_rounding_of_float32(image: np.ndarray) -> None:
+    pytest.importorskip("bm3d"), pytest.importorskip("skimage")
+    assert np.array_equal(arms({})["BM3D"](image, 1e-8), image)
+
+
 def test_all_arms_get_the_same_noise_and_it_follows_from_the_seed(image: np.ndarray) -> None:
     seen = []
 

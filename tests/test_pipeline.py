@@ -111,7 +111,13 @@ def test_each_row_is_the_capsules_of_its_own_image(make_config: MakeConfig) -> N
 
 @pytest.mark.parametrize(
     "changes",
-    [{"workers": 2}, {"start_threshold": 1}, {"batches_per_chunk": 100}, {"start_threshold": 10_000}],
+    [
+        {"workers": 2},
+        {"start_threshold": 1},
+        {"batches_per_chunk": 100},
+        {"start_threshold": 10_000},
+        {"torch_threads": 3, "micro_batch": 4},
+    ],
     ids=str,
 )
 def test_what_cannot_change_bytes_does_not(make_config: MakeConfig, digest: str, changes: dict[str, object]) -> None:

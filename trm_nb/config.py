@@ -124,7 +124,9 @@ class MultimodalDatasetConfig(BaseModel):
     fit_batch_size: int = _field("encode", 32, "images in a batch of fit_encoder", ge=1)
     batch_size: int = _field("encode", 1000, "samples in a batch file", ge=1, le=100_000)
     micro_batch: int = _field("encode", 64, "samples that are read and encoded together", ge=1)
-    torch_threads: int = _field("encode", 2, "CPU threads of the encoder; fixed, as it can change last bits", ge=1)
+    torch_threads: int = _field(
+        "encode", 2, "CPU threads of encoder and training; fixed, as it can change last bits of trained weights", ge=1
+    )
     encoder_precision: Literal["auto", "float32", "bfloat16"] = _field(
         "encode", "auto", "arithmetic of the encoder; auto: bfloat16 where the device computes it fast, else float32"
     )

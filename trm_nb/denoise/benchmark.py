@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "motorcycle_left", "rocket")
 PROSE = Path(__file__).parents[1] / "assets" / "demo" / "prose"
 SIDE = 224
+LEAST_NOISE = 1e-4  # of the range 0 to 1
 Restore = Callable[[np.ndarray, float], np.ndarray]  # float32 (h, w, 3), the noise's standard deviation -> the same
 
 
@@ -196,7 +197,9 @@ def _nlm(x: np.ndarray, sigma: float) -> np.ndarray:
 def _bm3d(x: np.ndarray, sigma: float) -> np.ndarray:
     from bm3d import bm3d_rgb
 
-    return np.asarray(bm3d_rgb(x, sigma), np.float32) if sigma > 0 else x  # it divides by sigma
+    if sigma < LEAST_NOISE:  # it divides by sigma, and a clean image has a few float32 roundings
+        return x
+    return np.asarray(bm3d_rgb(x, sigma), np.float32)
 
 
 def noisy(image: np.ndarray, noise: Noise, seed: int) -> np.ndarray:

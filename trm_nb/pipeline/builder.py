@@ -42,8 +42,8 @@ class StreamingEncoderBuilder:
         batches_per_chunk: batches that are consolidated into one chunk.
         cache: None: `<checkpoint_dir>/images.zarr`.
         encoder: None: the trained encoder of the preset `base`.
-        micro_batch, torch_threads, device, precision: how it encodes; fixed for a run, as each can change the last bits
-            of a capsule. See the config fields `micro_batch`, `torch_threads`, `device` and `encoder_precision`.
+        micro_batch, torch_threads, device, precision: how it encodes; fixed for a run. See the config fields
+            `micro_batch`, `torch_threads`, `device` and `encoder_precision`.
         seed: decides the split.
         workers: rendering processes; None: one a core.
         cluster: a Dask scheduler whose workers render and encode (workers/dask_cluster.py).

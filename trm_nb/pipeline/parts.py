@@ -104,11 +104,7 @@ class RunParts(Described):
 
     def encode_images(self, images: np.ndarray) -> np.ndarray:
         """Capsules of images uint8 (n, h, w, 3), as this run computes its own: float16 (n, 12, 512)."""
-        from trm_nb.models.hardware import cpu_threads
-
-        c = self.config
-        with cpu_threads(c.torch_threads):
-            return encode_images(self.encoder, images, c.device, precision_of(self.tracker.frozen(), c))
+        return encode_images(self.encoder, images, self.config, precision_of(self.tracker.frozen(), self.config))
 
     def close(self) -> None:
         """Close the run's databases; nothing is lost without it, but the files stay open until then."""

@@ -27,7 +27,6 @@ from trm_nb.cache.image_cache import ImageCache
 from trm_nb.describe import Described, Facts
 from trm_nb.errors import RejectedError, UserError
 from trm_nb.models.checkpoints import load_weights, read_weights
-from trm_nb.models.hardware import cpu_threads
 from trm_nb.models.tiny_recursive_model import TinyRecursiveModel
 from trm_nb.pipeline.encode_task import ENCODER, denoiser_precision_of, encode_images, precision_of
 from trm_nb.pipeline.prediction.checks import compare_renderers, finished_model, refuse_foreign, run_of
@@ -205,12 +204,11 @@ class Model(Described):
         cache.fill(samples, lambda _, bad: failed.update(bad))
         pages = [_Page(page.name, page.sample, failed.get(page.sample.key)) if page.sample else page for page in pages]
         keys = [sample.key for sample in samples if sample.key not in failed]
-        c, precision = self.config, precision_of(self._frozen, self.config)
         capsules = np.empty((len(keys), CAPSULES, FEATURES), np.float16)
-        with cpu_threads(c.torch_threads):
-            for first in range(0, len(keys), c.micro_batch):
-                some = slice(first, first + c.micro_batch)
-                capsules[some] = encode_images(self._run.encoder, cache.get_many(keys[some]), c.device, precision)
+        at_once = self.config.micro_batch * self.config.torch_threads
+        for first in range(0, len(keys), at_once):
+            some, precision = slice(first, first + at_once), precision_of(self._frozen, self.config)
+            capsules[some] = encode_images(self._run.encoder, cache.get_many(keys[some]), self.config, precision)
         return pages, capsules
 
     def _rows(self, pages: list[_Page], capsules: np.ndarray) -> Iterator[tuple[Any, ...]]:
