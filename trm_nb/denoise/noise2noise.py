@@ -141,8 +141,11 @@ class Denoiser:
     def __init__(self, network: Noise2NoiseUNet, precision: Precision = "float32") -> None:
         self.network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.precision = precision
-        self.weights = fingerprint_of(f"noise2noise, scaled {network.shape.widths}", network)
-        self.fingerprint = self.weights if precision == "float32" else f"{self.weights} {precision}"
+        settings = f"noise2noise, scaled {network.shape.widths}"
+        self.weights = fingerprint_of(settings, network)
+        self.fingerprint = (
+            self.weights if precision == "float32" else fingerprint_of(f"{settings} {precision}", network)
+        )
 
     @torch.inference_mode()
     def restore(self, x: Tensor) -> Tensor:
