@@ -217,7 +217,7 @@ class AdaptiveDenoiser:
         values = load_checkpoint(path, KIND)
         if values.get("base") != base.weights:
             raise UserError(
-                f"{path}: this policy is for a denoiser {values.get('base')}, the one beside it is {base.weights}; "
+                f"{path}: this policy is for a denoiser {values.get('base')}, the one next to it is {base.weights}; "
                 "train the policy for it, or move the file away"
             )
         try:

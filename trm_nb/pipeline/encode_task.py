@@ -164,10 +164,11 @@ def encode_images(
 
     def encode(start: int) -> np.ndarray:
         low = torch.autocast(kind, torch.bfloat16, enabled=precision == "bfloat16")
-        with cpu_threads(1), torch.inference_mode(), low:
+        with torch.inference_mode(), low:
             part = torch.from_numpy(images[start : start + how.micro_batch]).to(how.device)
             capsules: np.ndarray = encoder(part).float().cpu().numpy()
         return capsules.astype(np.float16)
 
-    with cpu_threads(1), ThreadPoolExecutor(how.torch_threads if kind == "cpu" else 1) as pool:
+    workers = how.torch_threads if kind == "cpu" else 1
+    with cpu_threads(1), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         return np.concatenate(list(pool.map(encode, range(0, max(1, len(images)), how.micro_batch))))

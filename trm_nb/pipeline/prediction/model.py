@@ -205,10 +205,11 @@ class Model(Described):
         pages = [_Page(page.name, page.sample, failed.get(page.sample.key)) if page.sample else page for page in pages]
         keys = [sample.key for sample in samples if sample.key not in failed]
         capsules = np.empty((len(keys), CAPSULES, FEATURES), np.float16)
-        at_once = self.config.micro_batch * self.config.torch_threads
+        c, precision = self.config, precision_of(self._frozen, self.config)
+        at_once = c.micro_batch * c.torch_threads
         for first in range(0, len(keys), at_once):
-            some, precision = slice(first, first + at_once), precision_of(self._frozen, self.config)
-            capsules[some] = encode_images(self._run.encoder, cache.get_many(keys[some]), self.config, precision)
+            some = slice(first, first + at_once)
+            capsules[some] = encode_images(self._run.encoder, cache.get_many(keys[some]), c, precision)
         return pages, capsules
 
     def _rows(self, pages: list[_Page], capsules: np.ndarray) -> Iterator[tuple[Any, ...]]:
